@@ -1,0 +1,1 @@
+"""The aggregator: ingest, store, API and the signing of policies."""

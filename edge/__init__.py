@@ -1,0 +1,1 @@
+"""The cabinet agent and the technician's command line."""

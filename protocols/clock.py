@@ -1,0 +1,71 @@
+"""Time as an argument.
+
+Durations (hold, dwell, cool-down, time-outs) use monotonic time; stamps and calendars use UTC. Both arrive
+as one `Instant`, so a clock that is stepped cannot stretch a duration.
+
+On a bench the evening may run faster than the wall: a `BenchTime` maps monotonic time to the civil time that
+deciding sees and that the simulated sun follows. Time-outs, bit times, polling and the stamps of readings
+stay real.
+"""
+
+from enum import IntEnum
+from typing import Protocol
+
+import msgspec
+
+
+class ClockQuality(IntEnum):
+    """How far a UTC stamp can be trusted. The numbers are on the wire: append only."""
+
+    UNSYNCHRONISED = 0
+    """Nothing has set this clock since boot: its UTC is a guess, its monotonic time is sound."""
+    HOLDOVER = 1
+    """It was set once and has run free since."""
+    SYNCHRONISED = 2
+
+
+class Instant(msgspec.Struct, frozen=True):
+    """One moment, twice.
+
+    Attributes:
+        monotonic_ms: milliseconds since an arbitrary origin of this boot; never steps.
+        utc_ms: milliseconds since 1970-01-01T00:00Z; may step.
+        quality: how far `utc_ms` can be trusted.
+    """
+
+    monotonic_ms: int
+    utc_ms: int
+    quality: ClockQuality = ClockQuality.SYNCHRONISED
+
+
+class Clock(Protocol):
+    """The only source of time for whoever is given one."""
+
+    def now(self) -> Instant:
+        """Return the real moment: stamps, expiries of messages, signatures."""
+        ...
+
+    def civil(self) -> Instant:
+        """Return the moment that deciding sees: schedules, overrides. The same as `now`, but on a bench."""
+        ...
+
+
+class BenchTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A civil time that starts anywhere and runs at any speed: civil = start + speed × elapsed.
+
+    Every process of one bench is given the same three numbers and so sees the same evening, because
+    CLOCK_MONOTONIC is one per machine.
+
+    Attributes:
+        origin_monotonic_ms: the monotonic moment at which the bench's civil time is `start_utc_ms`.
+        start_utc_ms: civil time at the origin, milliseconds since 1970-01-01T00:00Z.
+        speed: civil seconds for each real second, > 0.
+    """
+
+    origin_monotonic_ms: int
+    start_utc_ms: int
+    speed: float = 1.0
+
+    def civil_ms(self, monotonic_ms: int) -> int:
+        """Return the civil UTC milliseconds at a monotonic moment."""
+        return self.start_utc_ms + round(self.speed * (monotonic_ms - self.origin_monotonic_ms))

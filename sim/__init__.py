@@ -1,0 +1,1 @@
+"""A street on a bench: field hardware played at the wire."""
