@@ -36,23 +36,12 @@ class CommandState(StrEnum):
 
 
 _S = CommandState
+_RESULTS = {_S.APPLIED, _S.VERIFIED, _S.FAILED, _S.OUTCOME_UNKNOWN}
+_UNBEGUN = {_S.EXECUTING, _S.EXPIRED, _S.REJECTED, *_RESULTS}
 NEXT: Mapping[CommandState, frozenset[CommandState]] = {
-    _S.QUEUED: frozenset(
-        {
-            _S.SENT,
-            _S.EXECUTING,
-            _S.APPLIED,
-            _S.VERIFIED,
-            _S.FAILED,
-            _S.EXPIRED,
-            _S.REJECTED,
-            _S.OUTCOME_UNKNOWN,
-        }
-    ),
-    _S.SENT: frozenset(
-        {_S.EXECUTING, _S.APPLIED, _S.VERIFIED, _S.FAILED, _S.EXPIRED, _S.REJECTED, _S.OUTCOME_UNKNOWN}
-    ),
-    _S.EXECUTING: frozenset({_S.APPLIED, _S.VERIFIED, _S.FAILED, _S.OUTCOME_UNKNOWN}),
+    _S.QUEUED: frozenset({_S.SENT, *_UNBEGUN}),
+    _S.SENT: frozenset(_UNBEGUN),
+    _S.EXECUTING: frozenset(_RESULTS),
     _S.APPLIED: frozenset({_S.VERIFIED}),
     _S.VERIFIED: frozenset(),
     _S.FAILED: frozenset(),

@@ -13,7 +13,6 @@ import msgspec
 from protocols.clock import ClockQuality
 from protocols.model.ids import DeviceId, PointName
 
-
 Value = float | int | bool | str | None
 """A point's value; None where there is none to be believed."""
 
