@@ -1,0 +1,1 @@
+"""The way between cabinet and centre: topics, messages, sealed batches, signatures."""

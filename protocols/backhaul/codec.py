@@ -1,0 +1,188 @@
+"""Messages to bytes and back.
+
+A batch is sealed once: MessagePack, then zstd with its content checksum, and from then on the bytes stored
+are the bytes sent and the bytes hashed. On the way it is preceded by its stream's floor, which may rise while
+it waits.
+"""
+
+import hashlib
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import msgspec
+import zstandard
+
+from protocols.backhaul.messages import (
+    VERSION,
+    Ack,
+    Batch,
+    Columns,
+    CommandMessage,
+    Hello,
+    Layout,
+    Presence,
+    SignedPolicy,
+)
+from protocols.errors import RemoteProtocolError
+from protocols.model.ids import DeviceId, PointName
+from protocols.model.reading import Fault, Sample, Value
+
+MAX_BATCH_BYTES = 4 << 20
+"""Nobody seals more, so nobody unpacks more: a small message must not become a large memory."""
+ZSTD_LEVEL = 3
+
+_FLOOR = struct.Struct(">Q")
+_ENCODER = msgspec.msgpack.Encoder()
+_COMPRESSOR = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
+_DECOMPRESSOR = zstandard.ZstdDecompressor()
+_BATCH = msgspec.msgpack.Decoder(Batch)
+_HELLO = msgspec.msgpack.Decoder(Hello)
+_ACK = msgspec.msgpack.Decoder(Ack)
+_PRESENCE = msgspec.msgpack.Decoder(Presence)
+_COMMAND = msgspec.msgpack.Decoder(CommandMessage)
+_POLICY = msgspec.msgpack.Decoder(SignedPolicy)
+
+T = TypeVar("T")
+_LayoutKey = tuple[DeviceId, tuple[PointName, ...]]
+
+
+def columns(samples: Sequence[Sample], base_monotonic_ms: int) -> Columns:
+    """Turn samples into columns; times become relative to `base_monotonic_ms`."""
+    known: dict[_LayoutKey, int] = {}
+    layout: list[int] = []
+    at_ms: list[int] = []
+    values: list[Value] = []
+    faults = []
+    for one in samples:
+        layout.append(known.setdefault((one.device, one.points), len(known)))
+        at_ms.append(one.monotonic_ms - base_monotonic_ms)
+        if one.faults:
+            start = len(values)
+            faults += [(start + i, fault.quality, fault.reason) for i, fault in sorted(one.faults.items())]
+        values += one.values
+    return Columns(
+        layouts=tuple(Layout(device, points) for device, points in known),
+        layout=tuple(layout),
+        at_ms=tuple(at_ms),
+        values=tuple(values),
+        faults=tuple(faults),
+    )
+
+
+def samples(batch: Batch) -> Iterator[Sample]:
+    """Yield a batch's samples, in the order in which they were taken.
+
+    Raises:
+        RemoteProtocolError: if the columns do not fit together.
+    """
+    table = batch.columns
+    if len(table.layout) != len(table.at_ms):
+        raise RemoteProtocolError("a batch's columns differ in length")
+    faults = {index: Fault(quality, reason) for index, quality, reason in table.faults}
+    start = 0
+    for index, at_ms in zip(table.layout, table.at_ms, strict=True):
+        if not 0 <= index < len(table.layouts):
+            raise RemoteProtocolError(f"a batch names layout {index} of {len(table.layouts)}")
+        layout = table.layouts[index]
+        end = start + len(layout.points)
+        values = table.values[start:end]
+        if len(values) != len(layout.points):
+            raise RemoteProtocolError("a batch has fewer values than its layouts say")
+        yield Sample(
+            device=layout.device,
+            monotonic_ms=batch.base_monotonic_ms + at_ms,
+            points=layout.points,
+            values=values,
+            faults={i - start: faults[i] for i in range(start, end) if i in faults} if faults else {},
+        )
+        start = end
+    if start != len(table.values):
+        raise RemoteProtocolError("a batch has more values than its layouts say")
+
+
+def seal(batch: Batch) -> bytes:
+    """Return the bytes of a batch, which are final."""
+    return _COMPRESSOR.compress(_ENCODER.encode(batch))
+
+
+def unseal(sealed: bytes) -> Batch:
+    """Read a sealed batch.
+
+    Raises:
+        RemoteProtocolError: if the bytes are damaged, too large, or no batch of a version that we know.
+    """
+    try:
+        size = zstandard.frame_content_size(sealed)
+        if not 0 < size <= MAX_BATCH_BYTES:
+            raise RemoteProtocolError(f"a batch of {size} bytes; at most {MAX_BATCH_BYTES} are accepted")
+        packed = _DECOMPRESSOR.decompress(sealed, max_output_size=MAX_BATCH_BYTES)
+    except zstandard.ZstdError as error:
+        raise RemoteProtocolError(f"a damaged batch: {error}") from error
+    batch = _decode(_BATCH.decode, packed, "batch")
+    if batch.version != VERSION:
+        raise RemoteProtocolError(f"a batch of version {batch.version}; this end knows {VERSION}")
+    return batch
+
+
+def batch_hash(sealed: bytes) -> str:
+    """Return the hash by which both ends compare a sealed batch: BLAKE2b, 8 bytes, in hexadecimal."""
+    return hashlib.blake2b(sealed, digest_size=8).hexdigest()
+
+
+def frame_batch(floor: int, sealed: bytes) -> bytes:
+    """Return what is published: the stream's floor as of now, then the sealed bytes."""
+    return _FLOOR.pack(floor) + sealed
+
+
+def unframe_batch(payload: bytes) -> tuple[int, bytes]:
+    """Take a published batch apart into floor and sealed bytes.
+
+    Raises:
+        RemoteProtocolError: if it is too short to be one.
+    """
+    if len(payload) <= _FLOOR.size:
+        raise RemoteProtocolError(f"a batch of {len(payload)} bytes is too short to be one")
+    return _FLOOR.unpack_from(payload)[0], payload[_FLOOR.size :]
+
+
+def encode(message: Hello | Ack | Presence | CommandMessage | SignedPolicy) -> bytes:
+    """Return a message's bytes."""
+    return _ENCODER.encode(message)
+
+
+def decode_hello(payload: bytes) -> Hello:
+    """Read a hello. Raises RemoteProtocolError."""
+    hello = _decode(_HELLO.decode, payload, "hello")
+    if hello.version != VERSION:
+        raise RemoteProtocolError(f"a hello of version {hello.version}; this end knows {VERSION}")
+    return hello
+
+
+def decode_ack(payload: bytes) -> Ack:
+    """Read an acknowledgement. Raises RemoteProtocolError."""
+    return _decode(_ACK.decode, payload, "acknowledgement")
+
+
+def decode_presence(payload: bytes) -> Presence:
+    """Read a cabinet's presence. Raises RemoteProtocolError."""
+    return _decode(_PRESENCE.decode, payload, "presence")
+
+
+def decode_command(payload: bytes) -> CommandMessage:
+    """Read a command on its way down. Raises RemoteProtocolError."""
+    return _decode(_COMMAND.decode, payload, "command")
+
+
+def decode_policy(payload: bytes) -> SignedPolicy:
+    """Read a signed policy, without judging it. Raises RemoteProtocolError."""
+    return _decode(_POLICY.decode, payload, "policy")
+
+
+def _decode(decoder: Callable[[bytes], T], payload: bytes, what: str) -> T:
+    if len(payload) > MAX_BATCH_BYTES:
+        raise RemoteProtocolError(f"a {what} of {len(payload)} bytes")
+    try:
+        return decoder(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RemoteProtocolError(f"not a {what}: {error}") from error

@@ -1,0 +1,258 @@
+"""What cabinet and centre say to each other.
+
+All of it is MessagePack of these structs, written as arrays: fields are append-only, a new one comes last and
+has a default, and an older reader ignores what it does not know.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from protocols.clock import ClockQuality
+from protocols.model.alarm import Alarm, AlarmType
+from protocols.model.command import Command, CommandState
+from protocols.model.device import Device, StreamClass
+from protocols.model.ids import ID_PATTERN, CabinetId, CommandId, DeviceId, KeyId, PointName
+from protocols.model.reading import Quality, Reason, Value
+
+VERSION = 1
+
+
+class LastEnd(StrEnum):
+    """How the agent's run before this one ended."""
+
+    FIRST = "first"
+    CLEAN = "clean"
+    CRASH = "crash"
+
+
+class GapCause(StrEnum):
+    """Why readings are missing. Append only."""
+
+    SHED = "shed"
+    """The buffer was full and the lowest class gave way."""
+    CRASH = "crash"
+    """The agent or its power went away with readings that were not sealed yet."""
+    CORRUPT = "corrupt"
+    """A batch could no longer be read."""
+    EPOCH = "epoch"
+    """The centre and the cabinet disagree about what was sent: a restored or cloned card."""
+    UNKNOWN_TO_CENTRE = "unknown_to_centre"
+    """The cabinet had an acknowledgement for it, this centre never saw it."""
+
+
+class Layout(msgspec.Struct, frozen=True, array_like=True):
+    """Which points a sample has, said once for a batch."""
+
+    device: DeviceId
+    points: tuple[PointName, ...]
+
+
+class Columns(msgspec.Struct, frozen=True, array_like=True):
+    """Samples, column by column.
+
+    Attributes:
+        layouts: the shapes that occur.
+        layout: for each sample the index of its layout.
+        at_ms: for each sample its monotonic time, relative to the batch's `base_monotonic_ms`.
+        values: the values of all samples, one after another.
+        faults: [index in `values`, quality, reason]; an index that is absent is good.
+    """
+
+    layouts: tuple[Layout, ...] = ()
+    layout: tuple[int, ...] = ()
+    at_ms: tuple[int, ...] = ()
+    values: tuple[Value, ...] = ()
+    faults: tuple[tuple[int, Quality, Reason], ...] = ()
+
+
+class AlarmEvent(msgspec.Struct, frozen=True, array_like=True, tag_field="event", tag="alarm"):
+    """An alarm was raised, changed or cleared."""
+
+    device: DeviceId
+    type: AlarmType
+    raised_ms: int
+    cleared_ms: int | None
+    text: str
+
+
+class CommandEvent(msgspec.Struct, frozen=True, array_like=True, tag_field="event", tag="command"):
+    """A command went on to a state. `device` and the rest let the centre audit what it never sent."""
+
+    id: CommandId
+    state: CommandState
+    reason: str
+    at_ms: int
+    device: DeviceId
+    point: PointName
+    value: Value
+    issuer: str
+    until_ms: int | None = None
+
+
+class PolicyEvent(msgspec.Struct, frozen=True, array_like=True, tag_field="event", tag="policy"):
+    """A policy was accepted, and is in force, or rejected with every reason."""
+
+    kind: str
+    version: int
+    hash: str
+    accepted: bool
+    reasons: tuple[str, ...]
+    at_ms: int
+
+
+class GapEvent(msgspec.Struct, frozen=True, array_like=True, tag_field="event", tag="gap"):
+    """Readings that will never come.
+
+    Attributes:
+        stream: of which stream.
+        cause: why.
+        from_ms: UTC milliseconds from which on something may be missing.
+        to_ms: UTC milliseconds up to which.
+        count: how many readings; None where nobody can know (a crash).
+        first: number of the first batch that is missing, 0 if none had a number yet.
+        last: number of the last.
+        epoch: of these numbers.
+    """
+
+    stream: StreamClass
+    cause: GapCause
+    from_ms: int
+    to_ms: int
+    count: int | None
+    first: int = 0
+    last: int = 0
+    epoch: int = 0
+
+
+class StartEvent(msgspec.Struct, frozen=True, array_like=True, tag_field="event", tag="start"):
+    """The agent began to run."""
+
+    boot: str
+    agent_version: str
+    last_end: LastEnd
+    at_ms: int
+
+
+Event = AlarmEvent | CommandEvent | PolicyEvent | GapEvent | StartEvent
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True):
+    """What is sealed once and never changed: one numbered step of one stream.
+
+    Attributes:
+        version: of this layout.
+        cabinet: whose.
+        epoch: random; numbers are gap-free within it.
+        stream: which class.
+        number: from 1.
+        boot: which boot's monotonic clock the times belong to.
+        base_monotonic_ms: what the samples' times are relative to.
+        utc_offset_ms: utc = monotonic + this; None while the cabinet has no clock at all.
+        clock: how far that offset can be trusted.
+        columns: readings.
+        events: events, in order.
+    """
+
+    version: int
+    cabinet: CabinetId
+    epoch: int
+    stream: StreamClass
+    number: int
+    boot: str
+    base_monotonic_ms: int
+    utc_offset_ms: int | None
+    clock: ClockQuality
+    columns: Columns
+    events: tuple[Event, ...] = ()
+
+
+class StreamHead(msgspec.Struct, frozen=True, array_like=True):
+    """Where a stream of the cabinet is.
+
+    Attributes:
+        stream: which.
+        next: the number that the next sealed batch will get.
+        floor: the lowest number that can still be sent; `next` if none.
+        mark: what the centre has acknowledged, as the cabinet knows it; 0 for nothing yet.
+        mark_hash: hash of that batch, "" if unknown.
+    """
+
+    stream: StreamClass
+    next: int
+    floor: int
+    mark: int
+    mark_hash: str = ""
+
+
+class PolicyInForce(msgspec.Struct, frozen=True, array_like=True):
+    """What a cabinet goes by, and the highest version that it ever had."""
+
+    kind: str
+    version: int
+    hash: str
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True):
+    """What a cabinet says at each connection, so that the centre knows where both stand."""
+
+    version: int
+    cabinet: CabinetId
+    agent_version: str
+    boot: str
+    epoch: int
+    streams: tuple[StreamHead, ...]
+    policies: tuple[PolicyInForce, ...]
+    alarms: tuple[Alarm, ...]
+    last_end: LastEnd
+    inventory: tuple[Device, ...]
+    monotonic_ms: int
+    utc_ms: int | None
+    clock: ClockQuality
+    keys: tuple[KeyId, ...] = ()
+    sqlite_version: str = ""
+
+
+class StreamMark(msgspec.Struct, frozen=True, array_like=True):
+    """Up to which number the centre has committed, and the hash of that batch."""
+
+    stream: StreamClass
+    mark: int
+    hash: str = ""
+
+
+class Ack(msgspec.Struct, frozen=True, array_like=True):
+    """What the centre has committed of one epoch of one cabinet."""
+
+    epoch: int
+    marks: tuple[StreamMark, ...]
+
+
+class Presence(msgspec.Struct, frozen=True, array_like=True):
+    """Whether a cabinet is connected; the last will says False."""
+
+    online: bool
+    boot: str
+    at_ms: int
+
+
+class CommandMessage(msgspec.Struct, frozen=True, array_like=True):
+    """A command on its way down; sent again until answered or expired."""
+
+    version: int
+    command: Command
+
+
+class SignedPolicy(msgspec.Struct, frozen=True, array_like=True):
+    """A policy's exact bytes and who stands for them.
+
+    Attributes:
+        body: UTF-8 JSON of a `Policy`; what is signed, stored and hashed is this and nothing else.
+        key: which key signed.
+        signature: Ed25519 over `body`, 64 bytes.
+    """
+
+    body: bytes
+    key: Annotated[KeyId, msgspec.Meta(pattern=ID_PATTERN)]
+    signature: bytes

@@ -1,0 +1,119 @@
+"""Where each message goes. One prefix, a version, a direction, then who."""
+
+import zlib
+from enum import StrEnum
+
+import msgspec
+
+from protocols.errors import LocalProtocolError, RemoteProtocolError
+from protocols.model.device import StreamClass
+from protocols.model.ids import ID_RULE, CabinetId, is_id
+
+PREFIX = "luciole/1"
+SHARDS = 64
+"""Ingest workers lease shards; a cabinet is always on the same one, so its order is kept."""
+
+
+class Up(StrEnum):
+    """What a cabinet says."""
+
+    HELLO = "hello"
+    BATCH = "batch"
+    NOW = "now"
+    STATE = "state"
+
+
+class Down(StrEnum):
+    """What the centre says."""
+
+    ACK = "ack"
+    POLICY = "policy"
+    COMMAND = "command"
+
+
+class UpTopic(msgspec.Struct, frozen=True):
+    """A cabinet's topic, taken apart. `stream` is set for batches only."""
+
+    cabinet: CabinetId
+    kind: Up
+    stream: StreamClass | None = None
+
+
+class DownTopic(msgspec.Struct, frozen=True):
+    """A topic towards one cabinet, taken apart."""
+
+    cabinet: CabinetId
+    kind: Down
+
+
+def shard(cabinet: CabinetId) -> int:
+    """Return the cabinet's shard, 0–63: CRC-32 of its id, the same on every machine and for ever."""
+    return zlib.crc32(cabinet.encode()) % SHARDS
+
+
+def up(cabinet: CabinetId, kind: Up, stream: StreamClass | None = None) -> str:
+    """Return the topic of one of a cabinet's messages.
+
+    Raises:
+        LocalProtocolError: if the cabinet's id cannot stand in a topic, or a stream is missing or too much.
+    """
+    if not is_id(cabinet):
+        raise LocalProtocolError(f"cabinet {cabinet!r} cannot stand in a topic: expected {ID_RULE}")
+    if (kind is Up.BATCH) != (stream is not None):
+        raise LocalProtocolError(f"a batch, and only a batch, has a stream: {kind.value}, {stream!r}")
+    tail = "" if stream is None else f"/{stream.name.lower()}"
+    return f"{PREFIX}/up/{shard(cabinet)}/{cabinet}/{kind.value}{tail}"
+
+
+def down(cabinet: CabinetId, kind: Down) -> str:
+    """Return the topic of one of the centre's messages to a cabinet."""
+    if not is_id(cabinet):
+        raise LocalProtocolError(f"cabinet {cabinet!r} cannot stand in a topic: expected {ID_RULE}")
+    return f"{PREFIX}/down/{cabinet}/{kind.value}"
+
+
+def up_filter(shard_number: int | None = None) -> str:
+    """Return the subscription of an ingest worker: one shard, or all of them."""
+    return f"{PREFIX}/up/{'+' if shard_number is None else shard_number}/#"
+
+
+def down_filter(cabinet: CabinetId) -> str:
+    """Return a cabinet's subscription."""
+    return f"{PREFIX}/down/{cabinet}/+"
+
+
+def parse_up(topic: str) -> UpTopic:
+    """Take a cabinet's topic apart.
+
+    Raises:
+        RemoteProtocolError: if it is none, or stands in a shard that is not the cabinet's.
+    """
+    parts = topic.split("/")
+    if parts[:3] != [*PREFIX.split("/"), "up"] or len(parts) not in {6, 7} or not is_id(parts[4]):
+        raise RemoteProtocolError(f"not a topic of a cabinet: {topic[:200]!r}")
+    cabinet = CabinetId(parts[4])
+    if parts[3] != str(shard(cabinet)):
+        raise RemoteProtocolError(f"{cabinet} belongs to shard {shard(cabinet)}, not {parts[3][:20]!r}")
+    try:
+        kind = Up(parts[5])
+        stream = StreamClass[parts[6].upper()] if len(parts) == 7 else None
+    except (ValueError, KeyError) as error:
+        raise RemoteProtocolError(f"unknown message {'/'.join(parts[5:])[:100]!r}") from error
+    if (kind is Up.BATCH) != (stream is not None):
+        raise RemoteProtocolError(f"a batch, and only a batch, has a stream: {topic[:200]!r}")
+    return UpTopic(cabinet, kind, stream)
+
+
+def parse_down(topic: str) -> DownTopic:
+    """Take a topic towards a cabinet apart.
+
+    Raises:
+        RemoteProtocolError: if it is none.
+    """
+    parts = topic.split("/")
+    if parts[:3] != [*PREFIX.split("/"), "down"] or len(parts) != 5 or not is_id(parts[3]):
+        raise RemoteProtocolError(f"not a topic towards a cabinet: {topic[:200]!r}")
+    try:
+        return DownTopic(CabinetId(parts[3]), Down(parts[4]))
+    except ValueError as error:
+        raise RemoteProtocolError(f"unknown message {parts[4][:100]!r}") from error
