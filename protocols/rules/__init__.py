@@ -1,0 +1,1 @@
+"""What a policy means: pure functions that the cabinet decides with and the centre previews with."""

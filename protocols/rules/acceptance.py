@@ -1,0 +1,73 @@
+"""What a cabinet asks before it goes by a policy: the centre proposes, the cabinet checks."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from protocols.backhaul.messages import SignedPolicy
+from protocols.backhaul.signing import TrustedKey, is_signed_by
+from protocols.model.ids import CabinetId
+from protocols.model.lighting import Lamp
+from protocols.model.policy import Limits, Policy, PolicyKind
+from protocols.rules.limits import policy_faults
+from protocols.rules.soundness import lighting_faults
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where a cabinet stands when a policy comes.
+
+    Attributes:
+        cabinet: who we are.
+        trusted: the keys that the cabinet's settings name.
+        highest: for each kind the highest version that this cabinet ever had.
+        lamps: the cabinet's lamps.
+        limits: the cabinet's limits file.
+    """
+
+    cabinet: CabinetId
+    trusted: Sequence[TrustedKey]
+    highest: Mapping[PolicyKind, int]
+    lamps: Sequence[Lamp]
+    limits: Limits
+
+
+def judge(signed: SignedPolicy, standing: Standing, now_ms: int) -> Policy | list[str]:
+    """Return the policy if this cabinet is to go by it, otherwise every reason why not.
+
+    Of a body that nobody we trust stands for, nothing is said but that.
+
+    Args:
+        signed: what came.
+        standing: where the cabinet stands.
+        now_ms: UTC milliseconds; the later of the clock and the last time known to be good.
+    """
+    key = next((key for key in standing.trusted if key.key == signed.key), None)
+    if key is None:
+        return [f"key: {signed.key!r} is not trusted here"]
+    if not is_signed_by(signed, key):
+        return [f"signature: not made by key {signed.key!r} over these bytes"]
+    try:
+        policy = msgspec.json.decode(signed.body, type=Policy)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return [f"body: {error}"]
+    faults = [
+        *_envelope_faults(policy, key, standing, now_ms),
+        *lighting_faults(policy.lighting, standing.lamps),
+    ]
+    return faults or policy_faults(standing.limits, policy.lighting, standing.lamps) or policy
+
+
+def _envelope_faults(policy: Policy, key: TrustedKey, standing: Standing, now_ms: int) -> list[str]:
+    had = standing.highest.get(policy.kind, 0)
+    checks = (
+        (policy.key == key.key, f"key: the body names {policy.key!r}, the signature {key.key!r}"),
+        (policy.kind in key.kinds, f"key: {key.key!r} is not trusted for {policy.kind.value}"),
+        (
+            policy.cabinet == standing.cabinet,
+            f"cabinet: for {policy.cabinet!r}, this is {standing.cabinet!r}",
+        ),
+        (policy.version > had, f"version: {policy.version} is not above {had}, which was here already"),
+        (policy.not_before_ms <= now_ms, "not_before_ms: not valid yet"),
+        (now_ms <= policy.expires_ms, "expires_ms: no longer valid"),
+    )
+    return [fault for holds, fault in checks if not holds]

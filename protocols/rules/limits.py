@@ -1,0 +1,76 @@
+"""What only somebody at the cabinet can change: bounds by line and hardware address."""
+
+from collections.abc import Iterator, Sequence
+
+from protocols.model.lighting import Calendar, ControlProgram, Lamp, LightingPolicy
+from protocols.model.policy import LampLimit, Limits
+from protocols.rules.lighting import calendar_of
+
+
+def addresses(text: str) -> frozenset[str] | None:
+    """Return the hardware addresses that "0-3,7" names; None for "*", which names all.
+
+    Raises:
+        ValueError: if the text is none of these.
+    """
+    if text.strip() == "*":
+        return None
+    found: set[str] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        low, high = int(first), int(last or first)
+        if not 0 <= low <= high <= 255:
+            raise ValueError(f"{part.strip()!r} is not a range of addresses such as 0-23")
+        found.update(str(n) for n in range(low, high + 1))
+    return frozenset(found)
+
+
+def limits_of(limits: Limits, lamp: Lamp) -> list[LampLimit]:
+    """Return every limit that names a lamp."""
+    return [limit for limit in limits.lamp if limit.line == lamp.line and _names(limit, lamp.address)]
+
+
+def level_faults(limits: Limits, lamp: Lamp, level: float) -> list[str]:
+    """Return why a lamp must not be set to a level; none if it may."""
+    faults = []
+    for limit in limits_of(limits, lamp):
+        where = f"{lamp.id} ({lamp.line}/{lamp.address})"
+        if level == 0 and not limit.switch_off:
+            faults.append(f"{where}: the limits file does not allow to switch it off")
+        elif 0 < level < limit.minimum_level:
+            faults.append(f"{where}: {level:g} % is below the limit of {limit.minimum_level} %")
+        elif level > limit.maximum_level:
+            faults.append(f"{where}: {level:g} % is above the limit of {limit.maximum_level} %")
+    return faults
+
+
+def policy_faults(limits: Limits, policy: LightingPolicy, lamps: Sequence[Lamp]) -> list[str]:
+    """Return every level of a policy that some lamp's limits forbid. The policy must be sound in itself."""
+    faults: dict[str, None] = {}
+    for lamp in lamps:
+        calendar = calendar_of(policy, lamp)
+        levels = [("default", policy.default_level)] if calendar is None else _levels(policy, calendar)
+        for where, level in levels:
+            faults.update(dict.fromkeys(f"{where}: {fault}" for fault in level_faults(limits, lamp, level)))
+    return list(faults)
+
+
+def _names(limit: LampLimit, address: str) -> bool:
+    named = addresses(limit.addresses)
+    return named is None or address in named
+
+
+def _levels(policy: LightingPolicy, calendar: Calendar) -> Iterator[tuple[str, int]]:
+    wanted = {calendar.default_program, *(rule.program for rule in calendar.rules)}
+    for program in policy.programs:
+        if program.id in wanted:
+            yield from _program_levels(program)
+
+
+def _program_levels(program: ControlProgram) -> Iterator[tuple[str, int]]:
+    for period in program.active_periods:
+        yield f"program {program.id}, active period", period.level
+    for fixed in program.fixed_time_controls:
+        yield f"program {program.id}, {fixed.time}", fixed.level
+    for astro in program.astro_clock_controls:
+        yield f"program {program.id}, {astro.event.value} {astro.offset_min:+d} min", astro.level

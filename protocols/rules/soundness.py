@@ -1,0 +1,100 @@
+"""Whether a lighting policy makes sense in itself and for the lamps it is for. Every fault is named."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from protocols.model.lighting import Calendar, ControlProgram, Lamp, LightingPolicy
+
+
+def lighting_faults(policy: LightingPolicy, lamps: Sequence[Lamp]) -> list[str]:
+    """Return every fault of a lighting policy, each with its place; none if it is sound."""
+    return [
+        *_place_faults(policy),
+        *_repeated("programs", (program.id for program in policy.programs)),
+        *_repeated("calendars", (calendar.id for calendar in policy.calendars)),
+        *(fault for program in policy.programs for fault in _program_faults(program)),
+        *(fault for calendar in policy.calendars for fault in _calendar_faults(policy, calendar)),
+        *_assignment_faults(policy, lamps),
+    ]
+
+
+def _place_faults(policy: LightingPolicy) -> Iterator[str]:
+    try:
+        ZoneInfo(policy.place.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        yield f"place.timezone: {policy.place.timezone!r} is no IANA time zone such as Europe/Paris"
+
+
+def _program_faults(program: ControlProgram) -> Iterator[str]:
+    where = f"programs.{program.id}"
+    if not program.active_periods:
+        yield f"{where}.active_periods: empty, so the lamp would never burn; expected at least one"
+    for period in program.active_periods:
+        if getattr(period, "begin", "") == getattr(period, "end", None):
+            yield f"{where}.active_periods: begins and ends at {getattr(period, 'begin', '')}"
+    times = [control.time for control in program.fixed_time_controls]
+    from_noon = [(time < "12:00", time) for time in times]
+    if len(set(times)) < len(times):
+        yield f"{where}.fixed_time_controls: a time stands twice"
+    elif from_noon != sorted(from_noon) and times != sorted(times):
+        yield f"{where}.fixed_time_controls: not ascending, neither from midnight nor from noon: {times}"
+    astro = [(control.event.value, control.offset_min) for control in program.astro_clock_controls]
+    yield from _repeated(
+        f"{where}.astro_clock_controls", (f"{event} {offset:+d} min" for event, offset in astro)
+    )
+
+
+def _calendar_faults(policy: LightingPolicy, calendar: Calendar) -> Iterator[str]:
+    where = f"calendars.{calendar.id}"
+    known = {program.id for program in policy.programs}
+    if calendar.day_offset_h not in {0, 12}:
+        yield f"{where}.day_offset_h: {calendar.day_offset_h}, expected 0 or 12"
+    if calendar.default_program not in known:
+        yield f"{where}.default_program: there is no program {calendar.default_program!r}"
+    for position, rule in enumerate(calendar.rules):
+        if rule.program not in known:
+            yield f"{where}.rules[{position}].program: there is no program {rule.program!r}"
+        for key, text in (("from_date", rule.from_date), ("to_date", rule.to_date)):
+            if text is not None and not _is_date(text):
+                yield f"{where}.rules[{position}].{key}: there is no day {text}"
+        if rule.from_date and rule.to_date and rule.to_date < rule.from_date:
+            yield f"{where}.rules[{position}]: ends on {rule.to_date}, before it begins on {rule.from_date}"
+
+
+def _assignment_faults(policy: LightingPolicy, lamps: Sequence[Lamp]) -> Iterator[str]:
+    calendars = {calendar.id for calendar in policy.calendars}
+    devices = {lamp.id for lamp in lamps}
+    groups = {group for lamp in lamps for group in lamp.groups}
+    for position, assignment in enumerate(policy.assignments):
+        where = f"assignments[{position}]"
+        if assignment.calendar not in calendars:
+            yield f"{where}.calendar: there is no calendar {assignment.calendar!r}"
+        for device in assignment.devices:
+            if device not in devices:
+                yield f"{where}.devices: this cabinet has no lamp {device!r}"
+        for group in assignment.groups:
+            if group not in groups:
+                yield f"{where}.groups: no lamp of this cabinet is in a group {group!r}"
+    yield from _repeated("assignments.devices", (d for a in policy.assignments for d in a.devices))
+    yield from _repeated("assignments.groups", (g for a in policy.assignments for g in a.groups))
+    for lamp in lamps:
+        by_group = [a.calendar for a in policy.assignments if not set(lamp.groups).isdisjoint(a.groups)]
+        named = any(lamp.id in a.devices for a in policy.assignments)
+        if len(set(by_group)) > 1 and not named:
+            yield f"assignments: the groups of {lamp.id} name several calendars: {', '.join(by_group)}"
+
+
+def _repeated(where: str, names: Iterable[str]) -> Iterator[str]:
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield f"{where}: {name!r} stands {count} times"
+
+
+def _is_date(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
