@@ -6,12 +6,12 @@ document is walked field by field, and msgspec judges each leaf.
 
 from collections.abc import Iterator, Mapping
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
 T = TypeVar("T")
-TypeForm = Any
+TypeExpression: TypeAlias = Any
 """A type expression: Python has no type for it yet (PEP 747)."""
 
 
@@ -44,9 +44,9 @@ def read(document: object, wanted: type[T]) -> T | list[SettingsFault]:
         return list(_faults(document, wanted, "")) or [SettingsFault("", str(error))]
 
 
-def _faults(value: object, wanted: TypeForm, key: str) -> Iterator[SettingsFault]:
-    bare = get_args(wanted)[0] if get_origin(wanted) is Annotated else wanted
-    origin = get_origin(bare)
+def _faults(value: object, wanted: TypeExpression, key: str) -> Iterator[SettingsFault]:
+    bare = get_args(wanted)[0] if _origin(wanted) is Annotated else wanted
+    origin = _origin(bare)
     if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
         yield from _struct_faults(value, bare, key)
     elif origin in {Union, UnionType} and (chosen := _chosen(value, bare)) is not None:
@@ -59,6 +59,10 @@ def _faults(value: object, wanted: TypeForm, key: str) -> Iterator[SettingsFault
             yield from _faults(item, get_args(bare)[1], f"{key}.{name}" if key else str(name))
     else:
         yield from _leaf_faults(value, wanted, key)
+
+
+def _origin(form: TypeExpression) -> object:
+    return get_origin(form)
 
 
 def _struct_faults(value: object, wanted: type[msgspec.Struct], key: str) -> Iterator[SettingsFault]:
@@ -78,7 +82,7 @@ def _struct_faults(value: object, wanted: type[msgspec.Struct], key: str) -> Ite
             yield SettingsFault(f"{prefix}{name}", "missing")
 
 
-def _chosen(value: object, union: TypeForm) -> TypeForm:
+def _chosen(value: object, union: TypeExpression) -> TypeExpression:
     """Return the member of a union whose faults are worth telling: by tag, or the only one that fits."""
     structs = [m for m in get_args(union) if isinstance(m, type) and issubclass(m, msgspec.Struct)]
     if isinstance(value, dict):
@@ -90,7 +94,7 @@ def _chosen(value: object, union: TypeForm) -> TypeForm:
     return others[0] if isinstance(value, list) and len(others) == 1 else None
 
 
-def _leaf_faults(value: object, wanted: TypeForm, key: str) -> Iterator[SettingsFault]:
+def _leaf_faults(value: object, wanted: TypeExpression, key: str) -> Iterator[SettingsFault]:
     try:
         msgspec.convert(value, wanted)
     except msgspec.ValidationError as error:
