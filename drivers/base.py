@@ -1,0 +1,161 @@
+"""The one contract between the cabinet agent and a line of devices.
+
+A driver is one line: one task (`run`), one transaction at a time. Whoever calls `read` or `write` may leave
+whenever it likes; the line's task finishes the transaction that it has begun.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import IntEnum, StrEnum
+
+import msgspec
+
+from protocols.model.command import CommandState
+from protocols.model.device import Point, Report
+from protocols.model.ids import DeviceId, LineId, PointName
+from protocols.model.reading import Sample, Value
+
+
+class Priority(IntEnum):
+    """Who passes whom in a line's queue; the smallest goes first."""
+
+    COMMAND = 0
+    PRESENCE = 1
+    POLL = 2
+
+
+class LineState(StrEnum):
+    """Whether a line can carry anything."""
+
+    CONNECTING = "connecting"
+    """Not up yet, and not known to be down: reads wait for the outcome."""
+    UP = "up"
+    DOWN = "down"
+
+
+class LineHealth(msgspec.Struct, frozen=True):
+    """How a line is doing.
+
+    Attributes:
+        line: which.
+        state: whether it carries anything.
+        reason: why it is down, for a person; "" otherwise.
+        since_monotonic_ms: when it came into this state.
+        transactions: how many exchanges with devices were begun.
+        failures: how many of them gave no valid answer.
+        late_bytes_discarded: bytes that came when nobody was asked any more.
+        silent: the devices that are backed off.
+        queued: how many reads and writes wait.
+        turned_away: how many were refused because the queue was full.
+        reconnections: how often the line came back after it had been down.
+    """
+
+    line: LineId
+    state: LineState
+    reason: str
+    since_monotonic_ms: int
+    transactions: int = 0
+    failures: int = 0
+    late_bytes_discarded: int = 0
+    silent: tuple[DeviceId, ...] = ()
+    queued: int = 0
+    turned_away: int = 0
+    reconnections: int = 0
+
+
+class PolledPoint(msgspec.Struct, frozen=True):
+    """A point that a device has, and how it is to be watched.
+
+    Attributes:
+        point: what it is.
+        poll_s: seconds from one reading to the next.
+        report: when a reading of it is worth keeping.
+        dead_band: the change, in the point's unit, below which nothing has changed.
+        heartbeat_s: seconds after which an unchanged value is kept all the same.
+    """
+
+    point: Point
+    poll_s: float
+    report: Report
+    dead_band: float = 0
+    heartbeat_s: float = 900
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What became of a write.
+
+    Attributes:
+        state: VERIFIED, APPLIED, FAILED or OUTCOME_UNKNOWN.
+        value: what was read back; None if nothing could be.
+        reason: for a person, in one sentence; "" when verified.
+    """
+
+    state: CommandState
+    value: Value
+    reason: str = ""
+
+
+class Driver(ABC):
+    """One line and the devices behind it.
+
+    Attributes:
+        line: which line.
+    """
+
+    line: LineId
+
+    @abstractmethod
+    def points(self, device: DeviceId) -> tuple[PolledPoint, ...]:
+        """Return what can be read of a device.
+
+        Raises:
+            LocalProtocolError: if the device is not on this line.
+        """
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Be the line's task until cancelled: connect, serve the queue, reconnect with back-off, close.
+
+        Field faults never leave it.
+        """
+
+    @abstractmethod
+    async def read(
+        self, device: DeviceId, points: Sequence[PointName], priority: Priority = Priority.POLL
+    ) -> Sample:
+        """Read some points of a device.
+
+        A field fault is bad quality with its reason in the sample. While the line is down the answer is
+        LINE_DOWN at once. Before `run` has first tried to connect, the read waits for the outcome.
+
+        Raises:
+            LocalProtocolError: if the device is not on this line or has no such point; nothing is sent.
+        """
+
+    @abstractmethod
+    async def write(
+        self,
+        device: DeviceId,
+        point: PointName,
+        value: Value,
+        *,
+        ramp_s: float = 0.0,
+        priority: Priority = Priority.COMMAND,
+    ) -> Written:
+        """Write one point of a device and read it back.
+
+        Args:
+            device: whose.
+            point: which.
+            value: what it is to become, in the point's unit.
+            ramp_s: seconds to get there, for what can ramp; returns after the ramp.
+            priority: its place in the line's queue.
+
+        Raises:
+            LocalProtocolError: if there is no such device or point, it cannot be written, or the value is
+                not one that it can have; nothing is sent.
+        """
+
+    @abstractmethod
+    def health(self) -> LineHealth:
+        """Return how the line is doing."""

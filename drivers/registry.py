@@ -1,0 +1,163 @@
+"""From settings to drivers: check everything at once, then open lines, importing only what they need."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import assert_never
+
+import msgspec
+
+from drivers.base import Driver
+from drivers.settings import DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp
+from protocols.clock import Clock
+from protocols.modbus.maps import known_maps
+from protocols.modbus.register_map import RegisterMap, check_map
+from protocols.model.device import Kind
+
+
+class SettingsFault(msgspec.Struct, frozen=True):
+    """What is wrong with a setting.
+
+    Attributes:
+        key: where, as a path in the file: 'device[3].map'.
+        expected: what should be there, for a person.
+    """
+
+    key: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: expected {self.expected}"
+
+
+def check(
+    lines: Sequence[LineSettings],
+    devices: Sequence[DeviceSettings],
+    maps: Sequence[RegisterMap] | Mapping[str, RegisterMap] = (),
+) -> list[SettingsFault]:
+    """Return every fault that the settings have together; none means that the lines can be opened.
+
+    Args:
+        lines: the cabinet's lines, in the file's order.
+        devices: the cabinet's devices, in the file's order.
+        maps: the cabinet's own register maps, in the file's order; the built-in ones are known besides.
+    """
+    own = list(maps.values()) if isinstance(maps, Mapping) else list(maps)
+    return [*_lines(lines), *_devices(lines, devices, known_maps(own)), *_maps(own)]
+
+
+def _lines(lines: Sequence[LineSettings]) -> Iterator[SettingsFault]:
+    yield from _unique("line", "id", [line.id for line in lines])
+    yield from _unique("line", "port", [_endpoint(line) for line in lines])
+    for i, line in enumerate(lines):
+        if line.probe_s > line.probe_bound_s:
+            yield SettingsFault(f"line[{i}].probe_s", f"at most probe_bound_s, {line.probe_bound_s:g}")
+        if line.reconnect_s > line.reconnect_bound_s:
+            bound = f"at most reconnect_bound_s, {line.reconnect_bound_s:g}"
+            yield SettingsFault(f"line[{i}].reconnect_s", bound)
+
+
+def _endpoint(line: LineSettings) -> str:
+    return f"{line.host}:{line.port}" if isinstance(line, ModbusTcp) else line.port
+
+
+def _unique(section: str, key: str, values: Sequence[str]) -> Iterator[SettingsFault]:
+    first: dict[str, int] = {}
+    for i, value in enumerate(values):
+        if value in first:
+            other = f"{section}[{first[value]}]"
+            yield SettingsFault(f"{section}[{i}].{key}", f"one of its own; {value!r} is that of {other}")
+        first.setdefault(value, i)
+
+
+def _devices(
+    lines: Sequence[LineSettings], devices: Sequence[DeviceSettings], maps: Mapping[str, RegisterMap]
+) -> Iterator[SettingsFault]:
+    by_id = {line.id: line for line in lines}
+    yield from _unique("device", "id", [device.id for device in devices])
+    yield from _shared_addresses(devices)
+    for i, device in enumerate(devices):
+        line = by_id.get(device.line)
+        if line is None:
+            known = ", ".join(by_id) or "none"
+            yield SettingsFault(f"device[{i}].line", f"a line of this file ({known}), not {device.line!r}")
+        else:
+            for key, expected in _device(device, line, maps):
+                yield SettingsFault(f"device[{i}].{key}", expected)
+
+
+def _shared_addresses(devices: Sequence[DeviceSettings]) -> Iterator[SettingsFault]:
+    taken: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for i, device in enumerate(devices):
+        taken[device.line, device.address].append(i)
+    for (line, address), positions in taken.items():
+        for i in positions[1:]:
+            free = f"an address of its own; {address} on {line!r} is that of device[{positions[0]}]"
+            yield SettingsFault(f"device[{i}].address", free)
+
+
+def _device(
+    device: DeviceSettings, line: LineSettings, maps: Mapping[str, RegisterMap]
+) -> Iterator[tuple[str, str]]:
+    match line:
+        case DaliLuba():
+            yield from _on_dali(device)
+        case ModbusTcp():
+            yield from _on_modbus(device, range(256), maps)
+        case ModbusRtu():
+            yield from _on_modbus(device, range(1, 248), maps)
+        case _:
+            assert_never(line)
+
+
+def _on_dali(device: DeviceSettings) -> Iterator[tuple[str, str]]:
+    if device.kind is not Kind.LAMP:
+        yield "kind", f'"lamp" on a DALI line, not "{device.kind.value}"'
+    if device.map:
+        yield "map", "nothing; a lamp has no registers"
+    if not 0 <= device.address <= 63:
+        yield "address", f"a DALI short address, 0 to 63, not {device.address}"
+
+
+def _on_modbus(
+    device: DeviceSettings, units: range, maps: Mapping[str, RegisterMap]
+) -> Iterator[tuple[str, str]]:
+    if device.map not in maps:
+        named = f"not {device.map!r}" if device.map else "none was given"
+        yield "map", f"a register map ({', '.join(sorted(maps))}); {named}"
+    if device.address not in units:
+        yield "address", f"a Modbus unit, {units.start} to {units.stop - 1}, not {device.address}"
+
+
+def _maps(maps: Sequence[RegisterMap]) -> Iterator[SettingsFault]:
+    yield from _unique("map", "name", [register_map.name for register_map in maps])
+    for i, register_map in enumerate(maps):
+        for fault in check_map(register_map, f"map[{i}]"):
+            yield SettingsFault(fault.key, fault.expected)
+
+
+def open_line(
+    settings: LineSettings,
+    devices: Sequence[DeviceSettings],
+    maps: Mapping[str, RegisterMap],
+    clock: Clock,
+) -> Driver:
+    """Make the driver of one line; nothing is opened until it runs.
+
+    Args:
+        settings: the line's, checked.
+        devices: checked; those on other lines are left out.
+        maps: the cabinet's own register maps by name; the built-in ones are known besides.
+        clock: where times come from.
+    """
+    mine = [device for device in devices if device.line == settings.id]
+    match settings:
+        case DaliLuba():
+            from drivers.dali import open_dali  # noqa: PLC0415  the vendor library is loaded only where used
+
+            return open_dali(settings, mine, clock)
+        case ModbusTcp() | ModbusRtu():
+            from drivers.modbus import open_modbus  # noqa: PLC0415  the vendor library is loaded only where used
+
+            return open_modbus(settings, mine, known_maps(maps.values()), clock)
+        case _:
+            assert_never(settings)

@@ -1,0 +1,133 @@
+"""Lines and devices as a technician writes them in the cabinet's file.
+
+Decoded strictly: an unknown key is a fault. What one value cannot know of another (an unknown line, two
+devices on one address) is checked by `drivers.registry.check`.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from protocols.model.device import Kind, Report, StreamClass
+from protocols.model.ids import ID_PATTERN, DeviceId, LineId
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+Port = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+StreamName = Literal["events", "critical", "ordinary", "bulk"]
+LineIdText = Annotated[LineId, msgspec.Meta(pattern=ID_PATTERN)]
+DeviceIdText = Annotated[DeviceId, msgspec.Meta(pattern=ID_PATTERN)]
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="driver"):
+    """What every line has.
+
+    Attributes:
+        id: the line's name.
+        silent_after: unanswered questions in a row after which a device is asked less often.
+        probe_s: seconds to the first probe of such a device; doubled at each further silence.
+        probe_bound_s: the longest time between two probes.
+        reconnect_s: seconds to the first attempt to bring a lost line back; doubled at each failure.
+        reconnect_bound_s: the longest time between two attempts.
+    """
+
+    id: LineIdText
+    silent_after: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
+    probe_s: Seconds = 5.0
+    probe_bound_s: Seconds = 120.0
+    reconnect_s: Seconds = 0.2
+    reconnect_bound_s: Seconds = 10.0
+
+
+class DaliLuba(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="dali-luba"):
+    """A DALI line behind a LUBA serial interface.
+
+    Attributes:
+        port: the serial port's path.
+        bus_supply: whether the interface's own bus supply is ours to switch on. If not, it is never touched.
+        answer_timeout_s: how long after a query was sent its answer may come; the bus needs 20 ms, the rest
+            is for serial adapters and a busy gateway.
+        confirm_timeout_s: how long the interface may take to send a frame on a busy bus.
+    """
+
+    port: Port
+    bus_supply: bool = False
+    answer_timeout_s: Seconds = 0.1
+    confirm_timeout_s: Seconds = 1.0
+
+
+class ModbusTcp(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="modbus-tcp"):
+    """A Modbus TCP server: one device, or a gateway with several units.
+
+    Attributes:
+        host: name or address.
+        port: TCP port.
+        timeout_s: how long a device may take to answer; after it the connection is made anew.
+        connect_timeout_s: how long a connection may take.
+    """
+
+    host: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 502
+    timeout_s: Seconds = 1.0
+    connect_timeout_s: Seconds = 3.0
+
+
+class ModbusRtu(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="modbus-rtu"):
+    """A Modbus RTU line on a serial port.
+
+    Attributes:
+        port: the serial port's path.
+        baudrate: bit/s.
+        parity: none, even or odd.
+        stopbits: 1 or 2.
+        timeout_s: how long a device may take to answer.
+        worst_delay_s: the longest that a late answer may come after its question. After a time-out nobody is
+            asked until the line has been silent for so long, because an RTU answer does not say which
+            question it answers.
+    """
+
+    port: Port
+    baudrate: Annotated[int, msgspec.Meta(ge=300, le=4_000_000)] = 19200
+    parity: Literal["N", "E", "O"] = "N"
+    stopbits: Literal[1, 2] = 1
+    timeout_s: Seconds = 0.5
+    worst_delay_s: Seconds = 1.0
+
+
+LineSettings = DaliLuba | ModbusTcp | ModbusRtu
+
+
+class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One device behind a line.
+
+    Attributes:
+        id: unique within the city.
+        kind: what it is to the city.
+        line: the line that it hangs on.
+        address: DALI short address 0–63, or Modbus unit 1–247 (TCP: 0–255).
+        map: the name of its register map; "" for a lamp.
+        groups: the groups that it belongs to.
+        commune: INSEE code, or "".
+        stream: the class of its readings.
+        poll_s: seconds between two readings of each of its points, in place of the driver's.
+        report: when a reading is worth keeping, in place of the driver's.
+        dead_band: in place of the driver's.
+        heartbeat_s: in place of the driver's.
+    """
+
+    id: DeviceIdText
+    kind: Kind
+    line: LineIdText
+    address: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    map: str = ""
+    groups: tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=63)], ...] = ()
+    commune: Annotated[str, msgspec.Meta(max_length=16)] = ""
+    stream: StreamName = "ordinary"
+    poll_s: Annotated[float, msgspec.Meta(ge=0.05, le=86400)] | None = None
+    report: Report | None = None
+    dead_band: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    heartbeat_s: Annotated[float, msgspec.Meta(gt=0, le=86400)] | None = None
+
+    @property
+    def stream_class(self) -> StreamClass:
+        """Return the class of its readings."""
+        return StreamClass[self.stream.upper()]
