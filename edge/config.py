@@ -1,0 +1,266 @@
+"""The cabinet's settings: one TOML file, parsed once, every fault named at once."""
+
+import base64
+import binascii
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from drivers.registry import check
+from drivers.settings import DeviceSettings, LineSettings
+from protocols.backhaul.signing import TrustedKey
+from protocols.clock import BenchTime
+from protocols.modbus.register_map import RegisterMap
+from protocols.model.device import Kind
+from protocols.model.ids import ID_PATTERN, CabinetId, KeyId
+from protocols.model.lighting import Lamp
+from protocols.model.policy import Limits, PolicyKind
+from protocols.rules.limits import addresses
+from protocols.strict import SettingsFault, read
+
+DEFAULT_PATH = Path("/etc/luciole/cabinet.toml")
+T = TypeVar("T")
+MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+class CabinetSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who this cabinet is and where it keeps what it must not lose.
+
+    Attributes:
+        id: unique within the city.
+        directory: of `outbox.db` and `state.db`; relative to the settings file.
+        socket: where `luciole-edge` reaches the agent; by default `agent.sock` in `directory`.
+        limits: the limits file, relative to the settings file; without one nothing is bounded.
+        commune: INSEE code, or "".
+    """
+
+    id: Annotated[CabinetId, msgspec.Meta(pattern=ID_PATTERN)]
+    directory: str = "/var/lib/luciole"
+    socket: str = ""
+    limits: str = ""
+    commune: str = ""
+
+
+class BackhaulSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The way to the centre.
+
+    Attributes:
+        url: "mqtt://host:port" or "mqtts://host:port".
+        mqtt: 5, or 3.1.1 for the embedded broker of a demonstration.
+        ca: PEM file of who may vouch for the broker; the system's by default.
+        certificate: PEM file with this cabinet's certificate.
+        key: PEM file with its private key.
+        keepalive_s: how soon a dead connection is noticed.
+        silence_s: with nothing acknowledged for so long, the window is sent again.
+        insecure: allow plain MQTT beyond this machine.
+    """
+
+    url: str
+    mqtt: Literal["5", "3.1.1"] = "5"
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=600)] = 30
+    silence_s: Annotated[float, msgspec.Meta(ge=1, le=60)] = 3.0
+    insecure: bool = False
+
+
+class OutboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How readings are gathered and how much may wait for the centre.
+
+    Attributes:
+        seal_readings: so many make a batch.
+        seal_s: or so many seconds; one second at first and while somebody watches.
+        max_mb: how much may wait; beyond it the lowest class gives way.
+        max_age_days: how long.
+        drain_s: how long a stopping agent waits for the centre.
+    """
+
+    seal_readings: Annotated[int, msgspec.Meta(ge=1, le=5000)] = 100
+    seal_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 5.0
+    max_mb: Annotated[float, msgspec.Meta(ge=0.1, le=100_000)] = 512
+    max_age_days: Annotated[float, msgspec.Meta(gt=0, le=3650)] = 90
+    drain_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 5.0
+
+
+class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A key whose policies this cabinet believes.
+
+    Attributes:
+        id: as policies name it.
+        public: 32 bytes, base64.
+        kinds: for which kinds of policy.
+    """
+
+    id: Annotated[KeyId, msgspec.Meta(pattern=ID_PATTERN)]
+    public: str
+    kinds: tuple[PolicyKind, ...] = (PolicyKind.LIGHTING,)
+
+
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The settings file as it is written."""
+
+    cabinet: CabinetSettings
+    backhaul: BackhaulSettings
+    outbox: OutboxSettings = OutboxSettings()
+    trusted_key: tuple[KeySettings, ...] = ()
+    line: tuple[LineSettings, ...] = ()
+    device: tuple[DeviceSettings, ...] = ()
+    map: tuple[RegisterMap, ...] = ()
+    bench_clock: BenchTime | None = None
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The settings, checked, with every path absolute."""
+
+    file: Path
+    directory: Path
+    socket: Path
+    document: Document
+    limits: Limits
+    trusted: tuple[TrustedKey, ...]
+    lamps: tuple[Lamp, ...]
+
+    @property
+    def cabinet(self) -> CabinetId:
+        """Who this cabinet is."""
+        return self.document.cabinet.id
+
+
+class FileFault(msgspec.Struct, frozen=True):
+    """One thing that is wrong, and in which file."""
+
+    file: Path
+    fault: SettingsFault
+
+    def __str__(self) -> str:
+        """Return it as one line."""
+        return f"{self.file}: {self.fault}"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; `faults` says everything that is wrong."""
+
+    def __init__(self, faults: list[FileFault]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = faults
+
+
+def load(file: Path) -> Settings:
+    """Read and check the settings and the limits file.
+
+    Raises:
+        SettingsError: with every fault of both files.
+    """
+    document, faults = _read_toml(file, Document)
+    if document is None:
+        raise SettingsError(faults)
+    limits: Limits | None = Limits()
+    if document.cabinet.limits:
+        limits, limit_faults = _read_toml(file.parent / document.cabinet.limits, Limits)
+        faults += limit_faults
+    faults += [FileFault(file, fault) for fault in _document_faults(document, file.parent)]
+    if limits is not None and document.cabinet.limits:
+        path = file.parent / document.cabinet.limits
+        faults += [FileFault(path, fault) for fault in _limit_faults(limits, document)]
+    if faults or limits is None:
+        raise SettingsError(faults)
+    directory = (file.parent / document.cabinet.directory).absolute()
+    socket = document.cabinet.socket
+    return Settings(
+        file=file,
+        directory=directory,
+        socket=(file.parent / socket).absolute() if socket else directory / "agent.sock",
+        document=document,
+        limits=limits,
+        trusted=tuple(
+            TrustedKey(key.id, base64.b64decode(key.public), frozenset(key.kinds))
+            for key in document.trusted_key
+        ),
+        lamps=tuple(
+            Lamp(device.id, device.line, str(device.address), device.groups)
+            for device in document.device
+            if device.kind is Kind.LAMP
+        ),
+    )
+
+
+def _read_toml(path: Path, wanted: type[T]) -> tuple[T | None, list[FileFault]]:
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        return None, [FileFault(path, SettingsFault("", f"cannot be read: {error.strerror}"))]
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return None, [FileFault(path, SettingsFault("", f"is not TOML: {error}"))]
+    result = read(raw, wanted)
+    if isinstance(result, list):
+        return None, [FileFault(path, fault) for fault in result]
+    return result, []
+
+
+def _document_faults(document: Document, base: Path) -> list[SettingsFault]:
+    maps = {one.name: one for one in document.map}
+    return [
+        *_backhaul_faults(document.backhaul, base),
+        *_key_faults(document.trusted_key),
+        *check(document.line, document.device, maps),
+    ]
+
+
+def _backhaul_faults(backhaul: BackhaulSettings, base: Path) -> list[SettingsFault]:
+    faults = []
+    try:
+        url = urlsplit(backhaul.url)
+        _ = url.port
+    except ValueError as error:
+        return [SettingsFault("backhaul.url", f"{error}")]
+    if url.scheme not in MQTT_PORTS or not url.hostname:
+        faults.append(SettingsFault("backhaul.url", f"expected mqtt(s)://host:port, got {backhaul.url!r}"))
+    local = url.hostname in {"127.0.0.1", "::1", "localhost"}
+    if url.scheme == "mqtt" and not local and not backhaul.insecure:
+        expected = "plain MQTT leaves this machine; use mqtts://, or set backhaul.insecure = true on a bench"
+        faults.append(SettingsFault("backhaul.url", expected))
+    for key, name in (("ca", backhaul.ca), ("certificate", backhaul.certificate), ("key", backhaul.key)):
+        if name and not (base / name).is_file():
+            faults.append(SettingsFault(f"backhaul.{key}", f"there is no file {name!r}"))
+    if bool(backhaul.certificate) != bool(backhaul.key):
+        faults.append(SettingsFault("backhaul.certificate", "goes with backhaul.key, both or neither"))
+    return faults
+
+
+def _key_faults(keys: tuple[KeySettings, ...]) -> list[SettingsFault]:
+    faults = []
+    for position, key in enumerate(keys):
+        try:
+            size = len(base64.b64decode(key.public, validate=True))
+        except binascii.Error:
+            size = -1
+        if size != 32:
+            faults.append(
+                SettingsFault(
+                    f"trusted_key[{position}].public",
+                    "expected 32 bytes in base64, as `luciole-central key init` prints them",
+                )
+            )
+    return faults
+
+
+def _limit_faults(limits: Limits, document: Document) -> list[SettingsFault]:
+    faults = []
+    lines = {line.id for line in document.line}
+    for position, limit in enumerate(limits.lamp):
+        where = f"lamp[{position}]"
+        if limit.line not in lines:
+            faults.append(SettingsFault(f"{where}.line", f"there is no line {limit.line!r}"))
+        try:
+            addresses(limit.addresses)
+        except ValueError:
+            faults.append(
+                SettingsFault(f"{where}.addresses", f'expected "0-23", "3,5" or "*", got {limit.addresses!r}')
+            )
+        if limit.minimum_level > limit.maximum_level:
+            faults.append(SettingsFault(f"{where}.minimum_level", "is above maximum_level"))
+    return faults

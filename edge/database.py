@@ -1,0 +1,55 @@
+"""How the agent opens its SQLite files: durable at each commit, numbered schema changes, all or none."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class NewerSchemaError(Exception):
+    """The file was written by a newer version of the agent."""
+
+
+def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
+    """Open a database for writing and bring its schema up to date.
+
+    Args:
+        path: made if missing, readable by its owner alone.
+        migrations: SQL scripts; the n-th takes a file from user_version n to n + 1.
+
+    Raises:
+        NewerSchemaError: if the file is ahead of `migrations`.
+        sqlite3.Error: if it cannot be opened or is damaged.
+    """
+    path.touch(mode=0o600)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(migrations):
+        raise NewerSchemaError(
+            f"{path} has schema {version}, this version of the agent knows {len(migrations)}; "
+            "install the version that wrote it"
+        )
+    for number, script in enumerate(migrations[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script};\nPRAGMA user_version={number};\nCOMMIT;")
+    return connection
+
+
+def open_readonly(path: Path) -> sqlite3.Connection:
+    """Open a database only to look: for the command line, when no agent runs."""
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what happens inside, or none of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:  # SQLite itself rolls back on some errors
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")

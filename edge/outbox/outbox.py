@@ -1,0 +1,235 @@
+"""The agent's side of the outbox: what gathers, when it is sealed, and the thread that commits it."""
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from edge.outbox.store import Gathered, OutboxFigures, OutboxStore, Sealed
+from protocols.backhaul.messages import Event, GapCause, GapEvent, StreamMark
+from protocols.clock import Clock
+from protocols.model.device import StreamClass
+from protocols.model.reading import Sample
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+ACK_WAIT_S = 1.0
+"""How long a deletion waits for an insertion to ride on."""
+RETRY_S = 1.0
+"""How soon a commit that the disk refused is tried again."""
+HURRY_S = 1.0
+"""Batches are sealed after so long at first and while somebody watches."""
+HURRY_FOR_S = 30.0
+MAX_UNSEALED = 50_000
+"""Readings that may wait in memory while the disk refuses, some 10 MB; beyond it new ones are counted and lost."""
+
+
+class _Open(msgspec.Struct):
+    """What gathers for one stream until it is sealed."""
+
+    samples: list[Sample]
+    events: list[Event]
+    readings: int = 0
+
+
+class _Acknowledge(msgspec.Struct, frozen=True):
+    marks: tuple[StreamMark, ...]
+
+
+class _Ask(msgspec.Struct, frozen=True):
+    """Something else that must happen in the database's thread."""
+
+    question: Callable[[], object]
+    answer: asyncio.Future[object]
+
+
+class _Stop(msgspec.Struct, frozen=True):
+    pass
+
+
+class Outbox:
+    """Takes readings and events on the loop, and tells on the loop when they are committed.
+
+    Attributes:
+        on_committed: called on the loop with each commit's batches.
+    """
+
+    def __init__(self, store: OutboxStore, clock: Clock, seal_readings: int, seal_s: float) -> None:
+        self.on_committed: Callable[[Sequence[Sealed]], None] = lambda _: None
+        self._store = store
+        self._clock = clock
+        self._seal_readings = seal_readings
+        self._seal_s = seal_s
+        self._loop = asyncio.get_running_loop()
+        self._hurry_until = self._loop.time() + HURRY_FOR_S
+        self._open = {stream: _Open([], []) for stream in StreamClass}
+        self._timer: asyncio.TimerHandle | None = None
+        self._jobs: queue.SimpleQueue[Gathered | _Acknowledge | _Ask | _Stop] = queue.SimpleQueue()
+        self._unsealed = 0
+        self._lost: dict[StreamClass, tuple[int, int]] = {}
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._thread.start()
+        for event in store.birth_events:
+            self.add_event(event)
+
+    def add(self, stream: StreamClass, sample: Sample) -> None:
+        """Gather a sample. It is taken when `on_committed` has named its batch."""
+        count = len(sample.values)
+        if self._unsealed + count > MAX_UNSEALED:
+            since, lost = self._lost.get(stream, (self._clock.now().utc_ms, 0))
+            self._lost[stream] = (since, lost + count)
+            return
+        gathering = self._open[stream]
+        gathering.samples.append(sample)
+        gathering.readings += count
+        self._unsealed += count
+        if gathering.readings >= self._seal_readings:
+            self._seal(stream)
+        elif self._timer is None:
+            hurry = self._loop.time() < self._hurry_until
+            wait_s = min(HURRY_S, self._seal_s) if hurry else self._seal_s
+            self._timer = self._loop.call_later(wait_s, self.seal_all)
+
+    def add_event(self, event: Event) -> None:
+        """Gather an event; what is gathered in one turn of the loop is sealed together, at once."""
+        gathering = self._open[StreamClass.EVENTS]
+        if not gathering.events:
+            self._loop.call_soon(self._seal, StreamClass.EVENTS)
+        gathering.events.append(event)
+
+    def hurry(self) -> None:
+        """Seal soon for a while, because somebody watches."""
+        self._hurry_until = self._loop.time() + HURRY_FOR_S
+
+    def seal_all(self) -> None:
+        """Seal whatever has gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for stream in StreamClass:
+            self._seal(stream)
+
+    def acknowledge(self, marks: tuple[StreamMark, ...]) -> None:
+        """Let go of what the centre has committed."""
+        self._jobs.put(_Acknowledge(marks))
+
+    async def ask(self, question: Callable[[OutboxStore], T]) -> T:
+        """Run something in the database's thread, after all that was given to it before."""
+        answer: asyncio.Future[object] = self._loop.create_future()
+        self._jobs.put(_Ask(lambda: question(self._store), answer))
+        result: T = await answer  # type: ignore[assignment]  # the question's own type
+        return result
+
+    async def figures(self) -> OutboxFigures:
+        """Return how full it is."""
+        unsealed = self._unsealed + len(self._open[StreamClass.EVENTS].events)
+        return await self.ask(lambda store: store.figures(unsealed))
+
+    async def close(self) -> None:
+        """Commit whatever has gathered and end the run cleanly. Nothing may be added any more."""
+        self.seal_all()
+        self._jobs.put(_Stop())
+        await asyncio.to_thread(self._thread.join)
+
+    def _seal(self, stream: StreamClass) -> None:
+        gathering = self._open[stream]
+        if gathering.samples or gathering.events:
+            self._open[stream] = _Open([], [])
+            self._jobs.put(Gathered(stream, gathering.samples, gathering.events, gathering.readings))
+
+    def _committed(self, batches: Sequence[Sealed], readings: int) -> None:
+        self._unsealed -= readings
+        self._report_lost()
+        self.on_committed(batches)
+
+    def _report_lost(self) -> None:
+        for stream, (since_ms, count) in self._lost.items():
+            now_ms = self._clock.now().utc_ms
+            self.add_event(GapEvent(stream, GapCause.SHED, since_ms, now_ms, count, epoch=self._store.epoch))
+        self._lost.clear()
+
+    # From here on: the database's thread.
+
+    def _run(self) -> None:
+        waiting: list[Gathered] = []
+        marks: dict[StreamClass, StreamMark] = {}
+        stopping = False
+        while not stopping:
+            jobs = self._take(RETRY_S if waiting else ACK_WAIT_S if marks else None)
+            idle = not jobs
+            asks = []
+            for job in jobs:
+                match job:
+                    case Gathered():
+                        waiting.append(job)
+                    case _Acknowledge():
+                        marks.update((mark.stream, mark) for mark in job.marks)
+                    case _Ask():
+                        asks.append(job)
+                    case _Stop():
+                        stopping = True
+            if (waiting or (marks and (idle or stopping))) and self._commit(waiting, list(marks.values())):
+                waiting, marks = [], {}
+            for ask in asks:
+                self._answer(ask)
+        self._end()
+
+    def _take(self, timeout_s: float | None) -> list[Gathered | _Acknowledge | _Ask | _Stop]:
+        """Wait for a job, then take all that wait with it."""
+        jobs: list[Gathered | _Acknowledge | _Ask | _Stop] = []
+        with contextlib.suppress(queue.Empty):
+            jobs.append(self._jobs.get(timeout=timeout_s))
+            while True:
+                jobs.append(self._jobs.get_nowait())
+        return jobs
+
+    def _commit(self, waiting: list[Gathered], marks: list[StreamMark]) -> bool:
+        try:
+            batches = self._store.commit(waiting, marks)
+        except sqlite3.Error as error:
+            if self._store.error != str(error):
+                log.error("outbox_commit_failed", error=str(error), name=error.sqlite_errorname)
+            self._store.error = str(error)
+            return False
+        if self._store.error:
+            log.warning("outbox_commits_again")
+            self._store.error = ""
+        self._on_loop(self._committed, batches, sum(one.readings for one in waiting))
+        return True
+
+    def _answer(self, ask: _Ask) -> None:
+        try:
+            result = ask.question()
+        except sqlite3.Error as error:
+            self._on_loop(_fail, ask.answer, error)
+        else:
+            self._on_loop(_settle, ask.answer, result)
+
+    def _end(self) -> None:
+        try:
+            self._store.end_run()
+        except sqlite3.Error as error:
+            log.error("outbox_close_failed", error=str(error))
+
+    def _on_loop(self, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:  # the loop has ended before us; what is committed stays committed
+            log.debug("outbox_loop_gone")
+
+
+def _settle(answer: asyncio.Future[object], result: object) -> None:
+    if not answer.done():
+        answer.set_result(result)
+
+
+def _fail(answer: asyncio.Future[object], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)

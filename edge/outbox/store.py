@@ -1,0 +1,414 @@
+"""The outbox on disk. Everything here runs in the thread that owns the database, or before it starts."""
+
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from edge.database import open_database, transaction
+from protocols.backhaul.codec import batch_hash, columns, seal, unseal
+from protocols.backhaul.messages import (
+    VERSION,
+    Batch,
+    Event,
+    GapCause,
+    GapEvent,
+    LastEnd,
+    StreamHead,
+    StreamMark,
+)
+from protocols.clock import Clock, ClockQuality, Instant
+from protocols.model.device import StreamClass
+from protocols.model.ids import CabinetId
+from protocols.model.reading import Sample
+
+log = structlog.get_logger()
+SHED_SHARE = 0.02
+"""How much of the bound is freed at once when it is reached, so that shedding is not done at each commit."""
+DAY_MS = 86_400_000
+
+MIGRATIONS = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    CREATE TABLE stream (
+        stream INTEGER PRIMARY KEY,
+        next INTEGER NOT NULL,
+        floor INTEGER NOT NULL,
+        mark INTEGER NOT NULL,
+        mark_hash TEXT NOT NULL,
+        sealed_ms INTEGER NOT NULL
+    );
+    CREATE TABLE batch (
+        stream INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        utc_ms INTEGER NOT NULL,
+        readings INTEGER NOT NULL,
+        hash TEXT NOT NULL,
+        sealed BLOB NOT NULL,
+        PRIMARY KEY (stream, number)
+    ) WITHOUT ROWID;
+    """,
+)
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """A committed batch."""
+
+    stream: StreamClass
+    number: int
+    sealed: bytes
+
+
+class StreamState(msgspec.Struct):
+    """Where one stream is. `next` is the number of the next batch, `floor` the lowest that can still be sent."""
+
+    stream: StreamClass
+    next: int = 1
+    floor: int = 1
+    mark: int = 0
+    mark_hash: str = ""
+    sealed_ms: int = 0
+
+    def head(self) -> StreamHead:
+        """Return it as a hello says it."""
+        return StreamHead(self.stream, self.next, self.floor, self.mark, self.mark_hash)
+
+
+class OutboxFigures(msgspec.Struct, frozen=True):
+    """How full the outbox is.
+
+    Attributes:
+        epoch: of all its numbers.
+        batches: that wait for the centre.
+        readings: in them.
+        bytes: of them.
+        max_bytes: the bound.
+        unsealed: readings and events that are not committed yet.
+        committed_readings: since the agent started.
+        shed_readings: dropped because the bound was reached, since the agent started.
+        commits: transactions since the agent started.
+        oldest_ms: UTC milliseconds of the oldest batch; None if there is none.
+        heads: where each stream is.
+        error: what the disk said last, "" if all is well.
+    """
+
+    epoch: int
+    batches: int
+    readings: int
+    bytes: int
+    max_bytes: int
+    unsealed: int
+    committed_readings: int
+    shed_readings: int
+    commits: int
+    oldest_ms: int | None
+    heads: tuple[StreamHead, ...]
+    error: str
+
+
+class Gathered(msgspec.Struct, frozen=True):
+    """What is to become one batch."""
+
+    stream: StreamClass
+    samples: Sequence[Sample]
+    events: Sequence[Event]
+    readings: int
+
+
+class OutboxStore:
+    """The database's side: everything here runs in the database's thread, or before it starts."""
+
+    def __init__(
+        self, path: Path, cabinet: CabinetId, boot: str, clock: Clock, max_bytes: int, max_age_days: float
+    ) -> None:
+        self._cabinet = cabinet
+        self._boot = boot
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._max_age_ms = round(max_age_days * DAY_MS)
+        self._path = path
+        self.db, corrupt = self._open()
+        self.epoch = self._epoch()
+        self.streams = self._streams()
+        self.last_end = self._begin_run()
+        self._bytes, self._batches, self._readings = self.db.execute(
+            "SELECT coalesce(sum(length(sealed)), 0), count(*), coalesce(sum(readings), 0) FROM batch"
+        ).fetchone()
+        self.committed_readings = 0
+        self.shed_readings = 0
+        self.commits = 0
+        self.error = ""
+        self.birth_events = self._birth_events(corrupt)
+
+    def figures(self, unsealed: int) -> OutboxFigures:
+        """Return how full it is."""
+        oldest = self.db.execute("SELECT min(utc_ms) FROM batch").fetchone()[0]
+        return OutboxFigures(
+            epoch=self.epoch,
+            batches=self._batches,
+            readings=self._readings,
+            bytes=self._bytes,
+            max_bytes=self._max_bytes,
+            unsealed=unsealed,
+            committed_readings=self.committed_readings,
+            shed_readings=self.shed_readings,
+            commits=self.commits,
+            oldest_ms=oldest,
+            heads=tuple(state.head() for state in self.streams.values()),
+            error=self.error,
+        )
+
+    def commit(self, seals: Sequence[Gathered], marks: Iterable[StreamMark]) -> list[Sealed]:
+        """Delete what is acknowledged and insert what waits, in one transaction.
+
+        Raises:
+            sqlite3.Error: with nothing of it done, in memory as on disk.
+        """
+        with self._all_or_nothing():
+            for mark in marks:
+                self._delete(mark)
+            done = [self._insert(one) for one in seals]
+            done += self._insert_gaps(self._shed())
+        self.commits += 1
+        return done
+
+    def fetch(self, stream: StreamClass, first: int, limit: int) -> list[Sealed]:
+        """Return up to `limit` waiting batches of a stream, from number `first` on."""
+        rows = self.db.execute(
+            "SELECT number, sealed FROM batch WHERE stream = ? AND number >= ? ORDER BY number LIMIT ?",
+            (stream, first, limit),
+        )
+        return [Sealed(stream, number, sealed) for number, sealed in rows]
+
+    def peek(self, limit: int) -> list[tuple[str, int, int, int, int]]:
+        """Return the oldest waiting batches: stream, number, UTC milliseconds, readings, bytes."""
+        rows = self.db.execute(
+            "SELECT stream, number, utc_ms, readings, length(sealed) FROM batch ORDER BY utc_ms LIMIT ?",
+            (limit,),
+        )
+        return [(StreamClass(row[0]).name.lower(), *row[1:]) for row in rows]
+
+    def disagrees(self, mark: StreamMark) -> bool:
+        """Tell whether a centre's mark cannot be about what this outbox sent: a restored or cloned card."""
+        state = self.streams[mark.stream]
+        if mark.mark >= state.next:
+            return True
+        known = state.mark_hash if mark.mark == state.mark else self._hash(mark.stream, mark.mark)
+        return bool(mark.hash and known and mark.hash != known)
+
+    def renew_epoch(self, now: Instant) -> list[Sealed]:
+        """Open a new epoch: what still waits is sealed again under new numbers, so that nothing is lost."""
+        with self._all_or_nothing():
+            rows = self.db.execute("SELECT stream, sealed FROM batch ORDER BY stream, number").fetchall()
+            self.db.execute("DELETE FROM batch")
+            self.epoch = secrets.randbits(62) | 1
+            self._set("epoch", self.epoch)
+            self.streams = {stream: StreamState(stream, sealed_ms=now.utc_ms) for stream in StreamClass}
+            self._bytes = self._batches = self._readings = 0
+            done = [self._reseal(StreamClass(stream), sealed, now) for stream, sealed in rows]
+            for state in self.streams.values():
+                self._save(state)
+        log.warning("epoch_renewed", epoch=self.epoch, batches=len(done))
+        return done
+
+    def end_run(self) -> None:
+        """Remember that this run ended as it should, and close."""
+        with transaction(self.db):
+            self._set("running", "")
+        self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.db.close()
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Run a transaction; if it fails, what is remembered goes back as the disk does."""
+        streams = {key: msgspec.structs.replace(state) for key, state in self.streams.items()}
+        remembered = (self.epoch, self._bytes, self._batches, self._readings)
+        counted = (self.shed_readings, self.committed_readings)
+        try:
+            with transaction(self.db):
+                yield
+        except sqlite3.Error:
+            self.streams = streams
+            self.epoch, self._bytes, self._batches, self._readings = remembered
+            self.shed_readings, self.committed_readings = counted
+            raise
+
+    def _open(self) -> tuple[sqlite3.Connection, Path | None]:
+        try:
+            db = open_database(self._path, MIGRATIONS)
+            if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) == "ok":
+                return db, None
+            db.close()
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorname not in {"SQLITE_CORRUPT", "SQLITE_NOTADB"}:
+                raise
+            found = str(error)
+        aside = self._path.with_name(f"{self._path.name}.damaged-{self._clock.now().utc_ms}")
+        for suffix in ("", "-wal", "-shm"):
+            damaged = self._path.with_name(self._path.name + suffix)
+            if damaged.exists():
+                damaged.rename(aside.with_name(aside.name + suffix))
+        log.error("outbox_damaged", found=found, kept=str(aside))
+        return open_database(self._path, MIGRATIONS), aside
+
+    def _epoch(self) -> int:
+        row = self.db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+        if row is not None:
+            return int(row[0])
+        epoch = secrets.randbits(62) | 1
+        with transaction(self.db):
+            self._set("epoch", epoch)
+            for stream in StreamClass:
+                self._save(StreamState(stream))
+        return epoch
+
+    def _streams(self) -> dict[StreamClass, StreamState]:
+        rows = self.db.execute("SELECT stream, next, floor, mark, mark_hash, sealed_ms FROM stream")
+        return {StreamClass(row[0]): StreamState(StreamClass(row[0]), *row[1:]) for row in rows}
+
+    def _begin_run(self) -> LastEnd:
+        row = self.db.execute("SELECT value FROM meta WHERE key = 'running'").fetchone()
+        with transaction(self.db):
+            self._set("running", self._boot)
+        if row is None:
+            return LastEnd.FIRST
+        return LastEnd.CRASH if row[0] else LastEnd.CLEAN
+
+    def _birth_events(self, corrupt: Path | None) -> list[Event]:
+        """Say what this start already knows to be missing."""
+        now_ms = self._clock.now().utc_ms
+        if corrupt is not None:
+            return [GapEvent(stream, GapCause.CORRUPT, 0, now_ms, None) for stream in StreamClass]
+        if self.last_end is not LastEnd.CRASH:
+            return []
+        return [
+            GapEvent(state.stream, GapCause.CRASH, state.sealed_ms, now_ms, None, epoch=self.epoch)
+            for state in self.streams.values()
+            if state.sealed_ms
+        ]
+
+    def _insert(self, one: Gathered) -> Sealed:
+        now = self._clock.now()
+        offset_ms = None if now.quality is ClockQuality.UNSYNCHRONISED else now.utc_ms - now.monotonic_ms
+        base_ms = one.samples[0].monotonic_ms if one.samples else now.monotonic_ms
+        batch = Batch(
+            version=VERSION,
+            cabinet=self._cabinet,
+            epoch=self.epoch,
+            stream=one.stream,
+            number=self.streams[one.stream].next,
+            boot=self._boot,
+            base_monotonic_ms=base_ms,
+            utc_offset_ms=offset_ms,
+            clock=now.quality,
+            columns=columns(one.samples, base_ms),
+            events=tuple(one.events),
+        )
+        self.committed_readings += one.readings
+        return self._insert_batch(batch, one.readings, now)
+
+    def _insert_batch(self, batch: Batch, readings: int, now: Instant) -> Sealed:
+        sealed = seal(batch)
+        state = self.streams[batch.stream]
+        self.db.execute(
+            "INSERT INTO batch (stream, number, utc_ms, readings, hash, sealed) VALUES (?, ?, ?, ?, ?, ?)",
+            (batch.stream, batch.number, now.utc_ms, readings, batch_hash(sealed), sealed),
+        )
+        state.next = batch.number + 1
+        state.sealed_ms = now.utc_ms
+        self._save(state)
+        self._bytes += len(sealed)
+        self._batches += 1
+        self._readings += readings
+        return Sealed(batch.stream, batch.number, sealed)
+
+    def _reseal(self, stream: StreamClass, sealed: bytes, now: Instant) -> Sealed:
+        batch = unseal(sealed)
+        renewed = msgspec.structs.replace(batch, epoch=self.epoch, number=self.streams[stream].next)
+        return self._insert_batch(renewed, len(batch.columns.values), now)
+
+    def _delete(self, mark: StreamMark) -> None:
+        state = self.streams[mark.stream]
+        if mark.mark <= state.mark or mark.mark >= state.next:
+            return
+        state.mark_hash = self._hash(mark.stream, mark.mark) or mark.hash
+        state.mark = mark.mark
+        self._drop(state, mark.mark)
+        self._save(state)
+
+    def _drop(self, state: StreamState, last: int) -> tuple[int, int, int]:
+        """Delete a stream's batches up to `last`; return how many batches, readings, and the oldest moment."""
+        where = "FROM batch WHERE stream = ? AND number <= ?"
+        size, batches, readings, oldest = self.db.execute(
+            f"SELECT coalesce(sum(length(sealed)), 0), count(*), coalesce(sum(readings), 0), min(utc_ms) {where}",
+            (state.stream, last),
+        ).fetchone()
+        self.db.execute(f"DELETE {where}", (state.stream, last))
+        self._bytes -= size
+        self._batches -= batches
+        self._readings -= readings
+        state.floor = max(state.floor, last + 1)
+        return batches, readings, oldest or 0
+
+    def _shed(self) -> list[GapEvent]:
+        """Drop the oldest of the lowest class while the buffer is too full or too old, and say what went."""
+        gaps = []
+        horizon_ms = self._clock.now().utc_ms - self._max_age_ms
+        for stream in reversed(StreamClass):
+            excess = self._bytes - self._max_bytes
+            last = self._last_to_shed(stream, excess, horizon_ms)
+            if last:
+                gaps.append(self._shed_stream(self.streams[stream], last))
+        return gaps
+
+    def _last_to_shed(self, stream: StreamClass, excess: int, horizon_ms: int) -> int:
+        (last,) = self.db.execute(
+            "SELECT coalesce(max(number), 0) FROM batch WHERE stream = ? AND utc_ms < ?", (stream, horizon_ms)
+        ).fetchone()
+        if excess > 0:
+            goal = excess + self._max_bytes * SHED_SHARE
+            rows = self.db.execute(
+                "SELECT number, length(sealed) FROM batch WHERE stream = ? ORDER BY number", (stream,)
+            )
+            for number, size in rows:
+                last = max(last, number)
+                goal -= size
+                if goal <= 0:
+                    break
+        return int(last)
+
+    def _shed_stream(self, state: StreamState, last: int) -> GapEvent:
+        first = state.floor
+        to_ms = self.db.execute(
+            "SELECT utc_ms FROM batch WHERE stream = ? AND number = ?", (state.stream, last)
+        ).fetchone()[0]
+        batches, readings, from_ms = self._drop(state, last)
+        self._save(state)
+        self.shed_readings += readings
+        log.warning("shed", stream=state.stream.name.lower(), batches=batches, readings=readings)
+        return GapEvent(
+            state.stream, GapCause.SHED, from_ms, to_ms, readings, first=first, last=last, epoch=self.epoch
+        )
+
+    def _insert_gaps(self, gaps: list[GapEvent]) -> list[Sealed]:
+        return [self._insert(Gathered(StreamClass.EVENTS, (), gaps, 0))] if gaps else []
+
+    def _hash(self, stream: StreamClass, number: int) -> str:
+        row = self.db.execute(
+            "SELECT hash FROM batch WHERE stream = ? AND number = ?", (stream, number)
+        ).fetchone()
+        return str(row[0]) if row else ""
+
+    def _save(self, state: StreamState) -> None:
+        self.db.execute(
+            "INSERT OR REPLACE INTO stream (stream, next, floor, mark, mark_hash, sealed_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (state.stream, state.next, state.floor, state.mark, state.mark_hash, state.sealed_ms),
+        )
+
+    def _set(self, key: str, value: str | int) -> None:
+        self.db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
