@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from edge.config import OutboxSettings
 from edge.outbox.store import Gathered, OutboxFigures, OutboxStore, Sealed
 from protocols.backhaul.messages import Event, GapCause, GapEvent, StreamMark
 from protocols.clock import Clock
@@ -28,7 +29,7 @@ HURRY_S = 1.0
 """Batches are sealed after so long at first and while somebody watches."""
 HURRY_FOR_S = 30.0
 MAX_UNSEALED = 50_000
-"""Readings that may wait in memory while the disk refuses, some 10 MB; beyond it new ones are counted and lost."""
+"""Readings that may wait in memory while the disk refuses, about 10 MB; more are lost and counted."""
 
 
 class _Open(msgspec.Struct):
@@ -61,12 +62,12 @@ class Outbox:
         on_committed: called on the loop with each commit's batches.
     """
 
-    def __init__(self, store: OutboxStore, clock: Clock, seal_readings: int, seal_s: float) -> None:
+    def __init__(self, store: OutboxStore, clock: Clock, settings: OutboxSettings) -> None:
         self.on_committed: Callable[[Sequence[Sealed]], None] = lambda _: None
         self._store = store
         self._clock = clock
-        self._seal_readings = seal_readings
-        self._seal_s = seal_s
+        self._seal_readings = settings.seal_readings
+        self._seal_s = settings.seal_s
         self._loop = asyncio.get_running_loop()
         self._hurry_until = self._loop.time() + HURRY_FOR_S
         self._open = {stream: _Open([], []) for stream in StreamClass}

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from edge.config import OutboxSettings
 from edge.database import open_database, transaction
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
 from protocols.backhaul.messages import (
@@ -64,7 +65,7 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 class StreamState(msgspec.Struct):
-    """Where one stream is. `next` is the number of the next batch, `floor` the lowest that can still be sent."""
+    """Where one stream is: `next` is the next batch's number, `floor` the lowest that can still be sent."""
 
     stream: StreamClass
     next: int = 1
@@ -123,13 +124,13 @@ class OutboxStore:
     """The database's side: everything here runs in the database's thread, or before it starts."""
 
     def __init__(
-        self, path: Path, cabinet: CabinetId, boot: str, clock: Clock, max_bytes: int, max_age_days: float
+        self, path: Path, cabinet: CabinetId, boot: str, clock: Clock, settings: OutboxSettings
     ) -> None:
         self._cabinet = cabinet
         self._boot = boot
         self._clock = clock
-        self._max_bytes = max_bytes
-        self._max_age_ms = round(max_age_days * DAY_MS)
+        self._max_bytes = round(settings.max_mb * 1e6)
+        self._max_age_ms = round(settings.max_age_days * DAY_MS)
         self._path = path
         self.db, corrupt = self._open()
         self.epoch = self._epoch()
@@ -341,13 +342,12 @@ class OutboxStore:
         self._save(state)
 
     def _drop(self, state: StreamState, last: int) -> tuple[int, int, int]:
-        """Delete a stream's batches up to `last`; return how many batches, readings, and the oldest moment."""
-        where = "FROM batch WHERE stream = ? AND number <= ?"
+        """Delete a stream's batches up to `last`; return how many, their readings, and the oldest moment."""
         size, batches, readings, oldest = self.db.execute(
             f"SELECT coalesce(sum(length(sealed)), 0), count(*), coalesce(sum(readings), 0), min(utc_ms) {where}",
             (state.stream, last),
         ).fetchone()
-        self.db.execute(f"DELETE {where}", (state.stream, last))
+        self.db.execute("DELETE FROM batch WHERE stream = ? AND number <= ?", (state.stream, last))
         self._bytes -= size
         self._batches -= batches
         self._readings -= readings
