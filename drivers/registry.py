@@ -4,29 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import assert_never
 
-import msgspec
-
 from drivers.base import Driver
 from drivers.settings import DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp
 from protocols.clock import Clock
 from protocols.modbus.maps import known_maps
 from protocols.modbus.register_map import RegisterMap, check_map
 from protocols.model.device import Kind
-
-
-class SettingsFault(msgspec.Struct, frozen=True):
-    """What is wrong with a setting.
-
-    Attributes:
-        key: where, as a path in the file: 'device[3].map'.
-        expected: what should be there, for a person.
-    """
-
-    key: str
-    expected: str
-
-    def __str__(self) -> str:
-        return f"{self.key}: expected {self.expected}"
+from protocols.strict import SettingsFault
 
 
 def check(
@@ -50,10 +34,10 @@ def _lines(lines: Sequence[LineSettings]) -> Iterator[SettingsFault]:
     yield from _unique("line", "port", [_endpoint(line) for line in lines])
     for i, line in enumerate(lines):
         if line.probe_s > line.probe_bound_s:
-            yield SettingsFault(f"line[{i}].probe_s", f"at most probe_bound_s, {line.probe_bound_s:g}")
+            yield _fault(f"line[{i}].probe_s", f"at most probe_bound_s, {line.probe_bound_s:g}")
         if line.reconnect_s > line.reconnect_bound_s:
             bound = f"at most reconnect_bound_s, {line.reconnect_bound_s:g}"
-            yield SettingsFault(f"line[{i}].reconnect_s", bound)
+            yield _fault(f"line[{i}].reconnect_s", bound)
 
 
 def _endpoint(line: LineSettings) -> str:
@@ -65,7 +49,7 @@ def _unique(section: str, key: str, values: Sequence[str]) -> Iterator[SettingsF
     for i, value in enumerate(values):
         if value in first:
             other = f"{section}[{first[value]}]"
-            yield SettingsFault(f"{section}[{i}].{key}", f"one of its own; {value!r} is that of {other}")
+            yield _fault(f"{section}[{i}].{key}", f"one of its own; {value!r} is that of {other}")
         first.setdefault(value, i)
 
 
@@ -79,10 +63,10 @@ def _devices(
         line = by_id.get(device.line)
         if line is None:
             known = ", ".join(by_id) or "none"
-            yield SettingsFault(f"device[{i}].line", f"a line of this file ({known}), not {device.line!r}")
+            yield _fault(f"device[{i}].line", f"a line of this file ({known}), not {device.line!r}")
         else:
             for key, expected in _device(device, line, maps):
-                yield SettingsFault(f"device[{i}].{key}", expected)
+                yield _fault(f"device[{i}].{key}", expected)
 
 
 def _shared_addresses(devices: Sequence[DeviceSettings]) -> Iterator[SettingsFault]:
@@ -92,7 +76,7 @@ def _shared_addresses(devices: Sequence[DeviceSettings]) -> Iterator[SettingsFau
     for (line, address), positions in taken.items():
         for i in positions[1:]:
             free = f"an address of its own; {address} on {line!r} is that of device[{positions[0]}]"
-            yield SettingsFault(f"device[{i}].address", free)
+            yield _fault(f"device[{i}].address", free)
 
 
 def _device(
@@ -131,8 +115,11 @@ def _on_modbus(
 def _maps(maps: Sequence[RegisterMap]) -> Iterator[SettingsFault]:
     yield from _unique("map", "name", [register_map.name for register_map in maps])
     for i, register_map in enumerate(maps):
-        for fault in check_map(register_map, f"map[{i}]"):
-            yield SettingsFault(fault.key, fault.expected)
+        yield from check_map(register_map, f"map[{i}]")
+
+
+def _fault(key: str, expected: str) -> SettingsFault:
+    return SettingsFault(key, f"expected {expected}")
 
 
 def open_line(

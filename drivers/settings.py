@@ -46,12 +46,15 @@ class DaliLuba(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
         bus_supply: whether the interface's own bus supply is ours to switch on. If not, it is never touched.
         answer_timeout_s: how long after a query was sent its answer may come; the bus needs 20 ms, the rest
             is for serial adapters and a busy gateway.
+        worst_delay_s: the longest that a late answer may come after its query. After an answer that did not
+            come nothing is sent until the line has been silent for so long.
         confirm_timeout_s: how long the interface may take to send a frame on a busy bus.
     """
 
     port: Port
     bus_supply: bool = False
     answer_timeout_s: Seconds = 0.1
+    worst_delay_s: Seconds = 0.2
     confirm_timeout_s: Seconds = 1.0
 
 

@@ -22,14 +22,15 @@ front: 30053 in an SDM630's manual is input register 52.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import msgspec
 
 from protocols.model.device import Point, Report
 from protocols.model.ids import ID_PATTERN, ID_RULE, PointName
+from protocols.strict import SettingsFault
 
 MAX_REGISTERS = 125
 """Registers in one read (MODBUS Application Protocol V1.1b3, 6.3)."""
@@ -164,18 +165,6 @@ class RegisterMap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     runs: tuple[Run, ...] = msgspec.field(default=(), name="run")
 
 
-class MapFault(msgspec.Struct, frozen=True):
-    """What is wrong with a map.
-
-    Attributes:
-        key: where, as a path in the file: 'map[0].entry[2].bit'.
-        expected: what should be there, for a person.
-    """
-
-    key: str
-    expected: str
-
-
 def every_entry(register_map: RegisterMap) -> tuple[Entry, ...]:
     """Return a map's entries, its runs spelled out."""
     spelled = [entry for run in register_map.runs for entry in _spell(run)]
@@ -204,26 +193,26 @@ def point_of(entry: Entry) -> Point:
     )
 
 
-def check_map(register_map: RegisterMap, key: str) -> list[MapFault]:
+def check_map(register_map: RegisterMap, key: str) -> list[SettingsFault]:
     """Return everything that is wrong with a map's meaning; `key` is where it stands in the file."""
     numbered: list[tuple[str, Entry | Run]] = [
         *((f"entry[{i}]", entry) for i, entry in enumerate(register_map.entries)),
         *((f"run[{i}]", run) for i, run in enumerate(register_map.runs)),
     ]
     faults = [
-        MapFault(f"{key}.{where}.{field}", expected)
+        _fault(f"{key}.{where}.{field}", expected)
         for where, item in numbered
         for field, expected in _wrong(item, register_map.max_registers)
     ]
     return faults + _wrong_together(register_map, key)
 
 
-def _wrong_together(register_map: RegisterMap, key: str) -> list[MapFault]:
+def _wrong_together(register_map: RegisterMap, key: str) -> list[SettingsFault]:
     total = len(register_map.entries) + sum(run.count for run in register_map.runs)
     if not 0 < total <= MAX_ENTRIES:
-        return [MapFault(key, f"1 to {MAX_ENTRIES} points; this map has {total}")]
+        return [_fault(key, f"1 to {MAX_ENTRIES} points; this map has {total}")]
     names = Counter(entry.point for entry in every_entry(register_map))
-    return [MapFault(key, f"each point once; {name!r} comes {n} times") for name, n in names.items() if n > 1]
+    return [_fault(key, f"each point once; {name!r} comes {n} times") for name, n in names.items() if n > 1]
 
 
 def _wrong(item: Entry | Run, max_registers: int) -> Iterator[tuple[str, str]]:
@@ -254,60 +243,5 @@ def _wrong_entry(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "writable", "false; writing one bit would overwrite its neighbours"
 
 
-T = TypeVar("T", bound=msgspec.Struct)
-
-
-def decode_map(raw: object, key: str) -> tuple[RegisterMap | None, list[MapFault]]:
-    """Read a map from decoded TOML, naming everything that is wrong with it at once.
-
-    Args:
-        raw: what a TOML reader made of one `[[map]]`.
-        key: where it stands in the file, such as 'map[0]'.
-
-    Returns:
-        The map and no faults, or None and at least one.
-    """
-    if not isinstance(raw, Mapping):
-        return None, [MapFault(key, "a table")]
-    faults: list[MapFault] = []
-    items: dict[str, list[Any]] = {"entry": [], "run": []}
-    for section, kind in (("entry", Entry), ("run", Run)):
-        for i, item in enumerate(_array(raw.get(section, []), f"{key}.{section}", faults)):
-            items[section].append(_fields(kind, item, f"{key}.{section}[{i}]", faults))
-    shell = _fields(RegisterMap, {k: v for k, v in raw.items() if k not in items}, key, faults)
-    if faults or shell is None:
-        return None, faults
-    whole = msgspec.structs.replace(shell, entries=tuple(items["entry"]), runs=tuple(items["run"]))
-    faults = check_map(whole, key)
-    return (None, faults) if faults else (whole, [])
-
-
-def _array(raw: object, key: str, faults: list[MapFault]) -> Iterable[object]:
-    if isinstance(raw, list | tuple):
-        return raw
-    faults.append(MapFault(key, "an array of tables"))
-    return ()
-
-
-def _fields(kind: type[T], raw: object, key: str, faults: list[MapFault]) -> T | None:
-    """Convert a table field by field, so that every wrong one is named and not only the first."""
-    if not isinstance(raw, Mapping):
-        faults.append(MapFault(key, "a table"))
-        return None
-    before = len(faults)
-    known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-    there_are = f"no such key; there are {', '.join(sorted(known))}"
-    faults.extend(MapFault(f"{key}.{name}", there_are) for name in raw if name not in known)
-    for name, field in known.items():
-        if name in raw:
-            _one_field(field.type, raw[name], f"{key}.{name}", faults)
-        elif field.required:
-            faults.append(MapFault(f"{key}.{name}", "a value; it is required"))
-    return msgspec.convert(raw, kind) if len(faults) == before else None
-
-
-def _one_field(kind: Any, raw: object, key: str, faults: list[MapFault]) -> None:  # noqa: ANN401  msgspec says so
-    try:
-        msgspec.convert(raw, kind)
-    except msgspec.ValidationError as fault:
-        faults.append(MapFault(key, str(fault).removeprefix("Expected ")))
+def _fault(key: str, expected: str) -> SettingsFault:
+    return SettingsFault(key, f"expected {expected}")
