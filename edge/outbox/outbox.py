@@ -6,7 +6,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -32,6 +32,10 @@ MAX_UNSEALED = 50_000
 """Readings that may wait in memory while the disk refuses, about 10 MB; more are lost and counted."""
 
 
+def _nothing(_answer: object) -> None:
+    pass
+
+
 class _Open(msgspec.Struct):
     """What gathers for one stream until it is sealed."""
 
@@ -47,8 +51,9 @@ class _Acknowledge(msgspec.Struct, frozen=True):
 class _Ask(msgspec.Struct, frozen=True):
     """Something else that must happen in the database's thread."""
 
-    question: Callable[[], object]
-    answer: asyncio.Future[object]
+    question: Callable[[], Any]
+    answer: asyncio.Future[Any]
+    then: Callable[[Any], None]
 
 
 class _Stop(msgspec.Struct, frozen=True):
@@ -121,12 +126,16 @@ class Outbox:
         """Let go of what the centre has committed."""
         self._jobs.put(_Acknowledge(marks))
 
-    async def ask(self, question: Callable[[OutboxStore], T]) -> T:
-        """Run something in the database's thread, after all that was given to it before."""
-        answer: asyncio.Future[object] = self._loop.create_future()
-        self._jobs.put(_Ask(lambda: question(self._store), answer))
-        result: T = await answer  # type: ignore[assignment]  # the question's own type
-        return result
+    async def ask(self, question: Callable[[OutboxStore], T], then: Callable[[T], None] = _nothing) -> T:
+        """Run something in the database's thread, after all that was given to it before.
+
+        Args:
+            question: what to run.
+            then: called on the loop with the answer before any later commit is told.
+        """
+        answer: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put(_Ask(lambda: question(self._store), answer, then))
+        return await answer
 
     async def figures(self) -> OutboxFigures:
         """Return how full it is."""
@@ -211,7 +220,7 @@ class Outbox:
         except sqlite3.Error as error:
             self._on_loop(_fail, ask.answer, error)
         else:
-            self._on_loop(_settle, ask.answer, result)
+            self._on_loop(_settle, ask, result)
 
     def _end(self) -> None:
         try:
@@ -226,11 +235,12 @@ class Outbox:
             log.debug("outbox_loop_gone")
 
 
-def _settle(answer: asyncio.Future[object], result: object) -> None:
-    if not answer.done():
-        answer.set_result(result)
+def _settle(ask: _Ask, result: object) -> None:
+    ask.then(result)
+    if not ask.answer.done():
+        ask.answer.set_result(result)
 
 
-def _fail(answer: asyncio.Future[object], error: Exception) -> None:
+def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
     if not answer.done():
         answer.set_exception(error)

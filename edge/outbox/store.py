@@ -201,7 +201,7 @@ class OutboxStore:
         known = state.mark_hash if mark.mark == state.mark else self._hash(mark.stream, mark.mark)
         return bool(mark.hash and known and mark.hash != known)
 
-    def renew_epoch(self, now: Instant) -> list[Sealed]:
+    def renew_epoch(self, now: Instant) -> None:
         """Open a new epoch: what still waits is sealed again under new numbers, so that nothing is lost."""
         with self._all_or_nothing():
             rows = self.db.execute("SELECT stream, sealed FROM batch ORDER BY stream, number").fetchall()
@@ -210,11 +210,11 @@ class OutboxStore:
             self._set("epoch", self.epoch)
             self.streams = {stream: StreamState(stream, sealed_ms=now.utc_ms) for stream in StreamClass}
             self._bytes = self._batches = self._readings = 0
-            done = [self._reseal(StreamClass(stream), sealed, now) for stream, sealed in rows]
+            for stream, sealed in rows:
+                self._reseal(StreamClass(stream), sealed, now)
             for state in self.streams.values():
                 self._save(state)
-        log.warning("epoch_renewed", epoch=self.epoch, batches=len(done))
-        return done
+        log.warning("epoch_renewed", epoch=self.epoch, batches=len(rows))
 
     def end_run(self) -> None:
         """Remember that this run ended as it should, and close."""
@@ -327,10 +327,10 @@ class OutboxStore:
         self._readings += readings
         return Sealed(batch.stream, batch.number, sealed)
 
-    def _reseal(self, stream: StreamClass, sealed: bytes, now: Instant) -> Sealed:
+    def _reseal(self, stream: StreamClass, sealed: bytes, now: Instant) -> None:
         batch = unseal(sealed)
         renewed = msgspec.structs.replace(batch, epoch=self.epoch, number=self.streams[stream].next)
-        return self._insert_batch(renewed, len(batch.columns.values), now)
+        self._insert_batch(renewed, len(batch.columns.values), now)
 
     def _delete(self, mark: StreamMark) -> None:
         state = self.streams[mark.stream]
@@ -344,7 +344,8 @@ class OutboxStore:
     def _drop(self, state: StreamState, last: int) -> tuple[int, int, int]:
         """Delete a stream's batches up to `last`; return how many, their readings, and the oldest moment."""
         size, batches, readings, oldest = self.db.execute(
-            f"SELECT coalesce(sum(length(sealed)), 0), count(*), coalesce(sum(readings), 0), min(utc_ms) {where}",
+            "SELECT coalesce(sum(length(sealed)), 0), count(*), coalesce(sum(readings), 0), min(utc_ms)"
+            " FROM batch WHERE stream = ? AND number <= ?",
             (state.stream, last),
         ).fetchone()
         self.db.execute("DELETE FROM batch WHERE stream = ? AND number <= ?", (state.stream, last))

@@ -1,0 +1,268 @@
+"""The way to the centre: hello, streams, window and acknowledgement.
+
+At each connection the cabinet says where it stands (hello) and the centre answers with its marks. From then
+on committed batches are sent, events first and each stream oldest first, with at most a window of them not
+yet acknowledged by the centre. PUBACK is no reason to forget anything: only the centre's acknowledgement is.
+When nothing is acknowledged for a while, everything since the mark is sent again.
+"""
+
+import asyncio
+import contextlib
+import functools
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+import structlog
+
+from edge.mqtt import MqttLink
+from edge.outbox.outbox import Outbox
+from edge.outbox.store import OutboxFigures, OutboxStore, Sealed
+from edge.window import Wanted, Window
+from protocols.backhaul import codec
+from protocols.backhaul.messages import Ack, CommandMessage, Hello, Presence, SignedPolicy, StreamMark
+from protocols.backhaul.topics import Down, Up, down_filter, parse_down, up
+from protocols.clock import Clock
+from protocols.errors import RemoteProtocolError
+from protocols.model.device import StreamClass
+from protocols.model.ids import CabinetId
+
+log = structlog.get_logger()
+
+HELLO_EVERY_S = 5.0
+"""How often an unanswered hello is said again."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who speaks: the cabinet, and which boot of it."""
+
+    cabinet: CabinetId
+    boot: str
+
+
+class BackhaulFigures(msgspec.Struct, frozen=True):
+    """How the way to the centre is.
+
+    Attributes:
+        connected: to the broker.
+        welcomed: whether the centre has answered this connection's hello.
+        reason: why not connected.
+        in_flight: batches sent and not acknowledged.
+        rewinds: how often the window was sent again.
+        sent: batches published, repetitions included.
+        refused: messages from afar that could not be read.
+        since_ms: UTC milliseconds since when the connection stands, or is gone.
+    """
+
+    connected: bool
+    welcomed: bool
+    reason: str
+    in_flight: int
+    rewinds: int
+    sent: int
+    refused: int
+    since_ms: int
+
+
+class Backhaul:
+    """Sends what the outbox holds and hands on what the centre says.
+
+    Attributes:
+        make_hello: builds the hello of a connection.
+        on_policy: called with each policy that comes, unjudged.
+        on_command: called with each command that comes.
+    """
+
+    def __init__(
+        self, identity: Identity, clock: Clock, link: MqttLink, outbox: Outbox, silence_s: float
+    ) -> None:
+        self.make_hello: Callable[[], Awaitable[Hello]]
+        self.on_policy: Callable[[SignedPolicy], None] = lambda _: None
+        self.on_command: Callable[[CommandMessage], None] = lambda _: None
+        self._identity = identity
+        self._clock = clock
+        self._link = link
+        self._outbox = outbox
+        self._loop = asyncio.get_running_loop()
+        self._window = Window(silence_s)
+        self._epoch = 0
+        self._welcomed = False
+        self._said_hello_s = float("-inf")
+        self._acks: deque[Ack] = deque()
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._reason = "not connected yet"
+        self._since_ms = clock.now().utc_ms
+        self._sent = self._refused = 0
+        self._told: set[str] = set()
+        link.on_up = self._up
+        link.on_down = self._down
+        link.on_message = self._message
+        outbox.on_committed = self._committed
+
+    async def run(self) -> None:
+        """Keep the window full and notice silence, until cancelled."""
+        await self._outbox.ask(lambda store: store.figures(0), then=self._learn)
+        while True:
+            self._wake.clear()
+            await self._take_acks()
+            if self._link.up and not self._welcomed:
+                await self._say_hello()
+            elif self._link.up:
+                self._notice_silence()
+                await self._fill_window()
+            await self._wait()
+
+    async def drained(self, timeout_s: float) -> bool:
+        """Wait until the centre has everything that is committed; tell whether it came to that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not self._window.drained:
+                    self._progress.clear()
+                    await self._progress.wait()
+        return self._window.drained
+
+    def goodbye(self) -> None:
+        """Say that we leave on purpose."""
+        self._link.publish(up(self._identity.cabinet, Up.STATE), self.presence(online=False), retain=True)
+
+    def presence(self, *, online: bool) -> bytes:
+        """Return what the topic of our state says."""
+        return codec.encode(Presence(online, self._identity.boot, self._clock.now().utc_ms))
+
+    def figures(self) -> BackhaulFigures:
+        """Return how the way to the centre is."""
+        return BackhaulFigures(
+            connected=self._link.up,
+            welcomed=self._welcomed,
+            reason="" if self._link.up else self._reason,
+            in_flight=self._window.in_flight,
+            rewinds=self._window.rewinds,
+            sent=self._sent,
+            refused=self._refused,
+            since_ms=self._since_ms,
+        )
+
+    # Connection
+
+    def _up(self) -> None:
+        self._welcomed = False
+        self._said_hello_s = float("-inf")
+        self._since_ms = self._clock.now().utc_ms
+        self._link.subscribe(down_filter(self._identity.cabinet))
+        self._link.publish(up(self._identity.cabinet, Up.STATE), self.presence(online=True), retain=True)
+        self._wake.set()
+        log.info("backhaul_up")
+
+    def _down(self, reason: str) -> None:
+        self._welcomed = False
+        self._reason = reason
+        self._since_ms = self._clock.now().utc_ms
+        self._wake.set()
+        log.warning("backhaul_down", reason=reason)
+
+    async def _say_hello(self) -> None:
+        if self._loop.time() - self._said_hello_s < HELLO_EVERY_S:
+            return
+        self._said_hello_s = self._loop.time()
+        hello = await self.make_hello()
+        self._link.publish(up(self._identity.cabinet, Up.HELLO), codec.encode(hello))
+
+    def _learn(self, figures: OutboxFigures) -> None:
+        self._epoch = figures.epoch
+        self._window.learn(figures.heads)
+
+    # Sending
+
+    def _committed(self, batches: Sequence[Sealed]) -> None:
+        self._window.committed(batches)
+        self._wake.set()
+
+    async def _fill_window(self) -> None:
+        while self._link.up and (coming := self._window.next(self._link.receive_maximum)) is not None:
+            match coming:
+                case Wanted(stream=stream, first=first, limit=limit):
+                    found = await self._outbox.ask(functools.partial(_fetch, stream, first, limit))
+                    self._window.found(coming, found)
+                case Sealed():
+                    if not self._send(coming):
+                        return
+
+    def _send(self, batch: Sealed) -> bool:
+        topic = up(self._identity.cabinet, Up.BATCH, batch.stream)
+        floor = self._window.ways[batch.stream].floor
+        if self._link.publish(topic, codec.frame_batch(floor, batch.sealed)) is None:
+            return False
+        self._window.sent(batch, self._loop.time())
+        self._sent += 1
+        return True
+
+    def _notice_silence(self) -> None:
+        if self._window.silent_for_too_long(self._loop.time()):
+            log.warning("backhaul_silent", in_flight=self._window.in_flight)
+            self._window.rewind(self._loop.time())
+            self._welcomed = False  # so that both ends say again where they stand
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(1.0):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    # Hearing
+
+    def _message(self, topic: str, payload: bytes) -> None:
+        try:
+            match parse_down(topic).kind:
+                case Down.ACK:
+                    self._acknowledged(codec.decode_ack(payload))
+                case Down.POLICY:
+                    self.on_policy(codec.decode_policy(payload))
+                case Down.COMMAND:
+                    self.on_command(codec.decode_command(payload))
+        except RemoteProtocolError as error:
+            self._refused += 1
+            if topic not in self._told:  # one line a topic: noise must not fill the log
+                self._told.add(topic)
+                log.warning("backhaul_message_refused", topic=topic, error=str(error))
+
+    def _acknowledged(self, ack: Ack) -> None:
+        if ack.epoch == self._epoch:
+            self._acks.append(ack)
+            self._wake.set()
+
+    async def _take_acks(self) -> None:
+        while self._acks:
+            marks = self._acks.popleft().marks
+            if await self._disagrees(marks):
+                await self._renew_epoch(marks)
+                return
+            self._window.acknowledged(marks, self._loop.time(), anew=not self._welcomed)
+            self._welcomed = True
+            self._outbox.acknowledge(marks)
+            self._progress.set()
+
+    async def _disagrees(self, marks: tuple[StreamMark, ...]) -> bool:
+        """Tell whether the centre knows of batches that this outbox never made; hashes at the first word."""
+        if self._window.beyond(marks):
+            return True
+        if self._welcomed:
+            return False
+        return await self._outbox.ask(lambda store: any(store.disagrees(mark) for mark in marks))
+
+    async def _renew_epoch(self, marks: tuple[StreamMark, ...]) -> None:
+        log.error("backhaul_marks_disagree", marks=[(mark.stream.name.lower(), mark.mark) for mark in marks])
+        await self._outbox.ask(self._renew, then=self._learn)
+        self._acks.clear()
+        self._welcomed = False
+        self._said_hello_s = float("-inf")
+        self._wake.set()
+
+    def _renew(self, store: OutboxStore) -> OutboxFigures:
+        store.renew_epoch(self._clock.now())
+        return store.figures(0)
+
+
+def _fetch(stream: StreamClass, first: int, limit: int, store: OutboxStore) -> list[Sealed]:
+    return store.fetch(stream, first, limit)

@@ -1,0 +1,253 @@
+"""paho-mqtt in the agent's own event loop: a socket with callbacks, no thread of its own.
+
+paho never holds the backlog. It is handed what is to be sent now; what it could not send is sent again by
+whoever owns it.
+"""
+
+import asyncio
+import random
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge.config import MQTT_PORTS, BackhaulSettings
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import SocketLike
+
+log = structlog.get_logger()
+
+CONNECT_TIMEOUT_S = 10.0
+BACKOFF_S = 0.5
+BACKOFF_BOUND_S = 30.0
+DEFAULT_RECEIVE_MAXIMUM = 65_535
+"""MQTT 5, 3.2.2.3.3: what a broker that says nothing accepts."""
+
+
+class Will(msgspec.Struct, frozen=True):
+    """What the broker says of us when we are gone; retained."""
+
+    topic: str
+    payload: bytes
+
+
+class MqttLink:
+    """One connection to a broker, brought back for ever.
+
+    Attributes:
+        on_up: called when the broker has accepted us.
+        on_down: called with the reason when the connection is gone.
+        on_message: called with each message's topic and payload.
+        on_sent: called with the number that `publish` returned when the broker has taken that message.
+        receive_maximum: how many QoS 1 messages the broker takes at a time.
+    """
+
+    def __init__(self, settings: BackhaulSettings, base: Path, client_id: str, will: Will) -> None:
+        self.on_up: Callable[[], None] = lambda: None
+        self.on_down: Callable[[str], None] = lambda _: None
+        self.on_message: Callable[[str, bytes], None] = lambda _topic, _payload: None
+        self.on_sent: Callable[[int], None] = lambda _: None
+        self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
+        self._settings = settings
+        self._will = will
+        url = urlsplit(settings.url)
+        self._host = url.hostname or ""
+        self._port = url.port or MQTT_PORTS[url.scheme]
+        self._loop = asyncio.get_running_loop()
+        self._up = False
+        self._gone = asyncio.Event()
+        self._socket: SocketLike | None = None
+        self._client_id = client_id
+        self._tls = _tls(settings, base) if url.scheme == "mqtts" else None
+        self._client = self._make_client()
+
+    @property
+    def up(self) -> bool:
+        """Whether the broker has accepted us and the connection stands, as far as we know."""
+        return self._up
+
+    async def run(self) -> None:
+        """Connect, and again for ever, with back-off and jitter: a thousand cabinets return at once."""
+        backoff_s = BACKOFF_S
+        told = ""
+        while True:
+            was_up, why = await self._one_connection()
+            if was_up:
+                backoff_s = BACKOFF_S
+                self.on_down(why)
+            elif why != told:
+                log.warning("backhaul_unreachable", url=self._settings.url, reason=why)
+            told = "" if was_up else why
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter is no secret
+            backoff_s = min(backoff_s * 2, BACKOFF_BOUND_S)
+
+    def subscribe(self, topic_filter: str) -> None:
+        """Ask the broker for messages, QoS 1."""
+        self._client.subscribe(topic_filter, qos=1)
+        self._flush()
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int | None:
+        """Hand a message over; return its number, or None if it was not taken."""
+        if not self._up:
+            return None
+        info = self._client.publish(topic, payload, qos=qos, retain=retain)
+        self._flush()
+        return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    async def leave(self) -> None:
+        """Say goodbye, so that the broker does not publish our will. Whoever cares has published its own."""
+        if self._up:
+            self._client.disconnect()
+            self._flush()
+            await asyncio.wait([asyncio.ensure_future(self._gone.wait())], timeout=1.0)
+
+    def _make_client(self) -> Client:
+        """Make a client for one connection: at a reconnect paho would send all that it remembers at once."""
+        version = MQTTv5 if self._settings.mqtt == "5" else MQTTv311
+        clean = None if version == MQTTv5 else True
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            self._client_id,
+            clean_session=clean,
+            protocol=version,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
+        client.on_connect = self._connected
+        client.on_disconnect = self._disconnected
+        client.on_message = self._received
+        client.on_publish = self._published
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
+        return client
+
+    async def _one_connection(self) -> tuple[bool, str]:
+        """Connect once and stay until the connection is gone; return whether it came up, and why it ended."""
+        self._gone.clear()
+        self._why = ""
+        self._client = client = self._make_client()
+        try:  # connect() blocks for a name look-up and a handshake
+            await asyncio.to_thread(client.connect, self._host, self._port, self._settings.keepalive_s)
+        except (OSError, ValueError) as error:
+            return False, str(error) or type(error).__name__
+        was_up = False
+        try:
+            was_up = await self._serve_socket()
+        finally:
+            self._leave_loop()
+            self._up = False
+        return was_up, self._why or "the connection was closed"
+
+    async def _serve_socket(self) -> bool:
+        self._join_loop()
+        deadline = self._loop.time() + CONNECT_TIMEOUT_S
+        was_up = False
+        while not self._gone.is_set():
+            was_up = was_up or self._up
+            if not was_up and self._loop.time() > deadline:
+                self._why = "the broker did not answer"
+                break
+            if self._client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._why = self._why or "the broker fell silent"
+                break
+            await asyncio.wait([asyncio.ensure_future(self._gone.wait())], timeout=1.0)
+        return was_up or self._up
+
+    def _join_loop(self) -> None:
+        self._socket = self._client.socket()
+        if self._socket is None:
+            self._gone.set()
+            return
+        self._loop.add_reader(self._socket, self._readable)
+        self._flush()
+
+    def _leave_loop(self) -> None:
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            self._socket = None
+
+    def _readable(self) -> None:
+        result = self._client.loop_read()
+        while isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0:
+            result = self._client.loop_read()
+        if result != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._gone.set()
+        self._flush()
+
+    def _flush(self) -> None:
+        """Let paho write, now if the socket takes it and otherwise when it does."""
+        if self._socket is None or self._client.socket() is None:
+            return
+        if self._client.want_write():
+            self._loop.add_writer(self._socket, self._writable)
+        else:
+            self._loop.remove_writer(self._socket)
+
+    def _writable(self) -> None:
+        if self._client.loop_write() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._gone.set()
+        self._flush()
+
+    # paho's callbacks, all of them from within our own loop.
+
+    def _connected(
+        self,
+        _client: Client,
+        _userdata: object,
+        _flags: ConnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if reason.is_failure:
+            self._why = f"the broker refused us: {reason}"
+            self._gone.set()
+            return
+        announced = getattr(properties, "ReceiveMaximum", None)
+        self.receive_maximum = announced or DEFAULT_RECEIVE_MAXIMUM
+        self._up = True
+        self.on_up()
+
+    def _disconnected(
+        self,
+        _client: Client,
+        _userdata: object,
+        _flags: DisconnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        self._why = self._why or str(reason)
+        self._gone.set()
+
+    def _received(self, _client: Client, _userdata: object, message: MQTTMessage) -> None:
+        self.on_message(message.topic, bytes(message.payload))
+
+    def _published(
+        self,
+        _client: Client,
+        _userdata: object,
+        mid: int,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        if reason.is_failure:
+            log.error("backhaul_publish_refused", reason=str(reason))
+        self.on_sent(mid)
+
+
+def _tls(settings: BackhaulSettings, base: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(base / settings.ca) if settings.ca else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if settings.certificate:
+        context.load_cert_chain(base / settings.certificate, base / settings.key)
+    return context

@@ -1,0 +1,174 @@
+"""What may be on its way to the centre, and what must be sent again: the window, without any I/O.
+
+For each stream, numbers only grow:
+
+    mark ≤ sent ≤ committed      acknowledged by the centre ≤ published ≤ durable here
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from edge.outbox.store import Sealed
+from protocols.backhaul.messages import StreamHead, StreamMark
+from protocols.model.device import StreamClass
+
+WINDOW = 20
+"""Batches on their way at a time, at most; a broker may accept fewer."""
+PATIENCE_BOUND_S = 30.0
+
+
+class Way(msgspec.Struct):
+    """How far one stream is.
+
+    Attributes:
+        stream: which.
+        mark: the centre has everything up to this number.
+        sent: everything up to this number is on its way.
+        committed: everything up to this number is durable here.
+        floor: the lowest number that can still be sent.
+        ready: batches that follow `sent`, in order, kept to spare the disk.
+    """
+
+    stream: StreamClass
+    mark: int = 0
+    sent: int = 0
+    committed: int = 0
+    floor: int = 1
+    ready: deque[Sealed] = msgspec.field(default_factory=deque)
+
+    @property
+    def in_flight(self) -> int:
+        """How many batches are on their way."""
+        return self.sent - self.mark
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Batches that are to be read from the outbox before anything can go on."""
+
+    stream: StreamClass
+    first: int
+    limit: int
+
+
+class Window:
+    """Decides what is sent next.
+
+    Attributes:
+        rewinds: how often everything since the marks was to be sent again.
+    """
+
+    def __init__(self, silence_s: float) -> None:
+        self.ways = {stream: Way(stream) for stream in StreamClass}
+        self.rewinds = 0
+        self._silence_s = silence_s
+        self._patience_s = silence_s
+        self._progress_s = 0.0
+
+    def learn(self, heads: Iterable[StreamHead]) -> None:
+        """Begin with what the outbox says of its streams."""
+        for head in heads:
+            self.ways[head.stream] = Way(
+                head.stream,
+                mark=head.floor - 1,
+                sent=head.floor - 1,
+                committed=head.next - 1,
+                floor=head.floor,
+            )
+
+    def committed(self, batches: Iterable[Sealed]) -> None:
+        """Take note of batches that have become durable."""
+        for batch in batches:
+            way = self.ways[batch.stream]
+            follows = batch.number == way.sent + len(way.ready) + 1
+            if follows and len(way.ready) < WINDOW:
+                way.ready.append(batch)
+            way.committed = max(way.committed, batch.number)
+
+    def next(self, receive_maximum: int) -> Sealed | Wanted | None:
+        """Return the batch to send now, or what must be read first, or None if nothing is to be sent.
+
+        Events go first; within a stream the oldest.
+        """
+        room = min(WINDOW, receive_maximum) - self.in_flight
+        if room <= 0:
+            return None
+        for way in self.ways.values():
+            if way.ready:
+                return way.ready[0]
+            if way.sent < way.committed:
+                return Wanted(way.stream, way.sent + 1, room)
+        return None
+
+    def found(self, wanted: Wanted, batches: Sequence[Sealed]) -> None:
+        """Take what the outbox holds of what was wanted; what it no longer holds has been shed."""
+        way = self.ways[wanted.stream]
+        if way.sent + 1 != wanted.first or way.ready:
+            return  # an acknowledgement or a rewind came in between
+        if not batches:
+            way.mark = way.sent = way.committed
+            way.floor = way.committed + 1
+        elif batches[0].number > wanted.first:
+            way.mark = way.sent = batches[0].number - 1
+            way.floor = batches[0].number
+        way.ready.extend(batches)
+
+    def sent(self, batch: Sealed, now_s: float) -> None:
+        """Take note that a batch, the first of its stream's `ready`, is on its way."""
+        if not self.in_flight:
+            self._progress_s = now_s
+        way = self.ways[batch.stream]
+        way.ready.popleft()
+        way.sent = batch.number
+
+    def beyond(self, marks: Iterable[StreamMark]) -> bool:
+        """Tell whether the centre claims to have what this outbox never made."""
+        return any(mark.mark > self.ways[mark.stream].committed for mark in marks)
+
+    def acknowledged(self, marks: Iterable[StreamMark], now_s: float, *, anew: bool) -> None:
+        """Take the centre's marks.
+
+        Args:
+            marks: what it has committed.
+            now_s: monotonic seconds.
+            anew: whether this is the first word on a connection, before which nothing is on its way.
+        """
+        for mark in marks:
+            way = self.ways[mark.stream]
+            if mark.mark > way.mark:
+                self._progress_s = now_s
+                self._patience_s = self._silence_s
+            if anew:
+                way.sent = way.mark = max(mark.mark, way.floor - 1)
+                way.ready.clear()
+            way.mark = max(way.mark, mark.mark)
+            way.floor = max(way.floor, way.mark + 1)
+            if way.sent < way.mark:
+                way.sent = way.mark
+                way.ready.clear()
+
+    def silent_for_too_long(self, now_s: float) -> bool:
+        """Tell whether the centre owes us a word for too long; if so, be more patient next time."""
+        if not self.in_flight or now_s - self._progress_s < self._patience_s:
+            return False
+        self._patience_s = min(self._patience_s * 2, PATIENCE_BOUND_S)
+        return True
+
+    def rewind(self, now_s: float) -> None:
+        """Send everything since the marks again."""
+        self.rewinds += 1
+        self._progress_s = now_s
+        for way in self.ways.values():
+            way.sent = way.mark
+            way.ready.clear()
+
+    @property
+    def in_flight(self) -> int:
+        """How many batches are on their way."""
+        return sum(way.in_flight for way in self.ways.values())
+
+    @property
+    def drained(self) -> bool:
+        """Whether the centre has everything that is durable here."""
+        return all(way.mark >= way.committed for way in self.ways.values())
