@@ -1,0 +1,141 @@
+"""What can go wrong on a bench: closed sets of faults, and the board on which each target's faults hang."""
+
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+import msgspec
+
+
+class LampFault(StrEnum):
+    """What can be wrong with one control gear and its lamp."""
+
+    LAMP_FAILURE = "lamp_failure"
+    """Open circuit: status bit 1, light out, power falls to standby."""
+    GEAR_FAILURE = "gear_failure"
+    """Status bit 0; the gear still answers."""
+    SILENT = "silent"
+    """The gear hears and obeys but does not answer."""
+    LATE = "late"
+    """The gear answers `delay_s` after the forward frame instead of 5.5–10.5 ms."""
+    GARBLED = "garbled"
+    """The backward frame violates its bit timing: a framing error."""
+
+
+class LineFault(StrEnum):
+    """What can be wrong with a DALI line and its interface."""
+
+    LINE_SHORT = "line_short"
+    """The two wires touch: no bus voltage for anybody."""
+    LINE_UNPLUGGED = "line_unplugged"
+    """The wires are off the interface's terminals."""
+
+
+class SerialFault(StrEnum):
+    """What can be wrong with a serial port, whatever is behind it."""
+
+    NOISE = "noise"
+    """A few random bytes reach the host every `every_s`."""
+    DROP = "drop"
+    """Each byte, either way, is lost with `probability`."""
+    FLIP = "flip"
+    """Each byte, either way, has one bit flipped with `probability`."""
+    FROZEN = "frozen"
+    """The far end takes no bytes and sends none."""
+    UNPLUGGED = "unplugged"
+    """The port hangs up and its name vanishes; at the end it comes back as a new port."""
+
+
+class ModbusFault(StrEnum):
+    """What can be wrong with a Modbus server."""
+
+    SILENT = "silent"
+    """Takes the request, never answers."""
+    SLOW = "slow"
+    """Answers after `delay_s`."""
+    LATE = "late"
+    """Answers after `delay_s`, longer than any sensible time-out."""
+    EXCEPTION = "exception"
+    """Answers every request with exception `code`."""
+    GARBAGE = "garbage"
+    """Answers with random bytes of the right length."""
+    WRONG_UNIT = "wrong_unit"
+    """Answers under another unit id."""
+    WRONG_TRANSACTION = "wrong_transaction"
+    """Answers under another transaction id (TCP)."""
+    TRUNCATED = "truncated"
+    """Sends the first half of the answer."""
+    CRC_ERROR = "crc_error"
+    """Answers with a wrong checksum (RTU)."""
+    REFUSED = "refused"
+    """Nothing listens on the port; open connections are closed (TCP)."""
+    CLOSED = "closed"
+    """Closes the connection instead of answering (TCP)."""
+    HALF_OPEN = "half_open"
+    """Connections stay open but nobody reads from them (TCP)."""
+
+
+class CabinetFault(StrEnum):
+    """What can be wrong in the cabinet itself."""
+
+    CONTACTOR_WELDED = "contactor_welded"
+    """The contacts stay closed whatever the coil says."""
+    CONTACTOR_DEAD = "contactor_dead"
+    """The contacts stay open whatever the coil says."""
+
+
+class LuxFault(StrEnum):
+    """What can be wrong with the daylight sensor's reading."""
+
+    STUCK = "stuck"
+    """Repeats the value it had when the fault began."""
+    DRIFT = "drift"
+    """Reads `factor` times the truth."""
+
+
+AnyFault = LampFault | LineFault | SerialFault | ModbusFault | CabinetFault | LuxFault
+FaultKind = TypeVar("FaultKind", bound=StrEnum)
+
+
+class FaultSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How bad it is. Each fault reads only what its description names; None takes its default.
+
+    Attributes:
+        delay_s: real seconds, 0–60.
+        code: Modbus exception code, 1–255.
+        probability: for each byte, 0–1.
+        every_s: real seconds between bursts of noise, 0.01–60.
+        factor: multiplier of a drifting sensor, 0–10.
+    """
+
+    delay_s: float | None = None
+    code: int | None = None
+    probability: float | None = None
+    every_s: float | None = None
+    factor: float | None = None
+
+
+class Board(Generic[FaultKind]):
+    """The faults of one kind that one target has now."""
+
+    def __init__(self, kind: type[FaultKind]) -> None:
+        self.kind = kind
+        self._active: dict[FaultKind, FaultSettings] = {}
+
+    def __contains__(self, fault: FaultKind) -> bool:
+        return fault in self._active
+
+    def set(self, fault: FaultKind, settings: FaultSettings) -> None:
+        """Hang a fault up, or change its settings."""
+        self._active[fault] = settings
+
+    def clear(self, fault: FaultKind) -> None:
+        """Take a fault down; one that is not there is no error."""
+        self._active.pop(fault, None)
+
+    def settings(self, fault: FaultKind) -> FaultSettings:
+        """Return a hanging fault's settings, or all defaults."""
+        return self._active.get(fault, FaultSettings())
+
+    def names(self) -> list[str]:
+        """Return the names of what hangs here, sorted."""
+        return sorted(fault.value for fault in self._active)

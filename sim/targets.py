@@ -1,0 +1,65 @@
+"""What can have faults, by name: for each target the faults it knows and how they begin and end."""
+
+from collections.abc import Awaitable, Callable, Iterable
+
+import msgspec
+
+from sim.faults import FaultSettings
+
+Begin = Callable[[FaultSettings], Awaitable[None] | None]
+End = Callable[[], Awaitable[None] | None]
+
+
+class FaultSwitch(msgspec.Struct, frozen=True):
+    """How one fault of one target begins and ends."""
+
+    begin: Begin
+    end: End
+
+
+class UnknownError(Exception):
+    """There is no such target, fault or switch; the message names those that exist."""
+
+
+class Targets:
+    """Every target of a bench and its faults."""
+
+    def __init__(self) -> None:
+        self._switches: dict[str, dict[str, FaultSwitch]] = {}
+
+    def add(self, target: str, switches: dict[str, FaultSwitch]) -> None:
+        """Give a target some faults, besides those that it has."""
+        self._switches.setdefault(target, {}).update(switches)
+
+    def names(self) -> dict[str, frozenset[str]]:
+        """Return every target with the names of its faults."""
+        return {target: frozenset(switches) for target, switches in self._switches.items()}
+
+    def switch(self, target: str, fault: str) -> FaultSwitch:
+        """Return how a fault is switched.
+
+        Raises:
+            UnknownError: no such target, or it has no such fault.
+        """
+        switches = self._of(target)
+        if fault not in switches:
+            raise UnknownError(f"{target} has no fault {fault!r}; it has {_listed(switches)}")
+        return switches[fault]
+
+    def faults(self, target: str) -> list[str]:
+        """Return the names of a target's faults.
+
+        Raises:
+            UnknownError: no such target.
+        """
+        return list(self._of(target))
+
+    def _of(self, target: str) -> dict[str, FaultSwitch]:
+        if target not in self._switches:
+            known = _listed(name for name in self._switches if "/" not in name)
+            raise UnknownError(f"no target {target!r}; there are {known}, and gear such as dali-1/3")
+        return self._switches[target]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
