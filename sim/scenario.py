@@ -204,10 +204,25 @@ def parse(text: str, source: str = "scenario") -> Scenario:
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(source, [SettingsFault("", f"is not TOML: {error}")]) from error
     scenario = read(tables, Scenario)
-    complaints = check(scenario) if isinstance(scenario, Scenario) else scenario
-    if not isinstance(scenario, Scenario) or complaints:
-        raise ScenarioError(source, complaints)
-    return scenario
+    if isinstance(scenario, Scenario):
+        complaints = check(scenario)
+        if not complaints:
+            return scenario
+    else:
+        complaints = scenario + _check_what_is_sound(tables)
+    raise ScenarioError(source, complaints)
+
+
+def _check_what_is_sound(tables: dict[str, object]) -> list[SettingsFault]:
+    """Check the sections that could be read, so that one fault does not hide the others."""
+    sound = {
+        key: value for key, value in tables.items() if isinstance(read({key: value}, Scenario), Scenario)
+    }
+    scenario = read(sound, Scenario)
+    if not isinstance(scenario, Scenario):
+        return []
+    # with a section missing, a target may well exist that we do not know of
+    return [fault for fault in check(scenario) if not fault.key.endswith(".target")]
 
 
 def check(scenario: Scenario) -> list[SettingsFault]:

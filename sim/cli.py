@@ -1,0 +1,287 @@
+"""`luciole-sim`: run a street on a bench, look at it, break it and mend it."""
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import msgspec
+import structlog
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sim.control import MAX_LINE
+from sim.example import EXAMPLE
+from sim.faults import FaultSettings
+from sim.report import Counters, Ports, StreetState
+from sim.scenario import ScenarioError, load, target_faults
+from sim.street import Street
+
+BAD_INPUT = 2
+_TIMEOUT_S = 10.0
+_DEFAULT_CONTROL = Path("luciole-sim.sock")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="A street on a bench: lamps, meter, cabinet and daylight, played at the wire.\n\n"
+    "Example: luciole-sim scenario example > street.toml && luciole-sim run street.toml",
+)
+scenario_app = typer.Typer(no_args_is_help=True, help="Check a scenario file, or print one to start from.")
+app.add_typer(scenario_app, name="scenario")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
+Control = Annotated[Path, typer.Option("--control", help="The control socket of a running bench.")]
+Target = Annotated[str, typer.Argument(help="A line, a device, or a gear: dali-1, meter, dali-1/3.")]
+_out = Console()
+_err = Console(stderr=True)
+
+
+@app.command()
+def run(
+    scenario: Annotated[Path, typer.Argument(help="The scenario file.")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where relative paths start; else the file's folder.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a scenario until Ctrl-C, `luciole-sim stop` or SIGTERM.
+
+    Example: luciole-sim run street.toml --json
+    """
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("info"),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        street = Street.from_scenario(scenario, folder)
+        asyncio.run(_run(street, as_json=as_json))
+    except ScenarioError as error:
+        _refuse(*error.lines())
+    except OSError as error:
+        _refuse(f"{scenario}: cannot start: {error}", status=1)
+
+
+async def _run(street: Street, *, as_json: bool) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, street.stopped.set)
+    async with street:
+        _announce(street.ports(), as_json=as_json)
+        await street.stopped.wait()
+
+
+def _announce(ports: Ports, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(ports).decode() + "\n")
+    else:
+        where = [f"{name} at {path}" for name, path in ports.serial.items()]
+        where += [f"{name} at {host}:{port}" for name, (host, port) in ports.tcp.items()]
+        sys.stdout.write(f"ready: {', '.join(where) or 'nothing'}; control at {ports.control}\n")
+    sys.stdout.flush()
+
+
+@app.command()
+def state(control: Control = _DEFAULT_CONTROL, as_json: AsJson = False) -> None:
+    """Show how everything is: lamps, line, meter, cabinet, daylight.
+
+    Example: luciole-sim state --control run/sim.sock
+    """
+    result = _ask(control, {"do": "state"})
+    if as_json:
+        _print_json(result)
+        return
+    told = msgspec.convert(result, StreetState)
+    for name, line in told.lines.items():
+        table = Table("gear", "level", "target", "W", "powered", "burning h", "faults", title=name)
+        for index, gear in line.gear.items():
+            powered = "yes" if gear.powered else "no"
+            row = (index, gear.level, gear.target, gear.power_w, powered, round(gear.burning_s / 3600, 2))
+            table.add_row(*map(str, row), ", ".join(gear.faults))
+        _out.print(table)
+    _print_rest(told)
+
+
+def _print_rest(told: StreetState) -> None:
+    table = Table("what", "is", title="cabinet and daylight")
+    if told.meter is not None:
+        table.add_row("meter", f"{told.meter.total_w:.1f} W, {told.meter.energy_kwh:.3f} kWh")
+    if told.cabinet is not None:
+        switches = msgspec.to_builtins(told.cabinet)
+        table.add_row("cabinet", ", ".join(f"{name} {value}" for name, value in switches.items()))
+    for name, sensor in told.lux.items():
+        table.add_row(name, f"{sensor.reading_lx} lx, sun at {sensor.sun_deg}°")
+    for name, unit in told.modbus.items():
+        if unit.faults:
+            table.add_row(name, ", ".join(unit.faults))
+    _out.print(table)
+
+
+@app.command()
+def counters(control: Control = _DEFAULT_CONTROL, as_json: AsJson = False) -> None:
+    """Show what the simulated hardware has counted by itself: answers by opcode, reads by register.
+
+    Example: luciole-sim counters --json
+    """
+    result = _ask(control, {"do": "counters"})
+    if as_json:
+        _print_json(result)
+        return
+    told = msgspec.convert(result, Counters)
+    for name, line in told.lines.items():
+        table = Table("frames", "count", title=name)
+        for kind, count in line.frames.items():
+            table.add_row(kind, str(count))
+        table.add_row("collisions", str(line.collisions))
+        table.add_row("level changes", str(sum(line.level_changes.values())))
+        _out.print(table)
+    reads = Table("unit", "table", "registers", "reads", title="modbus")
+    for name, tables in told.modbus.items():
+        for kind, by_address in tables.items():
+            reads.add_row(name, kind, str(len(by_address)), str(sum(by_address.values())))
+    _out.print(reads)
+
+
+@app.command()
+def fault(
+    target: Target,
+    name: Annotated[str, typer.Argument(help="lamp_failure, silent, line_short, slow, unplugged …")],
+    *,
+    for_s: Annotated[float | None, typer.Option("--for", help="Real seconds; else until cleared.")] = None,
+    delay_s: Annotated[float | None, typer.Option("--delay", help="Seconds, of late and slow.")] = None,
+    code: Annotated[int | None, typer.Option("--code", help="Exception code, of exception.")] = None,
+    probability: Annotated[float | None, typer.Option("--probability", help="Of drop and flip.")] = None,
+    every_s: Annotated[float | None, typer.Option("--every", help="Seconds, of noise.")] = None,
+    factor: Annotated[float | None, typer.Option("--factor", help="Of drift.")] = None,
+    control: Control = _DEFAULT_CONTROL,
+) -> None:
+    """Break something.
+
+    Example: luciole-sim fault dali-1/3 lamp_failure --for 30
+    """
+    settings = FaultSettings(delay_s, code, probability, every_s, factor)
+    request = {"do": "fault", "target": target, "name": name, "for_s": for_s}
+    _ask(control, request | {"settings": msgspec.to_builtins(settings)})
+
+
+@app.command()
+def clear(
+    target: Target,
+    name: Annotated[str, typer.Argument(help="The fault; all if left out.")] = "*",
+    control: Control = _DEFAULT_CONTROL,
+) -> None:
+    """Mend something.
+
+    Example: luciole-sim clear dali-1/3
+    """
+    _ask(control, {"do": "clear", "target": target, "name": name})
+
+
+@app.command(name="set")
+def set_switches(
+    target: Annotated[str, typer.Argument(help="The cabinet or a daylight sensor.")],
+    switches: Annotated[list[str], typer.Argument(help="name=value; on, off or a number.")],
+    control: Control = _DEFAULT_CONTROL,
+) -> None:
+    """Set switches: door_open, breaker_tripped, mains_present, contactor; sky of a daylight sensor.
+
+    Example: luciole-sim set cabinet door_open=on
+    """
+    parsed = dict(_switch(text) for text in switches)
+    _ask(control, {"do": "set", "target": target, "switches": parsed})
+
+
+@app.command()
+def stop(control: Control = _DEFAULT_CONTROL) -> None:
+    """End a running bench.
+
+    Example: luciole-sim stop
+    """
+    _ask(control, {"do": "stop"})
+
+
+@scenario_app.command()
+def check(
+    scenario: Annotated[Path, typer.Argument(help="The scenario file.")], as_json: AsJson = False
+) -> None:
+    """Check a scenario file: all its faults at once, exit 2 if there are any.
+
+    Example: luciole-sim scenario check street.toml
+    """
+    try:
+        checked = load(scenario)
+    except ScenarioError as error:
+        if as_json:
+            _print_json({"ok": False, "faults": msgspec.to_builtins(error.complaints)})
+            raise typer.Exit(BAD_INPUT) from error
+        _refuse(*error.lines())
+    if as_json:
+        _print_json({"ok": True, "targets": sorted(target_faults(checked))})
+    else:
+        _out.print(f"{scenario}: fine", highlight=False)
+
+
+@scenario_app.command()
+def example() -> None:
+    """Print a commented scenario to start from.
+
+    Example: luciole-sim scenario example > street.toml
+    """
+    sys.stdout.write(EXAMPLE)
+
+
+def _switch(text: str) -> tuple[str, bool | float]:
+    name, equals, value = text.partition("=")
+    words = {"on": True, "true": True, "off": False, "false": False}
+    if equals and value.lower() in words:
+        return name, words[value.lower()]
+    try:
+        return name, float(value)
+    except ValueError:
+        _refuse(f"{text}: expected name=on, name=off or name=number")
+
+
+def _ask(control: Path, request: dict[str, object]) -> object:
+    """Send one request to a running bench, return its result; end the program if it cannot be done."""
+    try:
+        answer = json.loads(_exchange(control, json.dumps(request).encode() + b"\n"))
+    except (OSError, json.JSONDecodeError) as error:
+        _refuse(
+            f"no bench answers at {control}: {error}", "Is one running? Say where with --control.", status=1
+        )
+    if not answer["ok"]:
+        _refuse(answer["error"])
+    return answer.get("result")
+
+
+def _exchange(control: Path, request: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as bench:
+        bench.settimeout(_TIMEOUT_S)
+        bench.connect(str(control))
+        bench.sendall(request)
+        received = bytearray()
+        while not received.endswith(b"\n"):
+            chunk = bench.recv(MAX_LINE)
+            if not chunk:
+                raise ConnectionResetError("the bench hung up")
+            received += chunk
+    return bytes(received)
+
+
+def _print_json(content: object) -> None:
+    sys.stdout.write(json.dumps(content) + "\n")
+
+
+def _refuse(*lines: str, status: int = BAD_INPUT) -> NoReturn:
+    for line in lines:
+        _err.print(line, style="red", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(status)
+
+
+def main() -> None:
+    """Run the program."""
+    app()
