@@ -30,6 +30,10 @@ class Standing(msgspec.Struct, frozen=True):
     lamps: Sequence[Lamp]
     limits: Limits
 
+    def with_highest(self, highest: Mapping[PolicyKind, int]) -> "Standing":
+        """Return the same with other versions behind it."""
+        return msgspec.structs.replace(self, highest=highest)
+
 
 def judge(signed: SignedPolicy, standing: Standing, now_ms: int) -> Policy | list[str]:
     """Return the policy if this cabinet is to go by it, otherwise every reason why not.

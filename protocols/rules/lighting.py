@@ -65,11 +65,9 @@ def decide(policy: LightingPolicy, lamp: Lamp, override: Override | None, civil:
         civil: the civil moment.
     """
     now_ms = civil.utc_ms
-    if override is not None and (override.until_ms is None or now_ms < override.until_ms):
-        until = now_ms + DAY_MS if override.until_ms is None else override.until_ms
-        return Decision(
-            override.level, override.ramp_s, LightReason.OVERRIDE, f"override by {override.issuer}", until
-        )
+    overriding = decide_override(override, now_ms)
+    if overriding is not None:
+        return overriding
     calendar = calendar_of(policy, lamp)
     if calendar is None:
         return Decision(
@@ -81,6 +79,15 @@ def decide(policy: LightingPolicy, lamp: Lamp, override: Override | None, civil:
     decision = decide_program(program, policy.place, now_ms)
     day_end_ms = _day_begin_ms(day + timedelta(days=1), calendar.day_offset_h, zone)
     return msgspec.structs.replace(decision, valid_until_ms=min(decision.valid_until_ms, day_end_ms))
+
+
+def decide_override(override: Override | None, now_ms: int) -> Decision | None:
+    """Say what an override wants at a moment; None if there is none, or its time is over."""
+    if override is None or (override.until_ms is not None and now_ms >= override.until_ms):
+        return None
+    until_ms = now_ms + DAY_MS if override.until_ms is None else override.until_ms
+    because = f"override by {override.issuer}"
+    return Decision(override.level, override.ramp_s, LightReason.OVERRIDE, because, until_ms)
 
 
 def calendar_of(policy: LightingPolicy, lamp: Lamp) -> Calendar | None:

@@ -1,0 +1,214 @@
+"""Carries out what somebody wants, once, in time, within the limits, and says what became of it.
+
+`executing` is on disk before anything is written to a device. After a crash in between the value is read
+back: as wanted means verified, anything else that the outcome is unknown. Nothing is ever written twice.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import msgspec
+import structlog
+
+from drivers.base import Driver, Written
+from edge.lighting import LEVEL, Lighting
+from edge.state import CommandRecord, State
+from protocols.backhaul.messages import CommandEvent, Event
+from protocols.clock import Clock
+from protocols.errors import LocalProtocolError
+from protocols.model.command import Command, CommandState
+from protocols.model.device import Device
+from protocols.model.ids import DeviceId
+from protocols.model.lighting import Lamp, Override
+from protocols.model.policy import Limits
+from protocols.model.reading import Value
+from protocols.rules.limits import level_faults
+
+log = structlog.get_logger()
+
+MAX_WAITING = 512
+"""Commands that may wait or be under way at a time; more are rejected, and the centre sends them again."""
+
+
+class Street(msgspec.Struct, frozen=True):
+    """What commands can be about.
+
+    Attributes:
+        devices: the cabinet's devices.
+        drivers: each device's line.
+        lamps: those of them that are lamps.
+        limits: the limits file.
+    """
+
+    devices: Mapping[DeviceId, Device]
+    drivers: Mapping[DeviceId, Driver]
+    lamps: Mapping[DeviceId, Lamp]
+    limits: Limits
+
+
+def objection(street: Street, command: Command) -> str:
+    """Return why a command cannot be carried out by this cabinet, whatever the time; "" if it can."""
+    device = street.devices.get(command.device)
+    if device is None:
+        return f"this cabinet has no device {command.device!r}"
+    point = next((point for point in device.points if point.name == command.point), None)
+    if point is None:
+        return f"{command.device} has no point {command.point!r}"
+    if not point.writable:
+        return f"{command.point} of {command.device} can only be read"
+    lamp = street.lamps.get(command.device)
+    if lamp is None or command.point != LEVEL:
+        if command.value is None or command.until_ms is not None:
+            return f"{command.point} of {command.device} has no program to return to"
+        return ""
+    return _level_objection(street, lamp, command.value)
+
+
+def _level_objection(street: Street, lamp: Lamp, value: Value) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool | str) or value != int(value) or not 0 <= value <= 100:
+        return f"a level is a whole number of percent, 0 to 100, not {value!r}"
+    return "; ".join(level_faults(street.limits, lamp, value))
+
+
+class Commands:
+    """The cabinet's commands."""
+
+    def __init__(
+        self, street: Street, state: State, clock: Clock, lighting: Lighting, report: Callable[[Event], None]
+    ) -> None:
+        self._street = street
+        self._state = state
+        self._clock = clock
+        self._lighting = lighting
+        self._report = report
+        self._under_way: dict[str, asyncio.Task[CommandRecord]] = {}
+
+    async def recover(self) -> None:
+        """Take up what an earlier run left: queued commands go on, begun ones are read back."""
+        for record in await asyncio.to_thread(self._state.open_commands):
+            if record.state is CommandState.EXECUTING:
+                self._begin(record.command.id, self._read_back(record))
+            else:
+                self._begin(record.command.id, self._carry_out(record))
+
+    async def receive(self, command: Command) -> CommandRecord:
+        """Take a command, or recognise one that was here before; return where it is now."""
+        known = await asyncio.to_thread(self._state.command, command.id)
+        if known is not None:
+            self._tell(known)
+            return known
+        if command.id in self._under_way or len(self._under_way) >= MAX_WAITING:
+            return CommandRecord(command, CommandState.QUEUED, "too much to do", None, self._now_ms())
+        state, reason = self._judge(command)
+        record = await asyncio.to_thread(self._state.add_command, command, state, reason, self._now_ms())
+        self._tell(record)
+        if state is CommandState.QUEUED:
+            self._begin(command.id, self._carry_out(record))
+        return record
+
+    async def outcome(self, command: Command) -> CommandRecord:
+        """Take a command and wait until it has ended."""
+        record = await self.receive(command)
+        task = self._under_way.get(command.id)
+        return await asyncio.shield(task) if task is not None else record
+
+    def _judge(self, command: Command) -> tuple[CommandState, str]:
+        reason = objection(self._street, command)
+        if reason:
+            return CommandState.REJECTED, reason
+        if self._now_ms() > command.expires_ms:
+            return CommandState.EXPIRED, "it came too late"
+        if command.until_ms is not None and self._clock.civil().utc_ms >= command.until_ms:
+            return CommandState.EXPIRED, "the override would be over already"
+        return CommandState.QUEUED, ""
+
+    def _begin(
+        self, command_id: str, work: "asyncio.coroutines.Coroutine[object, object, CommandRecord]"
+    ) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"command {command_id}")
+        self._under_way[command_id] = task
+        task.add_done_callback(lambda done: self._ended(command_id, done))
+
+    def _ended(self, command_id: str, task: asyncio.Task[CommandRecord]) -> None:
+        self._under_way.pop(command_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("command_broke", id=command_id, error=repr(error))
+
+    async def _carry_out(self, record: CommandRecord) -> CommandRecord:
+        command = record.command
+        if (wait_ms := command.not_before_ms - self._now_ms()) > 0:
+            await asyncio.sleep(wait_ms / 1000)
+        state, reason = self._judge(command)
+        if state is not CommandState.QUEUED:
+            return await self._advance(record, state, reason, None)
+        if command.device in self._street.lamps and command.point == LEVEL:
+            override = _override(command)
+            record = await asyncio.to_thread(self._state.begin_override, record, override, self._now_ms())
+            self._tell(record)
+            written = await self._lighting.override(command.device, override)
+        else:
+            record = await self._advance(record, CommandState.EXECUTING, "", None)
+            written = await self._write(command)
+        return await self._advance(record, written.state, written.reason, written.value)
+
+    async def _write(self, command: Command) -> Written:
+        driver = self._street.drivers[command.device]
+        try:
+            return await driver.write(command.device, command.point, command.value, ramp_s=command.ramp_s)
+        except LocalProtocolError as error:
+            return Written(CommandState.FAILED, None, str(error))
+
+    async def _read_back(self, record: CommandRecord) -> CommandRecord:
+        """Find out what became of a command that was begun before a crash; never do it again."""
+        command = record.command
+        if command.device not in self._street.drivers:
+            why = "the agent ended while it was under way, and the device is gone"
+            return await self._advance(record, CommandState.OUTCOME_UNKNOWN, why, None)
+        if command.device in self._street.lamps and command.point == LEVEL:
+            why = "the agent ended while it was under way; the override is in force again"
+            return await self._advance(record, CommandState.APPLIED, why, None)
+        sample = await self._street.drivers[command.device].read(command.device, (command.point,))
+        value = sample.values[0]
+        if sample.fault(0) is None and value == command.value:
+            return await self._advance(record, CommandState.VERIFIED, "", value)
+        why = "the agent ended while it was under way, and the value is not as wanted"
+        return await self._advance(record, CommandState.OUTCOME_UNKNOWN, why, value)
+
+    async def _advance(
+        self, record: CommandRecord, state: CommandState, reason: str, value: Value
+    ) -> CommandRecord:
+        advanced = await asyncio.to_thread(
+            self._state.advance_command, record, state, reason, value, self._now_ms()
+        )
+        self._tell(advanced)
+        return advanced
+
+    def _tell(self, record: CommandRecord) -> None:
+        command = record.command
+        log.info(
+            "command", id=command.id, device=command.device, state=record.state.value, reason=record.reason
+        )
+        self._report(
+            CommandEvent(
+                id=command.id,
+                state=record.state,
+                reason=record.reason,
+                at_ms=record.at_ms,
+                device=command.device,
+                point=command.point,
+                value=command.value,
+                issuer=command.issuer,
+                until_ms=command.until_ms,
+            )
+        )
+
+    def _now_ms(self) -> int:
+        return self._clock.now().utc_ms
+
+
+def _override(command: Command) -> Override | None:
+    if command.value is None:
+        return None
+    return Override(int(command.value), command.until_ms, command.ramp_s, command.issuer)

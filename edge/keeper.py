@@ -1,0 +1,63 @@
+"""Which readings are worth keeping: those that changed, and a heartbeat. Pure."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from drivers.base import PolledPoint
+from protocols.model.device import Report
+from protocols.model.reading import Fault, Reason, Sample, Value
+
+_SILENCE = frozenset({Reason.NO_ANSWER, Reason.BACKED_OFF})
+
+
+class _Last(msgspec.Struct):
+    """What was last kept of a point."""
+
+    value: Value
+    fault: Fault | None
+    at_ms: int
+
+
+class Keeper:
+    """Remembers, for the points of one device that are read together, what was last kept."""
+
+    def __init__(self, points: Sequence[PolledPoint]) -> None:
+        self._points = tuple(points)
+        self._each = all(point.report is Report.EACH for point in points)
+        self._last: list[_Last | None] = [None] * len(self._points)
+
+    def keep(self, sample: Sample) -> Sample | None:
+        """Return what of a sample is worth keeping; None if nothing is.
+
+        Args:
+            sample: of exactly the points that this keeper was made for.
+        """
+        if self._each and not sample.faults:
+            return sample
+        kept = [position for position in range(len(self._points)) if self._is_news(position, sample)]
+        for position in kept:
+            self._last[position] = _Last(sample.values[position], sample.fault(position), sample.monotonic_ms)
+        if len(kept) == len(self._points):
+            return sample
+        return sample.pick(kept) if kept else None
+
+    def _is_news(self, position: int, sample: Sample) -> bool:
+        point, last = self._points[position], self._last[position]
+        value, fault = sample.values[position], sample.fault(position)
+        if last is None or sample.monotonic_ms - last.at_ms >= point.heartbeat_s * 1000:
+            return True
+        if fault is not None or last.fault is not None:
+            return not _same_fault(fault, last.fault)
+        if point.report is Report.EACH:
+            return True
+        if isinstance(value, int | float) and isinstance(last.value, int | float):
+            return abs(value - last.value) > point.dead_band
+        return value != last.value
+
+
+def _same_fault(now: Fault | None, before: Fault | None) -> bool:
+    """Tell whether nothing new is known: a silent device that was not even asked is still silent."""
+    if now is None or before is None:
+        return now is before
+    return now == before or {now.reason, before.reason} <= _SILENCE

@@ -1,0 +1,211 @@
+"""Makes the lamps do what is decided, and sees to it that they go on doing it.
+
+The decision itself is `protocols.rules.lighting.decide`. Here a lamp's decision is renewed when its time is
+over, when the policy or an override changes, and when the clock was stepped; what differs from what the lamp
+last confirmed is written, tried again while it fails, and written anew when the lamp is found at another
+level (a power cut, somebody else on the line).
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+import structlog
+
+from drivers.base import Driver, Written
+from protocols.clock import Clock
+from protocols.model.command import CommandState
+from protocols.model.device import Point, StreamClass
+from protocols.model.ids import DeviceId, PointName
+from protocols.model.lighting import Decision, Lamp, LightingPolicy, Override
+from protocols.model.reading import Sample
+from protocols.model.reading import sample as make_sample
+from protocols.rules.lighting import decide, decide_override
+
+log = structlog.get_logger()
+
+LEVEL = PointName("dimming_level")
+COMMANDED_LEVEL = PointName("commanded_level")
+LIGHT_REASON = PointName("light_reason")
+DECIDED_POINTS = (Point(COMMANDED_LEVEL, "%", minimum=0, maximum=100), Point(LIGHT_REASON))
+"""What the agent itself reports of a lamp, beside what its driver reads."""
+
+TICK_S = 0.25
+"""How often it is looked whether a decision's time is over: a step-down is late by no more."""
+RETRY_S = 10.0
+"""How soon a level that could not be set is tried again."""
+
+
+class LampState(msgspec.Struct):
+    """One lamp, as the agent drives it.
+
+    Attributes:
+        lamp: which.
+        driver: its line.
+        stream: the class of its readings.
+        decision: what it is to do; None until there is a policy or an override.
+        decided_ms: civil UTC milliseconds when that was decided.
+        writes: how many writes were begun; the last one counts.
+        confirmed: the read-back of the last write that was verified, percent.
+        settled: whether nothing is to be done until something changes.
+        retry_s: monotonic seconds when a failed write is tried again.
+        trouble: why the last write failed.
+    """
+
+    lamp: Lamp
+    driver: Driver
+    stream: StreamClass
+    decision: Decision | None = None
+    decided_ms: int = 0
+    writes: int = 0
+    confirmed: float | None = None
+    settled: bool = True
+    retry_s: float = 0.0
+    trouble: str = ""
+
+
+class Lighting:
+    """The cabinet's lamps.
+
+    Attributes:
+        on_ended: called with a lamp whose override's time is over.
+        on_dimming: called with a lamp and why it cannot be dimmed, or "" when it can again.
+        reasserted: how often a lamp was found at another level and set anew.
+        lamps: each lamp's state.
+    """
+
+    def __init__(
+        self,
+        lamps: Sequence[LampState],
+        clock: Clock,
+        take: Callable[[StreamClass, Sample], None],
+        policy: LightingPolicy | None,
+        overrides: Mapping[DeviceId, Override],
+    ) -> None:
+        self.on_ended: Callable[[DeviceId], None] = lambda _: None
+        self.on_dimming: Callable[[DeviceId, str], None] = lambda _lamp, _why: None
+        self.reasserted = 0
+        self.lamps = {state.lamp.id: state for state in lamps}
+        self.overrides = dict(overrides)
+        self._clock = clock
+        self._take = take
+        self._policy = policy
+        self._loop = asyncio.get_running_loop()
+        self._writing: dict[DeviceId, asyncio.Task[Written]] = {}
+
+    async def run(self) -> None:
+        """Keep every lamp at its level, until cancelled."""
+        try:
+            while True:
+                self._tick()
+                await asyncio.sleep(TICK_S)
+        finally:
+            for task in list(self._writing.values()):
+                task.cancel()
+
+    def go_by(self, policy: LightingPolicy) -> None:
+        """Put a policy in force, at once."""
+        self._policy = policy
+        for state in self.lamps.values():
+            self._decide(state)
+
+    async def override(self, device: DeviceId, override: Override | None) -> Written:
+        """Override a lamp's level, or release it with None, and say what became of it."""
+        if override is None:
+            self.overrides.pop(device, None)
+        else:
+            self.overrides[device] = override
+        state = self.lamps[device]
+        self._decide(state)
+        if state.decision is None:
+            return Written(
+                CommandState.VERIFIED, None, "released; no policy is in force, the lamp stays as it is"
+            )
+        task = self._write(state)
+        return await asyncio.shield(task)
+
+    def look_at_sample(self, sample: Sample) -> None:
+        """Set a lamp anew that was found at another level than it had confirmed."""
+        state = self.lamps.get(sample.device)
+        if state is None or LEVEL not in sample.points or not state.settled or state.confirmed is None:
+            return
+        position = sample.points.index(LEVEL)
+        found = sample.values[position]
+        if sample.fault(position) is None and found != state.confirmed:
+            self.reasserted += 1
+            log.info("lamp_reasserted", lamp=sample.device, found=found, wanted=state.confirmed)
+            self._write(state)
+
+    def _tick(self) -> None:
+        civil_ms = self._clock.civil().utc_ms
+        now_s = self._loop.time()
+        for device, override in list(self.overrides.items()):
+            if override.until_ms is not None and civil_ms >= override.until_ms:
+                del self.overrides[device]
+                self.on_ended(device)
+        for state in self.lamps.values():
+            decision = state.decision
+            if decision is None or not state.decided_ms <= civil_ms < decision.valid_until_ms:
+                self._decide(state)
+            elif not state.settled and state.lamp.id not in self._writing and now_s >= state.retry_s:
+                self._write(state)
+
+    def _decide(self, state: LampState) -> None:
+        civil = self._clock.civil()
+        override = self.overrides.get(state.lamp.id)
+        before = state.decision
+        state.decided_ms = civil.utc_ms
+        if self._policy is None:
+            decision = decide_override(override, civil.utc_ms)
+        else:
+            decision = decide(self._policy, state.lamp, override, civil)
+        state.decision = decision
+        if decision is None:
+            state.settled = True
+            return
+        if before is None or (before.level, before.reason) != (decision.level, decision.reason):
+            self._report(state, decision)
+        if before is None or before.level != decision.level:
+            self._write(state)
+
+    def _report(self, state: LampState, decision: Decision) -> None:
+        at_ms = self._clock.now().monotonic_ms
+        values = (decision.level, decision.reason.value)
+        self._take(state.stream, make_sample(state.lamp.id, at_ms, (COMMANDED_LEVEL, LIGHT_REASON), values))
+
+    def _write(self, state: LampState) -> asyncio.Task[Written]:
+        """Begin to set a lamp's level; an earlier write that has not ended no longer counts."""
+        state.writes += 1
+        state.settled = False
+        task = self._loop.create_task(self._set_level(state, state.writes), name=f"light {state.lamp.id}")
+        self._writing[state.lamp.id] = task
+        task.add_done_callback(lambda done: self._written(state.lamp.id, done))
+        return task
+
+    async def _set_level(self, state: LampState, number: int) -> Written:
+        decision = state.decision
+        if decision is None:
+            return Written(CommandState.FAILED, None, "nothing is decided")
+        written = await state.driver.write(state.lamp.id, LEVEL, decision.level, ramp_s=decision.ramp_s)
+        if number == state.writes:
+            self._settle(state, written)
+        return written
+
+    def _settle(self, state: LampState, written: Written) -> None:
+        if written.state is CommandState.VERIFIED:
+            state.settled = True
+            state.confirmed = written.value if isinstance(written.value, int | float) else None
+            if state.trouble:
+                state.trouble = ""
+                self.on_dimming(state.lamp.id, "")
+            return
+        state.retry_s = self._loop.time() + RETRY_S
+        state.trouble = written.reason or written.state.value
+        if written.state is CommandState.APPLIED:
+            self.on_dimming(state.lamp.id, state.trouble)
+
+    def _written(self, device: DeviceId, task: asyncio.Task[Written]) -> None:
+        if self._writing.get(device) is task:
+            del self._writing[device]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("lamp_write_broke", lamp=device, error=repr(error))

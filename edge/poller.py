@@ -1,0 +1,108 @@
+"""Reads every device as often as its points ask for, one line at a time.
+
+A line has one reader, so that at most one poll of it waits at any time: whatever else somebody wants of the
+line passes ahead, and a slow device delays its own line only. What could not be read in time is skipped and
+counted, never queued.
+"""
+
+import asyncio
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from drivers.base import Driver, PolledPoint
+from edge.keeper import Keeper
+from protocols.model.device import StreamClass
+from protocols.model.ids import DeviceId, PointName
+from protocols.model.reading import Sample
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """A device that is to be polled."""
+
+    device: DeviceId
+    stream: StreamClass
+    driver: Driver
+
+
+class _Round(msgspec.Struct):
+    """Points of one device that are read together, every `period_s`."""
+
+    device: DeviceId
+    stream: StreamClass
+    points: tuple[PointName, ...]
+    period_s: float
+    keeper: Keeper
+
+
+class Poller:
+    """Polls one line.
+
+    Attributes:
+        skipped: rounds that could not be read in time.
+        read: samples read.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        devices: Sequence[Watched],
+        on_sample: Callable[[Sample], None],
+        take: Callable[[StreamClass, Sample], None],
+    ) -> None:
+        self.skipped = 0
+        self.read = 0
+        self._driver = driver
+        self._rounds = [found for device in devices for found in _rounds(device)]
+        self._on_sample = on_sample
+        self._take = take
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        due = [(start, position) for position in range(len(self._rounds))]
+        heapq.heapify(due)
+        while due:
+            when, position = due[0]
+            wait_s = when - loop.time()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            one = self._rounds[position]
+            sample = await self._driver.read(one.device, one.points)
+            self._receive(one, sample)
+            heapq.heapreplace(due, (self._next(when, one.period_s, loop.time()), position))
+
+    def _receive(self, one: _Round, sample: Sample) -> None:
+        self.read += 1
+        self._on_sample(sample)
+        kept = one.keeper.keep(sample)
+        if kept is not None:
+            self._take(one.stream, kept)
+
+    def _next(self, when: float, period_s: float, now: float) -> float:
+        following = when + period_s
+        if following <= now:
+            missed = int((now - following) // period_s) + 1
+            self.skipped += missed
+            following += missed * period_s
+        return following
+
+
+def _rounds(watched: Watched) -> list[_Round]:
+    """Group a device's points by how often they are read."""
+    groups: dict[float, list[PolledPoint]] = defaultdict(list)
+    for point in watched.driver.points(watched.device):
+        groups[point.poll_s].append(point)
+    return [
+        _Round(
+            watched.device,
+            watched.stream,
+            tuple(point.point.name for point in points),
+            period_s,
+            Keeper(points),
+        )
+        for period_s, points in groups.items()
+    ]

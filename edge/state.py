@@ -1,0 +1,288 @@
+"""What the agent must not forget and a full outbox cannot block: policies, commands, overrides, alarms.
+
+Each method is one durable transaction; from the event loop they are called in a thread.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from edge.database import open_database, open_readonly, transaction
+from protocols.backhaul.messages import PolicyInForce, SignedPolicy
+from protocols.backhaul.signing import policy_hash
+from protocols.model.alarm import Alarm
+from protocols.model.command import Command, CommandState, advance
+from protocols.model.ids import CommandId, DeviceId
+from protocols.model.lighting import Override
+from protocols.model.policy import Policy, PolicyKind
+from protocols.model.reading import Value
+
+COMMANDS_KEPT = 10_000
+"""Ended commands that are remembered, so that a late repetition is recognised."""
+
+MIGRATIONS = (
+    """
+    CREATE TABLE policy (
+        kind TEXT PRIMARY KEY,
+        version INTEGER NOT NULL,
+        hash TEXT NOT NULL,
+        body BLOB NOT NULL,
+        key TEXT NOT NULL,
+        signature BLOB NOT NULL,
+        accepted_ms INTEGER NOT NULL
+    );
+    CREATE TABLE command (
+        id TEXT PRIMARY KEY,
+        body BLOB NOT NULL,
+        state TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        value BLOB NOT NULL,
+        at_ms INTEGER NOT NULL
+    );
+    CREATE TABLE override (
+        device TEXT PRIMARY KEY,
+        command TEXT NOT NULL,
+        body BLOB NOT NULL
+    );
+    CREATE TABLE alarm (
+        device TEXT NOT NULL,
+        type TEXT NOT NULL,
+        raised_ms INTEGER NOT NULL,
+        text TEXT NOT NULL,
+        PRIMARY KEY (device, type)
+    );
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    """,
+)
+
+
+class CommandRecord(msgspec.Struct, frozen=True):
+    """A command and where it is.
+
+    Attributes:
+        command: what somebody wants.
+        state: where it is.
+        reason: why, for a person.
+        value: what was read back.
+        at_ms: UTC milliseconds of the last change.
+    """
+
+    command: Command
+    state: CommandState
+    reason: str
+    value: Value
+    at_ms: int
+
+
+class StoredPolicy(msgspec.Struct, frozen=True):
+    """A policy in force."""
+
+    kind: PolicyKind
+    version: int
+    hash: str
+    signed: SignedPolicy
+    accepted_ms: int
+
+    def policy(self) -> Policy:
+        """Read its body, which was found valid when it was stored."""
+        return msgspec.json.decode(self.signed.body, type=Policy)
+
+
+class State:
+    """`state.db`, open for writing by the agent or read-only for the command line."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path) -> "State":
+        """Open for writing; raises what `open_database` raises."""
+        return cls(open_database(path, MIGRATIONS))
+
+    @classmethod
+    def look_at(cls, path: Path) -> "State":
+        """Open read-only."""
+        return cls(open_readonly(path))
+
+    def close(self) -> None:
+        """Close it."""
+        with self._lock:
+            self._db.close()
+
+    # Policies
+
+    def policies(self) -> dict[PolicyKind, StoredPolicy]:
+        """Return what is in force."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT kind, version, hash, body, key, signature, accepted_ms FROM policy"
+            ).fetchall()
+        return {
+            PolicyKind(kind): StoredPolicy(
+                PolicyKind(kind), version, digest, SignedPolicy(body, key, signature), accepted_ms
+            )
+            for kind, version, digest, body, key, signature, accepted_ms in rows
+        }
+
+    def highest(self) -> dict[PolicyKind, int]:
+        """Return for each kind the highest version that was ever here: what is in force is always that."""
+        return {kind: stored.version for kind, stored in self.policies().items()}
+
+    def in_force(self) -> tuple[PolicyInForce, ...]:
+        """Return what is in force as a hello says it."""
+        return tuple(PolicyInForce(s.kind.value, s.version, s.hash) for s in self.policies().values())
+
+    def store_policy(self, policy: Policy, signed: SignedPolicy, now_ms: int) -> None:
+        """Put a policy in force: version and body in one transaction."""
+        digest = policy_hash(signed.body)
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO policy (kind, version, hash, body, key, signature, accepted_ms)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (policy.kind, policy.version, digest, signed.body, signed.key, signed.signature, now_ms),
+            )
+
+    # Commands
+
+    def command(self, command_id: CommandId) -> CommandRecord | None:
+        """Return a command, or None if it was never here."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT body, state, reason, value, at_ms FROM command WHERE id = ?", (command_id,)
+            ).fetchone()
+        return _record(row) if row else None
+
+    def open_commands(self) -> list[CommandRecord]:
+        """Return the commands on which something is still to be done."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT body, state, reason, value, at_ms FROM command WHERE state IN (?, ?) ORDER BY at_ms",
+                (CommandState.QUEUED, CommandState.EXECUTING),
+            ).fetchall()
+        return [_record(row) for row in rows]
+
+    def add_command(self, command: Command, state: CommandState, reason: str, now_ms: int) -> CommandRecord:
+        """Remember a new command, queued or rejected."""
+        record = CommandRecord(command, state, reason, None, now_ms)
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO command (id, body, state, reason, value, at_ms) VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    command.id,
+                    msgspec.json.encode(command),
+                    state,
+                    reason,
+                    msgspec.json.encode(None),
+                    now_ms,
+                ),
+            )
+            self._db.execute(
+                "DELETE FROM command WHERE id IN (SELECT id FROM command WHERE state NOT IN (?, ?)"
+                " ORDER BY at_ms DESC LIMIT -1 OFFSET ?)",
+                (CommandState.QUEUED, CommandState.EXECUTING, COMMANDS_KEPT),
+            )
+        return record
+
+    def advance_command(
+        self, record: CommandRecord, state: CommandState, reason: str, value: Value, now_ms: int
+    ) -> CommandRecord:
+        """Take a command on.
+
+        Raises:
+            LocalProtocolError: if it cannot go there.
+        """
+        advanced = CommandRecord(record.command, advance(record.state, state), reason, value, now_ms)
+        with self._transaction():
+            self._write_command(advanced)
+        return advanced
+
+    def begin_override(self, record: CommandRecord, override: Override | None, now_ms: int) -> CommandRecord:
+        """Record `executing` and the override it means, or the end of one, in one transaction."""
+        state = advance(record.state, CommandState.EXECUTING)
+        advanced = CommandRecord(record.command, state, "", None, now_ms)
+        with self._transaction():
+            self._write_command(advanced)
+            if override is None:
+                self._db.execute("DELETE FROM override WHERE device = ?", (record.command.device,))
+            else:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO override (device, command, body) VALUES (?, ?, ?)",
+                    (record.command.device, record.command.id, msgspec.json.encode(override)),
+                )
+        return advanced
+
+    def overrides(self) -> dict[DeviceId, Override]:
+        """Return the overrides, those included whose time is over."""
+        with self._lock:
+            rows = self._db.execute("SELECT device, body FROM override").fetchall()
+        return {DeviceId(device): msgspec.json.decode(body, type=Override) for device, body in rows}
+
+    def end_override(self, device: DeviceId) -> None:
+        """Forget an override whose time is over."""
+        with self._transaction():
+            self._db.execute("DELETE FROM override WHERE device = ?", (device,))
+
+    # Alarms
+
+    def alarms(self) -> list[Alarm]:
+        """Return the alarms that last."""
+        with self._lock:
+            rows = self._db.execute("SELECT device, type, raised_ms, text FROM alarm").fetchall()
+        return [msgspec.convert(dict(zip(_ALARM, row, strict=True)), Alarm) for row in rows]
+
+    def store_alarms(self, changed: list[Alarm]) -> None:
+        """Remember alarms that were raised, forget those that were cleared."""
+        with self._transaction():
+            for alarm in changed:
+                if alarm.cleared_ms is None:
+                    self._db.execute(
+                        "INSERT OR REPLACE INTO alarm (device, type, raised_ms, text) VALUES (?, ?, ?, ?)",
+                        (alarm.device, alarm.type, alarm.raised_ms, alarm.text),
+                    )
+                else:
+                    self._db.execute(
+                        "DELETE FROM alarm WHERE device = ? AND type = ?", (alarm.device, alarm.type)
+                    )
+
+    # Time
+
+    def trusted_ms(self) -> int:
+        """Return the latest UTC milliseconds that were ever known to be good; 0 if none."""
+        with self._lock:
+            row = self._db.execute("SELECT value FROM meta WHERE key = 'trusted_ms'").fetchone()
+        return int(row[0]) if row else 0
+
+    def store_trusted_ms(self, utc_ms: int) -> None:
+        """Remember a time known to be good, so that a clock that starts in 1970 revives nothing expired."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('trusted_ms', ?)", (utc_ms,))
+
+    def _write_command(self, record: CommandRecord) -> None:
+        self._db.execute(
+            "UPDATE command SET state = ?, reason = ?, value = ?, at_ms = ? WHERE id = ?",
+            (record.state, record.reason, msgspec.json.encode(record.value), record.at_ms, record.command.id),
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock, transaction(self._db):
+            yield
+
+
+_ALARM = ("device", "type", "raised_ms", "text")
+
+
+def _record(row: tuple[bytes, str, str, bytes, int]) -> CommandRecord:
+    body, state, reason, value, at_ms = row
+    return CommandRecord(
+        msgspec.json.decode(body, type=Command),
+        CommandState(state),
+        reason,
+        msgspec.json.decode(value),
+        at_ms,
+    )
