@@ -25,6 +25,10 @@ class LineDownError(DriverError):
     reason = Reason.LINE_DOWN
 
 
+class LineLostError(LineDownError):
+    """The line went away in the middle of a transaction: what was asked may or may not have been done."""
+
+
 class NotAskedError(DriverError):
     """The device was not asked: it is backed off, or the line's queue is full."""
 

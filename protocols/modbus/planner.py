@@ -107,6 +107,12 @@ def cut(block: Block) -> Cut | None:
     return block.table, behind if width else addresses[len(addresses) // 2]
 
 
+def split(block: Block, where: Cut) -> tuple[Block, Block]:
+    """Return the two blocks that a cut makes of one; positions stay those of the whole."""
+    before = [item for item in block.items if item[1].address < where[1]]
+    return _block(block.table, before), _block(block.table, list(block.items[len(before) :]))
+
+
 def _widest_gap(block: Block) -> tuple[int, int]:
     """Return the width of the widest gap in a block, 0 if there is none, and the address behind it."""
     end, widest = block.address, (0, block.address)
