@@ -1,4 +1,4 @@
-"""What a cabinet raises from what it reads. One alarm per (device, type); a dead line speaks for its devices."""
+"""What a cabinet raises from what it reads. One per (device, type); a dead line speaks for all there."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator

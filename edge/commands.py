@@ -5,12 +5,13 @@ back: as wanted means verified, anything else that the outcome is unknown. Nothi
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 
 import msgspec
 import structlog
 
 from drivers.base import Driver, Written
+from edge.background import Background
 from edge.lighting import LEVEL, Lighting
 from edge.state import CommandRecord, State
 from protocols.backhaul.messages import CommandEvent, Event
@@ -83,6 +84,7 @@ class Commands:
         self._clock = clock
         self._lighting = lighting
         self._report = report
+        self._background = Background()
         self._under_way: dict[str, asyncio.Task[CommandRecord]] = {}
 
     async def recover(self) -> None:
@@ -108,6 +110,10 @@ class Commands:
             self._begin(command.id, self._carry_out(record))
         return record
 
+    async def close(self) -> None:
+        """Leave what is under way; it is taken up again at the next start."""
+        await self._background.close()
+
     async def outcome(self, command: Command) -> CommandRecord:
         """Take a command and wait until it has ended."""
         record = await self.receive(command)
@@ -124,17 +130,10 @@ class Commands:
             return CommandState.EXPIRED, "the override would be over already"
         return CommandState.QUEUED, ""
 
-    def _begin(
-        self, command_id: str, work: "asyncio.coroutines.Coroutine[object, object, CommandRecord]"
-    ) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=f"command {command_id}")
+    def _begin(self, command_id: str, work: Coroutine[object, object, CommandRecord]) -> None:
+        task = self._background.spawn(work, f"command {command_id}")
         self._under_way[command_id] = task
-        task.add_done_callback(lambda done: self._ended(command_id, done))
-
-    def _ended(self, command_id: str, task: asyncio.Task[CommandRecord]) -> None:
-        self._under_way.pop(command_id, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("command_broke", id=command_id, error=repr(error))
+        task.add_done_callback(lambda _: self._under_way.pop(command_id, None))
 
     async def _carry_out(self, record: CommandRecord) -> CommandRecord:
         command = record.command

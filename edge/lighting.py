@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from drivers.base import Driver, Written
+from edge.background import Background
 from protocols.clock import Clock
 from protocols.model.command import CommandState
 from protocols.model.device import Point, StreamClass
@@ -91,6 +92,7 @@ class Lighting:
         self._take = take
         self._policy = policy
         self._loop = asyncio.get_running_loop()
+        self._background = Background()
         self._writing: dict[DeviceId, asyncio.Task[Written]] = {}
 
     async def run(self) -> None:
@@ -100,8 +102,7 @@ class Lighting:
                 self._tick()
                 await asyncio.sleep(TICK_S)
         finally:
-            for task in list(self._writing.values()):
-                task.cancel()
+            await self._background.close()
 
     def go_by(self, policy: LightingPolicy) -> None:
         """Put a policy in force, at once."""
@@ -177,7 +178,7 @@ class Lighting:
         """Begin to set a lamp's level; an earlier write that has not ended no longer counts."""
         state.writes += 1
         state.settled = False
-        task = self._loop.create_task(self._set_level(state, state.writes), name=f"light {state.lamp.id}")
+        task = self._background.spawn(self._set_level(state, state.writes), f"light {state.lamp.id}")
         self._writing[state.lamp.id] = task
         task.add_done_callback(lambda done: self._written(state.lamp.id, done))
         return task
@@ -207,5 +208,3 @@ class Lighting:
     def _written(self, device: DeviceId, task: asyncio.Task[Written]) -> None:
         if self._writing.get(device) is task:
             del self._writing[device]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("lamp_write_broke", lamp=device, error=repr(error))

@@ -48,6 +48,7 @@ class MqttLink:
         on_down: called with the reason when the connection is gone.
         on_message: called with each message's topic and payload.
         on_sent: called with the number that `publish` returned when the broker has taken that message.
+        will: what the broker says of us when we are gone, from the next connection on.
         receive_maximum: how many QoS 1 messages the broker takes at a time.
     """
 
@@ -57,8 +58,8 @@ class MqttLink:
         self.on_message: Callable[[str, bytes], None] = lambda _topic, _payload: None
         self.on_sent: Callable[[int], None] = lambda _: None
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
+        self.will = will
         self._settings = settings
-        self._will = will
         url = urlsplit(settings.url)
         self._host = url.hostname or ""
         self._port = url.port or MQTT_PORTS[url.scheme]
@@ -122,7 +123,7 @@ class MqttLink:
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
-        client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
+        client.will_set(self.will.topic, self.will.payload, qos=1, retain=True)
         client.on_connect = self._connected
         client.on_disconnect = self._disconnected
         client.on_message = self._received

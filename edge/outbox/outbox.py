@@ -80,7 +80,8 @@ class Outbox:
         self._jobs: queue.SimpleQueue[Gathered | _Acknowledge | _Ask | _Stop] = queue.SimpleQueue()
         self._unsealed = 0
         self._lost: dict[StreamClass, tuple[int, int]] = {}
-        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._broken: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._guarded, name="outbox", daemon=True)
         self._thread.start()
         for event in store.birth_events:
             self.add_event(event)
@@ -137,6 +138,10 @@ class Outbox:
         self._jobs.put(_Ask(lambda: question(self._store), answer, then))
         return await answer
 
+    async def watch(self) -> None:
+        """Wait for ever, unless the database's thread breaks: then raise what broke it."""
+        await asyncio.shield(self._broken)
+
     async def figures(self) -> OutboxFigures:
         """Return how full it is."""
         unsealed = self._unsealed + len(self._open[StreamClass.EVENTS].events)
@@ -166,6 +171,12 @@ class Outbox:
         self._lost.clear()
 
     # From here on: the database's thread.
+
+    def _guarded(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:  # noqa: BLE001  nothing may be taken any more: the agent has to end
+            self._on_loop(_fail, self._broken, error)
 
     def _run(self) -> None:
         waiting: list[Gathered] = []
@@ -241,6 +252,6 @@ def _settle(ask: _Ask, result: object) -> None:
         ask.answer.set_result(result)
 
 
-def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
+def _fail(answer: asyncio.Future[Any], error: BaseException) -> None:
     if not answer.done():
         answer.set_exception(error)

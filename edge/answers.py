@@ -1,0 +1,155 @@
+"""What the agent and its command line say to each other over the local socket: JSON, one object a line."""
+
+import msgspec
+
+from drivers.base import LineHealth
+from edge.backhaul import BackhaulFigures
+from edge.outbox.store import OutboxFigures
+from edge.state import CommandRecord
+from protocols.backhaul.messages import PolicyInForce
+from protocols.clock import Instant
+from protocols.model.alarm import Alarm
+from protocols.model.command import Command
+from protocols.model.device import Device
+from protocols.model.ids import DeviceId, PointName
+from protocols.model.lighting import Decision
+from protocols.model.reading import Quality, Reason, Sample, Value
+
+MAX_REQUEST_BYTES = 1 << 20
+
+
+class Status(msgspec.Struct, frozen=True, tag_field="ask", tag="status"):
+    """How is the cabinet?"""
+
+
+class Devices(msgspec.Struct, frozen=True, tag_field="ask", tag="devices"):
+    """What is behind the lines, and how is it?"""
+
+
+class Read(msgspec.Struct, frozen=True, tag_field="ask", tag="read"):
+    """Read a device now; all of its points if none is named."""
+
+    device: DeviceId
+    points: tuple[PointName, ...] = ()
+
+
+class Set(msgspec.Struct, frozen=True, tag_field="ask", tag="set"):
+    """Carry out a command, and say how it ended."""
+
+    command: Command
+
+
+class Watch(msgspec.Struct, frozen=True, tag_field="ask", tag="watch"):
+    """Tell every sample as it comes, of one device or of all, until the caller leaves."""
+
+    device: DeviceId | None = None
+
+
+class Buffer(msgspec.Struct, frozen=True, tag_field="ask", tag="buffer"):
+    """What waits for the centre?"""
+
+    limit: int = 20
+
+
+class PolicyShow(msgspec.Struct, frozen=True, tag_field="ask", tag="policy"):
+    """What is in force, and what was last rejected?"""
+
+
+class PolicyApply(msgspec.Struct, frozen=True, tag_field="ask", tag="policy_apply"):
+    """Go by a signed policy that was brought by hand: body as text, signature in base64."""
+
+    body: str
+    key: str
+    signature: bytes
+
+
+Request = Status | Devices | Read | Set | Watch | Buffer | PolicyShow | PolicyApply
+
+
+class StatusAnswer(msgspec.Struct, frozen=True):
+    """How the cabinet is."""
+
+    cabinet: str
+    agent_version: str
+    boot: str
+    pid: int
+    started_ms: int
+    now: Instant
+    civil: Instant
+    lines: tuple[LineHealth, ...]
+    backhaul: BackhaulFigures
+    outbox: OutboxFigures
+    policies: tuple[PolicyInForce, ...]
+    rejected: tuple[str, ...]
+    alarms: tuple[Alarm, ...]
+    lamps: int
+    lamps_settled: int
+    overrides: int
+    reasserted: int
+    read: int
+    skipped: int
+    last_end: str
+    sqlite_version: str
+
+
+class LatestValue(msgspec.Struct, frozen=True):
+    """The last reading of a point, kept or not."""
+
+    point: PointName
+    value: Value
+    unit: str
+    quality: Quality
+    reason: Reason | None
+    age_s: float
+
+
+class DeviceAnswer(msgspec.Struct, frozen=True):
+    """A device and how it is."""
+
+    device: Device
+    latest: tuple[LatestValue, ...]
+    decision: Decision | None
+    trouble: str
+
+
+class WaitingBatch(msgspec.Struct, frozen=True):
+    """A batch that waits for the centre."""
+
+    stream: str
+    number: int
+    utc_ms: int
+    readings: int
+    bytes: int
+
+
+class BufferAnswer(msgspec.Struct, frozen=True):
+    """What waits for the centre."""
+
+    figures: OutboxFigures
+    oldest: tuple[WaitingBatch, ...]
+
+
+class PolicyAnswer(msgspec.Struct, frozen=True):
+    """What is in force, and why the last one that was not accepted was rejected."""
+
+    in_force: tuple[PolicyInForce, ...]
+    bodies: dict[str, str]
+    rejected: tuple[str, ...]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """One line of answer: `answer`, or `error` for a person."""
+
+    answer: msgspec.Raw = msgspec.Raw(b"null")
+    error: str = ""
+
+
+Answer = (
+    StatusAnswer
+    | list[DeviceAnswer]
+    | list[LatestValue]
+    | BufferAnswer
+    | PolicyAnswer
+    | CommandRecord
+    | Sample
+)

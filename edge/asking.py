@@ -1,0 +1,162 @@
+"""The command line's side of the local socket."""
+
+import base64
+import binascii
+import getpass
+import re
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TypeVar
+
+import msgspec
+
+from edge.answers import PolicyApply, Reply, Watch
+from edge.clock import BenchClock, SystemClock
+from edge.config import Settings
+from edge.lighting import LEVEL
+from protocols.model.command import Command
+from protocols.model.ids import ID_RULE, CommandId, DeviceId, PointName, is_id
+from protocols.model.reading import Sample, Value
+
+T = TypeVar("T")
+
+ANSWER_TIMEOUT_S = 120.0
+"""A ramp of 90 s ends within it."""
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_WORDS: dict[str, Value] = {"on": True, "true": True, "off": False, "false": False, "auto": None}
+
+
+class NoAgentError(Exception):
+    """Nobody answers at the socket."""
+
+
+class RefusedError(Exception):
+    """The agent says no, and why."""
+
+
+def ask(path: Path, request: object, wanted: type[T]) -> T:
+    """Ask the agent one thing.
+
+    Raises:
+        NoAgentError: if none runs.
+        RefusedError: if it says no.
+    """
+    with _connection(path) as stream:
+        stream.write(msgspec.json.encode(request) + b"\n")
+        stream.flush()
+        return _read(stream, wanted)
+
+
+def watch(path: Path, request: Watch) -> Iterator[Sample]:
+    """Yield samples as they come; raises what `ask` raises."""
+    with _connection(path, timeout_s=None) as stream:
+        stream.write(msgspec.json.encode(request) + b"\n")
+        stream.flush()
+        while True:
+            yield _read(stream, Sample)
+
+
+def duration_s(text: str) -> float:
+    """Return the seconds that "90s", "20m", "2h" or "1d" mean.
+
+    Raises:
+        ValueError: if it means none.
+    """
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no time; expected a number with s, m, h or d, such as 20m")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def technician_command(
+    settings: Settings, device: str, point: str, value: str, times: tuple[str, str, float]
+) -> Command:
+    """Write down what the technician wants.
+
+    Args:
+        settings: the cabinet's.
+        device: whose.
+        point: which.
+        value: as typed.
+        times: how long a lamp keeps it, when it is too late to begin, and the ramp in seconds.
+
+    Raises:
+        ValueError: with what is wrong, for a person.
+    """
+    for name in (device, point):
+        if not is_id(name):
+            raise ValueError(f"{name!r} is no name; expected {ID_RULE}")
+    keep, expires, ramp_s = times
+    bench = settings.document.bench_clock
+    clock = SystemClock() if bench is None else BenchClock(bench)
+    typed = _value(value)
+    lasts = typed is not None and point == LEVEL
+    until_ms = clock.civil().utc_ms + round(duration_s(keep) * 1000)
+    return Command(
+        id=CommandId(f"cli-{uuid.uuid4().hex[:20]}"),
+        device=DeviceId(device),
+        point=PointName(point),
+        value=typed,
+        issuer=f"technician:{getpass.getuser()}",
+        expires_ms=clock.now().utc_ms + round(duration_s(expires) * 1000),
+        until_ms=until_ms if lasts else None,
+        ramp_s=ramp_s,
+    )
+
+
+def read_signed(file: Path) -> PolicyApply:
+    """Read a signed policy from a file.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    try:
+        raw = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+        return PolicyApply(raw["body"], raw["key"], base64.b64decode(raw["signature"], validate=True))
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, KeyError, binascii.Error) as error:
+        raise ValueError(f"is no signed policy with body, key and signature: {error}") from error
+
+
+def _value(text: str) -> Value:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else number
+
+
+@contextmanager
+def _connection(path: Path, timeout_s: float | None = ANSWER_TIMEOUT_S) -> Iterator[IO[bytes]]:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(timeout_s)
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NoAgentError(str(path)) from error
+        except PermissionError as error:
+            raise RefusedError(f"{path} belongs to somebody else; try as its owner, with sudo") from error
+        except OSError as error:
+            raise RefusedError(f"{path}: {error}") from error
+        with connection.makefile("rwb") as stream:
+            yield stream
+
+
+def _read(stream: IO[bytes], wanted: type[T]) -> T:
+    try:
+        line = stream.readline()
+    except TimeoutError as error:
+        raise RefusedError("the agent does not answer; look at its log") from error
+    if not line:
+        raise NoAgentError("the agent has gone")
+    reply = msgspec.json.decode(line, type=Reply)
+    if reply.error:
+        raise RefusedError(reply.error)
+    return msgspec.json.decode(reply.answer, type=wanted)

@@ -1,0 +1,36 @@
+"""Tasks that somebody must own: kept until they end, and heard when they break."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TypeVar
+
+import structlog
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class Background:
+    """Owns tasks that nobody awaits at once."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    def spawn(self, work: Coroutine[object, object, T], name: str) -> asyncio.Task[T]:
+        """Begin something; whoever wants its result may await the task."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def close(self) -> None:
+        """Cancel what is under way and wait until it has ended."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[T]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task_broke", task=task.get_name(), exc_info=error)

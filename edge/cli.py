@@ -1,0 +1,320 @@
+"""luciole-edge: the field technician's command line, and the agent itself."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+import typer
+
+from edge.config import DEFAULT_PATH, Settings, SettingsError, load
+
+T = TypeVar("T")
+
+EXIT_WRONG = 2
+"""The settings or the question are wrong; nothing was done."""
+EXIT_NO_AGENT = 3
+"""No agent runs, and without one this cannot be answered."""
+EXIT_FAILED = 1
+
+app = typer.Typer(
+    help="Luciole in the cabinet: look, read, set, watch, and run the agent.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="The cabinet's settings file.", no_args_is_help=True)
+policy_app = typer.Typer(help="What the centre wants of this cabinet.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.add_typer(policy_app, name="policy")
+
+Config = Annotated[
+    Path, typer.Option("--config", "-c", envvar="LUCIOLE_CONFIG", help="The cabinet's settings file.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
+
+
+@app.command()
+def run(
+    config: Config = DEFAULT_PATH,
+    log_format: Annotated[str, typer.Option(help="`text` for people, `json` for machines.")] = "text",
+) -> None:
+    """Run the cabinet agent until it is stopped (SIGTERM, Ctrl-C).
+
+    Example: `luciole-edge run --config cabinet.toml`
+    """
+    import asyncio  # noqa: PLC0415  the other commands stay quick without the agent
+    import sqlite3  # noqa: PLC0415
+
+    from edge.agent import AlreadyRunsError, run_agent  # noqa: PLC0415
+    from edge.database import NewerSchemaError  # noqa: PLC0415
+    from edge.logs import set_up_logs  # noqa: PLC0415
+
+    settings = _settings(config)
+    set_up_logs(log_format)
+    try:
+        asyncio.run(run_agent(settings))
+    except (AlreadyRunsError, NewerSchemaError) as error:
+        _fail(str(error), EXIT_WRONG)
+    except (OSError, sqlite3.Error) as error:
+        _fail(f"{settings.directory}: {error}", EXIT_FAILED)
+
+
+@config_app.command("check")
+def config_check(
+    file: Annotated[Path, typer.Argument(help="The settings file.", envvar="LUCIOLE_CONFIG")] = DEFAULT_PATH,
+    as_json: Json = False,
+) -> None:
+    """Check a settings file and its limits file, and name every fault at once.
+
+    Example: `luciole-edge config check cabinet.toml`
+    """
+    from edge import show  # noqa: PLC0415
+
+    settings = _settings(file, as_json=as_json)
+    show.settings(settings, as_json=as_json)
+
+
+@config_app.command("example")
+def config_example() -> None:
+    """Print a settings file to begin with.
+
+    Example: `luciole-edge config example > cabinet.toml`
+    """
+    from edge.example import EXAMPLE  # noqa: PLC0415
+
+    sys.stdout.write(EXAMPLE)
+
+
+@app.command()
+def status(config: Config = DEFAULT_PATH, as_json: Json = False) -> None:
+    """Say how the cabinet is: lines, lamps, alarms, what waits for the centre.
+
+    Example: `luciole-edge status`
+    """
+    from edge import answers, offline, show  # noqa: PLC0415
+
+    settings = _settings(config)
+    answer = _ask(settings, answers.Status(), answers.StatusAnswer)
+    if answer is None:
+        show.offline(_offline(settings, offline.look), as_json=as_json)
+        raise typer.Exit(EXIT_NO_AGENT)
+    show.status(answer, as_json=as_json)
+
+
+@app.command()
+def devices(config: Config = DEFAULT_PATH, as_json: Json = False) -> None:
+    """List the devices with their last values.
+
+    Example: `luciole-edge devices --json | jq '.[].device.id'`
+    """
+    from edge import answers, show  # noqa: PLC0415
+
+    answer = _need(_settings(config), answers.Devices(), list[answers.DeviceAnswer])
+    show.devices(answer, as_json=as_json)
+
+
+@app.command()
+def read(
+    device: Annotated[str, typer.Argument(help="A device's id.")],
+    points: Annotated[list[str] | None, typer.Argument(help="Its points; all of them by default.")] = None,
+    config: Config = DEFAULT_PATH,
+    as_json: Json = False,
+) -> None:
+    """Read a device now, on its line.
+
+    Example: `luciole-edge read meter-1 active_power`
+    """
+    from edge import answers, show  # noqa: PLC0415
+    from protocols.model.ids import DeviceId, PointName  # noqa: PLC0415
+
+    request = answers.Read(DeviceId(device), tuple(PointName(point) for point in points or ()))
+    answer = _need(_settings(config), request, list[answers.LatestValue])
+    show.values(device, answer, as_json=as_json)
+    if any(value.quality != 0 for value in answer):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("set")
+def set_point(
+    device: Annotated[str, typer.Argument(help="A device's id.")],
+    point: Annotated[str, typer.Argument(help="One of its writable points.")],
+    value: Annotated[str, typer.Argument(help="A number, `on`, `off`, or `auto` to end an override.")],
+    config: Config = DEFAULT_PATH,
+    keep: Annotated[
+        str, typer.Option("--for", help="How long a lamp keeps the level: 90s, 20m, 2h.", metavar="TIME")
+    ] = "30m",
+    expires: Annotated[
+        str, typer.Option("--expires", help="Not to be begun any more after this time.", metavar="TIME")
+    ] = "10s",
+    ramp_s: Annotated[float, typer.Option("--ramp", help="Seconds to get there.", min=0, max=90)] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Set a point and say what became of it. A lamp returns to its program by itself.
+
+    Example: `luciole-edge set lamp-03 dimming_level 40 --for 20m`
+    """
+    from edge import answers, show  # noqa: PLC0415
+    from edge.asking import technician_command  # noqa: PLC0415
+    from edge.state import CommandRecord  # noqa: PLC0415
+
+    settings = _settings(config)
+    try:
+        command = technician_command(settings, device, point, value, (keep, expires, ramp_s))
+    except ValueError as error:
+        _fail(str(error), EXIT_WRONG)
+    answer = _need(settings, answers.Set(command), CommandRecord)
+    show.command(answer, as_json=as_json)
+    if answer.state.value not in {"verified", "applied"}:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def watch(
+    device: Annotated[str | None, typer.Argument(help="Only this device.")] = None,
+    config: Config = DEFAULT_PATH,
+    as_json: Json = False,
+) -> None:
+    """Show readings as they come, until Ctrl-C.
+
+    Example: `luciole-edge watch lamp-03`
+    """
+    from edge import answers, asking, show  # noqa: PLC0415
+    from protocols.model.ids import DeviceId  # noqa: PLC0415
+
+    settings = _settings(config)
+    try:
+        for sample in asking.watch(settings.socket, answers.Watch(DeviceId(device) if device else None)):
+            show.sample(sample, as_json=as_json)
+    except asking.NoAgentError:
+        _no_agent(settings)
+    except asking.RefusedError as error:
+        _fail(str(error), EXIT_WRONG)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+@app.command()
+def buffer(
+    config: Config = DEFAULT_PATH,
+    limit: Annotated[int, typer.Option(help="How many batches to list.", min=1, max=10_000)] = 10,
+    as_json: Json = False,
+) -> None:
+    """Show what waits for the centre; also when no agent runs.
+
+    Example: `luciole-edge buffer --limit 50`
+    """
+    from edge import answers, offline, show  # noqa: PLC0415
+
+    settings = _settings(config)
+    answer = _ask(settings, answers.Buffer(limit), answers.BufferAnswer)
+    if answer is None:
+        answer = _offline(settings, lambda held: offline.buffer(held, limit))
+    show.buffer(answer, as_json=as_json)
+
+
+@policy_app.command("show")
+def policy_show(
+    config: Config = DEFAULT_PATH,
+    body: Annotated[bool, typer.Option("--body", help="Print the policies themselves.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the policies in force, and why the last one was rejected; also when no agent runs.
+
+    Example: `luciole-edge policy show --body`
+    """
+    from edge import answers, offline, show  # noqa: PLC0415
+
+    settings = _settings(config)
+    answer = _ask(settings, answers.PolicyShow(), answers.PolicyAnswer)
+    if answer is None:
+        answer = _offline(settings, offline.policy)
+    show.policy(answer, body=body, as_json=as_json)
+
+
+@policy_app.command("apply")
+def policy_apply(
+    file: Annotated[
+        Path, typer.Argument(help="A signed policy, as `luciole-central policy sign` writes it.")
+    ],
+    config: Config = DEFAULT_PATH,
+    as_json: Json = False,
+) -> None:
+    """Bring a signed policy by hand, when the backhaul is gone. It is judged as if it had come that way.
+
+    Example: `luciole-edge policy apply lighting.signed.json`
+    """
+    from edge import answers, asking, show  # noqa: PLC0415
+
+    settings = _settings(config)
+    try:
+        request = asking.read_signed(file)
+    except ValueError as error:
+        _fail(f"{file}: {error}", EXIT_WRONG)
+    show.policy(_need(settings, request, answers.PolicyAnswer), body=False, as_json=as_json)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="luciole-edge")
+
+
+def _settings(path: Path, *, as_json: bool = False) -> Settings:
+    try:
+        return load(path)
+    except SettingsError as error:
+        if as_json:
+            from edge import show  # noqa: PLC0415
+
+            show.faults(error)
+        else:
+            for fault in error.faults:
+                typer.echo(str(fault), err=True)
+            count = len(error.faults)
+            typer.echo(f"{count} fault{'s' if count > 1 else ''}; nothing was started.", err=True)
+        raise typer.Exit(EXIT_WRONG) from None
+
+
+def _ask(settings: Settings, request: object, wanted: type[T]) -> T | None:
+    """Ask the agent; None if none runs."""
+    from edge import asking  # noqa: PLC0415
+
+    try:
+        return asking.ask(settings.socket, request, wanted)
+    except asking.NoAgentError:
+        return None
+    except asking.RefusedError as error:
+        _fail(str(error), EXIT_WRONG)
+
+
+def _need(settings: Settings, request: object, wanted: type[T]) -> T:
+    answer = _ask(settings, request, wanted)
+    if answer is None:
+        _no_agent(settings)
+    return answer
+
+
+def _offline(settings: Settings, look: Callable[[Settings], T]) -> T:
+    from edge import offline  # noqa: PLC0415
+
+    typer.echo("No agent runs; this is what its files hold.", err=True)
+    try:
+        return look(settings)
+    except offline.NothingHereError as error:
+        _fail(str(error), EXIT_NO_AGENT)
+
+
+def _no_agent(settings: Settings) -> NoReturn:
+    _fail(
+        f"no agent answers at {settings.socket}; start it with `luciole-edge run --config {settings.file}`",
+        EXIT_NO_AGENT,
+    )
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"luciole-edge: {message}", err=True)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The agent's local socket: for `luciole-edge` on the same machine, and for nobody else."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from edge.answers import MAX_REQUEST_BYTES, Reply, Request, Watch
+from protocols.errors import ProtocolError
+from protocols.model.ids import DeviceId
+from protocols.model.reading import Sample
+
+log = structlog.get_logger()
+
+MAX_WATCHERS = 16
+WATCH_QUEUE = 1000
+"""Samples that a slow watcher may lag behind; older ones are dropped, it is shown the present."""
+
+_REQUEST = msgspec.json.Decoder(Request)
+
+
+class AskedWrongError(Exception):
+    """The request cannot be answered; the text says why, for a person."""
+
+
+class ControlServer:
+    """Answers requests, one JSON object a line.
+
+    Attributes:
+        watchers: who wants samples as they come.
+        on_watch: called when somebody begins to watch.
+    """
+
+    def __init__(self, path: Path, answer: Callable[[Request], Awaitable[object]]) -> None:
+        self.watchers: dict[asyncio.Queue[Sample], DeviceId | None] = {}
+        self.on_watch: Callable[[], None] = lambda: None
+        self._path = path
+        self._answer = answer
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        self._path.unlink(missing_ok=True)
+        before = os.umask(0o177)  # the socket is its owner's alone from its first moment
+        try:
+            server = await asyncio.start_unix_server(self._serve, self._path, limit=MAX_REQUEST_BYTES)
+        finally:
+            os.umask(before)
+        try:
+            await server.serve_forever()
+        finally:
+            server.close()
+            self._path.unlink(missing_ok=True)
+
+    def tell(self, sample: Sample) -> None:
+        """Pass a sample to whoever watches."""
+        for waiting, device in self.watchers.items():
+            if device is None or device == sample.device:
+                if waiting.full():
+                    waiting.get_nowait()
+                waiting.put_nowait(sample)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                await self._one_request(line, writer)
+        except (ConnectionError, ValueError):  # gone, or a line beyond the limit
+            log.debug("control_caller_left")
+        finally:
+            writer.close()
+
+    async def _one_request(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = _REQUEST.decode(line)
+            if isinstance(request, Watch):
+                await self._watch(request, writer)
+                return
+            reply = Reply(msgspec.Raw(msgspec.json.encode(await self._answer(request))))
+        except (AskedWrongError, ProtocolError, msgspec.DecodeError) as error:
+            reply = Reply(error=str(error))
+        writer.write(msgspec.json.encode(reply) + b"\n")
+        await writer.drain()
+
+    async def _watch(self, request: Watch, writer: asyncio.StreamWriter) -> None:
+        if len(self.watchers) >= MAX_WATCHERS:
+            raise AskedWrongError(f"{MAX_WATCHERS} are watching already")
+        waiting: asyncio.Queue[Sample] = asyncio.Queue(WATCH_QUEUE)
+        self.watchers[waiting] = request.device
+        try:
+            while True:
+                self.on_watch()
+                sample = await waiting.get()
+                writer.write(msgspec.json.encode(Reply(msgspec.Raw(msgspec.json.encode(sample)))) + b"\n")
+                await writer.drain()
+        finally:
+            del self.watchers[waiting]

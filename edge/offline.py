@@ -1,0 +1,106 @@
+"""What the agent's files say while no agent runs. They are opened read-only, under the agent's own lock."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from edge.agent import AlreadyRunsError, only_agent
+from edge.answers import BufferAnswer, PolicyAnswer, WaitingBatch
+from edge.config import Settings
+from edge.database import open_readonly
+from edge.outbox.store import OutboxFigures
+from edge.state import State
+from protocols.backhaul.messages import PolicyInForce, StreamHead
+from protocols.model.alarm import Alarm
+from protocols.model.device import StreamClass
+
+
+class NothingHereError(Exception):
+    """There is nothing to look at; the text says why."""
+
+
+class OfflineAnswer(msgspec.Struct, frozen=True):
+    """What a stopped agent left."""
+
+    cabinet: str
+    running: bool
+    outbox: OutboxFigures
+    policies: tuple[PolicyInForce, ...]
+    alarms: tuple[Alarm, ...]
+
+
+def look(settings: Settings) -> OfflineAnswer:
+    """Return what a stopped agent left; raises NothingHereError."""
+    figures = buffer(settings, 0).figures
+    with _held(settings):
+        state = State.look_at(settings.directory / "state.db")
+        try:
+            return OfflineAnswer(settings.cabinet, False, figures, state.in_force(), tuple(state.alarms()))
+        finally:
+            state.close()
+
+
+def buffer(settings: Settings, limit: int) -> BufferAnswer:
+    """Return what waits for the centre; raises NothingHereError."""
+    with _held(settings):
+        db = open_readonly(settings.directory / "outbox.db")
+        try:
+            return BufferAnswer(_figures(db, settings), _oldest(db, limit))
+        finally:
+            db.close()
+
+
+def policy(settings: Settings) -> PolicyAnswer:
+    """Return the policies in force; raises NothingHereError."""
+    with _held(settings):
+        state = State.look_at(settings.directory / "state.db")
+        try:
+            bodies = {kind.value: one.signed.body.decode() for kind, one in state.policies().items()}
+            return PolicyAnswer(state.in_force(), bodies, ())
+        finally:
+            state.close()
+
+
+def _figures(db: sqlite3.Connection, settings: Settings) -> OutboxFigures:
+    size, batches, readings, oldest = db.execute(
+        "SELECT coalesce(sum(length(sealed)), 0), count(*), coalesce(sum(readings), 0), min(utc_ms) FROM batch"
+    ).fetchone()
+    rows = db.execute("SELECT stream, next, floor, mark, mark_hash FROM stream ORDER BY stream")
+    epoch = db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    return OutboxFigures(
+        epoch=epoch[0] if epoch else 0,
+        batches=batches,
+        readings=readings,
+        bytes=size,
+        max_bytes=round(settings.document.outbox.max_mb * 1e6),
+        unsealed=0,
+        committed_readings=0,
+        shed_readings=0,
+        commits=0,
+        oldest_ms=oldest,
+        heads=tuple(StreamHead(StreamClass(row[0]), *row[1:]) for row in rows),
+        error="",
+    )
+
+
+def _oldest(db: sqlite3.Connection, limit: int) -> tuple[WaitingBatch, ...]:
+    rows = db.execute(
+        "SELECT stream, number, utc_ms, readings, length(sealed) FROM batch ORDER BY utc_ms LIMIT ?", (limit,)
+    )
+    return tuple(WaitingBatch(StreamClass(row[0]).name.lower(), *row[1:]) for row in rows)
+
+
+@contextmanager
+def _held(settings: Settings) -> Iterator[None]:
+    """Hold the agent's lock while looking, so that no agent starts under our eyes."""
+    if not (settings.directory / "outbox.db").exists():
+        raise NothingHereError(f"no agent has run here yet: {settings.directory} holds no outbox")
+    try:
+        with only_agent(settings.directory):
+            yield
+    except AlreadyRunsError as error:
+        raise NothingHereError(f"{error}, but does not answer at {settings.socket}") from error
+    except (sqlite3.Error, PermissionError) as error:
+        raise NothingHereError(f"{settings.directory}: {error}") from error
