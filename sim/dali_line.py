@@ -239,6 +239,9 @@ class DaliLine:
         self._on_wire.clear()
         self._burst.clear()
         self._quiet_since_s = at_s
+        self._cancel_start()
+
+    def _cancel_start(self) -> None:
         if self._starting is not None:
             self._starting.cancel()
             self._starting = None
@@ -253,13 +256,12 @@ class DaliLine:
 
     def _start_forward(self, at_s: float) -> None:
         self._starting = None
-        if self._on_wire:
-            return  # somebody speaks: the end of it plans anew
         transmit = self._queue.popleft()
         duration_s = forward_s(transmit.bits)
         self._begin(_OnWire(at_s, at_s + duration_s, transmit.frame, transmit=transmit))
 
     def _begin(self, sender: _OnWire) -> None:
+        self._cancel_start()  # settling begins anew after whatever is on the wire
         self._on_wire.append(sender)
         self._burst.append(sender)
         generation = self._generation

@@ -118,6 +118,7 @@ class SerialPort:
         if fault is SerialFault.NOISE:
             self._stop_noise()
         elif fault is SerialFault.FROZEN and self._ends is not None:
+            self._forget_unread()
             self._listen()
         elif fault is SerialFault.UNPLUGGED and self._ends is None:
             self.open()
@@ -129,6 +130,12 @@ class SerialPort:
     def _stop_listening(self) -> None:
         if self._ends is not None:
             asyncio.get_running_loop().remove_reader(self._ends[0])
+
+    def _forget_unread(self) -> None:
+        """What the host wrote while nobody listened was never heard."""
+        with contextlib.suppress(BlockingIOError):
+            while self._ends is not None:
+                os.read(self._ends[0], _READ_SIZE)
 
     def _readable(self) -> None:
         if self._ends is None:
