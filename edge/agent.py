@@ -1,12 +1,10 @@
 """The cabinet agent: who is wired to whom, and how it starts and ends."""
 
 import asyncio
-import fcntl
 import os
 import signal
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from edge.commands import Commands, Street
 from edge.config import Settings
 from edge.control import AskedWrongError, ControlServer
 from edge.lighting import DECIDED_POINTS, LampState, Lighting
+from edge.lock import only_agent
 from edge.mqtt import MqttLink, Will
 from edge.outbox.outbox import Outbox
 from edge.outbox.store import OutboxStore
@@ -45,29 +44,6 @@ AGENT_VERSION = version("luciole")
 LOOK_AT_LINES_S = 1.0
 RESTART_S = 5.0
 """How soon a line's task that broke is begun again: one bad line harms no other."""
-
-
-class AlreadyRunsError(Exception):
-    """Another agent holds this cabinet's directory."""
-
-
-@contextmanager
-def only_agent(directory: Path) -> Iterator[None]:
-    """Hold the cabinet's directory, so that one agent at a time writes its files.
-
-    Raises:
-        AlreadyRunsError: if another agent holds it.
-    """
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise AlreadyRunsError(f"an agent runs already with {directory}") from error
-        yield
-    finally:
-        os.close(lock)
 
 
 def boot_id() -> str:
@@ -376,10 +352,8 @@ class Agent:
         return [self._value(device, sample, position) for position in range(len(points))]
 
     async def _buffer(self, limit: int) -> answers.BufferAnswer:
-        rows = await self._outbox.ask(lambda store: store.peek(limit))
-        return answers.BufferAnswer(
-            await self._outbox.figures(), tuple(answers.WaitingBatch(*row) for row in rows)
-        )
+        oldest = await self._outbox.ask(lambda store: store.oldest(limit))
+        return answers.BufferAnswer(await self._outbox.figures(), oldest)
 
     async def _policy(self) -> answers.PolicyAnswer:
         stored = await asyncio.to_thread(self._state.policies)

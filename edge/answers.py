@@ -4,7 +4,7 @@ import msgspec
 
 from drivers.base import LineHealth
 from edge.backhaul import BackhaulFigures
-from edge.outbox.store import OutboxFigures
+from edge.outbox.store import OutboxFigures, WaitingBatch
 from edge.state import CommandRecord
 from protocols.backhaul.messages import PolicyInForce
 from protocols.clock import Instant
@@ -110,16 +110,6 @@ class DeviceAnswer(msgspec.Struct, frozen=True):
     latest: tuple[LatestValue, ...]
     decision: Decision | None
     trouble: str
-
-
-class WaitingBatch(msgspec.Struct, frozen=True):
-    """A batch that waits for the centre."""
-
-    stream: str
-    number: int
-    utc_ms: int
-    readings: int
-    bytes: int
 
 
 class BufferAnswer(msgspec.Struct, frozen=True):

@@ -46,8 +46,9 @@ def run(
     import asyncio  # noqa: PLC0415  the other commands stay quick without the agent
     import sqlite3  # noqa: PLC0415
 
-    from edge.agent import AlreadyRunsError, run_agent  # noqa: PLC0415
+    from edge.agent import run_agent  # noqa: PLC0415
     from edge.database import NewerSchemaError  # noqa: PLC0415
+    from edge.lock import AlreadyRunsError  # noqa: PLC0415
     from edge.logs import set_up_logs  # noqa: PLC0415
 
     settings = _settings(config)
@@ -234,9 +235,7 @@ def policy_show(
 
 @policy_app.command("apply")
 def policy_apply(
-    file: Annotated[
-        Path, typer.Argument(help="A signed policy, as `luciole-central policy sign` writes it.")
-    ],
+    file: Annotated[Path, typer.Argument(help="As `luciole-central policy sign` writes it.")],
     config: Config = DEFAULT_PATH,
     as_json: Json = False,
 ) -> None:

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 import msgspec
 
-from edge.agent import AlreadyRunsError, only_agent
-from edge.answers import BufferAnswer, PolicyAnswer, WaitingBatch
+from edge.answers import BufferAnswer, PolicyAnswer
 from edge.config import Settings
 from edge.database import open_readonly
-from edge.outbox.store import OutboxFigures
+from edge.lock import AlreadyRunsError, only_agent
+from edge.outbox.store import OutboxFigures, oldest_batches, weigh
 from edge.state import State
 from protocols.backhaul.messages import PolicyInForce, StreamHead
 from protocols.model.alarm import Alarm
@@ -47,7 +47,7 @@ def buffer(settings: Settings, limit: int) -> BufferAnswer:
     with _held(settings):
         db = open_readonly(settings.directory / "outbox.db")
         try:
-            return BufferAnswer(_figures(db, settings), _oldest(db, limit))
+            return BufferAnswer(_figures(db, settings), oldest_batches(db, limit))
         finally:
             db.close()
 
@@ -64,32 +64,18 @@ def policy(settings: Settings) -> PolicyAnswer:
 
 
 def _figures(db: sqlite3.Connection, settings: Settings) -> OutboxFigures:
-    size, batches, readings, oldest = db.execute(
-        "SELECT coalesce(sum(length(sealed)), 0), count(*), coalesce(sum(readings), 0), min(utc_ms) FROM batch"
-    ).fetchone()
     rows = db.execute("SELECT stream, next, floor, mark, mark_hash FROM stream ORDER BY stream")
     epoch = db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    waiting = weigh(db)
     return OutboxFigures(
         epoch=epoch[0] if epoch else 0,
-        batches=batches,
-        readings=readings,
-        bytes=size,
+        batches=waiting.batches,
+        readings=waiting.readings,
+        bytes=waiting.bytes,
         max_bytes=round(settings.document.outbox.max_mb * 1e6),
-        unsealed=0,
-        committed_readings=0,
-        shed_readings=0,
-        commits=0,
-        oldest_ms=oldest,
+        oldest_ms=waiting.oldest_ms,
         heads=tuple(StreamHead(StreamClass(row[0]), *row[1:]) for row in rows),
-        error="",
     )
-
-
-def _oldest(db: sqlite3.Connection, limit: int) -> tuple[WaitingBatch, ...]:
-    rows = db.execute(
-        "SELECT stream, number, utc_ms, readings, length(sealed) FROM batch ORDER BY utc_ms LIMIT ?", (limit,)
-    )
-    return tuple(WaitingBatch(StreamClass(row[0]).name.lower(), *row[1:]) for row in rows)
 
 
 @contextmanager

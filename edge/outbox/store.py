@@ -79,6 +79,25 @@ class StreamState(msgspec.Struct):
         return StreamHead(self.stream, self.next, self.floor, self.mark, self.mark_hash)
 
 
+class Weight(msgspec.Struct, frozen=True):
+    """What waits, in sum. `oldest_ms` is None if nothing does."""
+
+    batches: int
+    readings: int
+    bytes: int
+    oldest_ms: int | None
+
+
+class WaitingBatch(msgspec.Struct, frozen=True):
+    """A batch that waits for the centre."""
+
+    stream: str
+    number: int
+    utc_ms: int
+    readings: int
+    bytes: int
+
+
 class OutboxFigures(msgspec.Struct, frozen=True):
     """How full the outbox is.
 
@@ -88,12 +107,12 @@ class OutboxFigures(msgspec.Struct, frozen=True):
         readings: in them.
         bytes: of them.
         max_bytes: the bound.
+        oldest_ms: UTC milliseconds of the oldest batch; None if there is none.
+        heads: where each stream is.
         unsealed: readings and events that are not committed yet.
         committed_readings: since the agent started.
         shed_readings: dropped because the bound was reached, since the agent started.
         commits: transactions since the agent started.
-        oldest_ms: UTC milliseconds of the oldest batch; None if there is none.
-        heads: where each stream is.
         error: what the disk said last, "" if all is well.
     """
 
@@ -102,13 +121,13 @@ class OutboxFigures(msgspec.Struct, frozen=True):
     readings: int
     bytes: int
     max_bytes: int
-    unsealed: int
-    committed_readings: int
-    shed_readings: int
-    commits: int
     oldest_ms: int | None
     heads: tuple[StreamHead, ...]
-    error: str
+    unsealed: int = 0
+    committed_readings: int = 0
+    shed_readings: int = 0
+    commits: int = 0
+    error: str = ""
 
 
 class Gathered(msgspec.Struct, frozen=True):
@@ -118,6 +137,22 @@ class Gathered(msgspec.Struct, frozen=True):
     samples: Sequence[Sample]
     events: Sequence[Event]
     readings: int
+
+
+def weigh(db: sqlite3.Connection) -> Weight:
+    """Return what waits in an outbox, in sum."""
+    row = db.execute(
+        "SELECT count(*), coalesce(sum(readings), 0), coalesce(sum(length(sealed)), 0), min(utc_ms) FROM batch"
+    ).fetchone()
+    return Weight(*row)
+
+
+def oldest_batches(db: sqlite3.Connection, limit: int) -> tuple[WaitingBatch, ...]:
+    """Return the oldest batches that wait in an outbox."""
+    rows = db.execute(
+        "SELECT stream, number, utc_ms, readings, length(sealed) FROM batch ORDER BY utc_ms LIMIT ?", (limit,)
+    )
+    return tuple(WaitingBatch(StreamClass(row[0]).name.lower(), *row[1:]) for row in rows)
 
 
 class OutboxStore:
@@ -136,9 +171,8 @@ class OutboxStore:
         self.epoch = self._epoch()
         self.streams = self._streams()
         self.last_end = self._begin_run()
-        self._bytes, self._batches, self._readings = self.db.execute(
-            "SELECT coalesce(sum(length(sealed)), 0), count(*), coalesce(sum(readings), 0) FROM batch"
-        ).fetchone()
+        waiting = weigh(self.db)
+        self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
         self.committed_readings = 0
         self.shed_readings = 0
         self.commits = 0
@@ -147,19 +181,18 @@ class OutboxStore:
 
     def figures(self, unsealed: int) -> OutboxFigures:
         """Return how full it is."""
-        oldest = self.db.execute("SELECT min(utc_ms) FROM batch").fetchone()[0]
         return OutboxFigures(
             epoch=self.epoch,
             batches=self._batches,
             readings=self._readings,
             bytes=self._bytes,
             max_bytes=self._max_bytes,
+            oldest_ms=self.db.execute("SELECT min(utc_ms) FROM batch").fetchone()[0],
+            heads=tuple(state.head() for state in self.streams.values()),
             unsealed=unsealed,
             committed_readings=self.committed_readings,
             shed_readings=self.shed_readings,
             commits=self.commits,
-            oldest_ms=oldest,
-            heads=tuple(state.head() for state in self.streams.values()),
             error=self.error,
         )
 
@@ -185,13 +218,9 @@ class OutboxStore:
         )
         return [Sealed(stream, number, sealed) for number, sealed in rows]
 
-    def peek(self, limit: int) -> list[tuple[str, int, int, int, int]]:
-        """Return the oldest waiting batches: stream, number, UTC milliseconds, readings, bytes."""
-        rows = self.db.execute(
-            "SELECT stream, number, utc_ms, readings, length(sealed) FROM batch ORDER BY utc_ms LIMIT ?",
-            (limit,),
-        )
-        return [(StreamClass(row[0]).name.lower(), *row[1:]) for row in rows]
+    def oldest(self, limit: int) -> tuple[WaitingBatch, ...]:
+        """Return the oldest waiting batches."""
+        return oldest_batches(self.db, limit)
 
     def disagrees(self, mark: StreamMark) -> bool:
         """Tell whether a centre's mark cannot be about what this outbox sent: a restored or cloned card."""

@@ -1,0 +1,245 @@
+"""How the command line shows answers: tables for people, one JSON object for scripts."""
+
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from edge.answers import BufferAnswer, DeviceAnswer, LatestValue, PolicyAnswer, StatusAnswer
+from edge.config import Settings, SettingsError
+from edge.offline import OfflineAnswer
+from edge.outbox.store import OutboxFigures
+from edge.state import CommandRecord
+from protocols.backhaul.messages import PolicyInForce
+from protocols.model.alarm import SEVERITY, Alarm
+from protocols.model.reading import Quality, Reason, Sample, Value
+
+out = Console(highlight=False)
+
+
+def as_json_line(answer: object) -> None:
+    """Print an answer as one line of JSON."""
+    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    sys.stdout.flush()
+
+
+def settings(checked: Settings, *, as_json: bool) -> None:
+    """Show that a settings file is sound, and what it says."""
+    document = checked.document
+    counts = {"cabinet": checked.cabinet, "lines": len(document.line), "devices": len(document.device)}
+    if as_json:
+        as_json_line({"ok": True, "faults": [], **counts})
+        return
+    out.print(f"{checked.file}: sound")
+    table = _table("line", "driver", "where", "devices")
+    for line in document.line:
+        where = f"{line.host}:{line.port}" if hasattr(line, "host") else line.port
+        count = sum(1 for device in document.device if device.line == line.id)
+        table.add_row(line.id, str(line.__struct_config__.tag), where, str(count))
+    out.print(table)
+
+
+def faults(error: SettingsError) -> None:
+    """Show every fault as JSON."""
+    found = [{"file": str(f.file), "key": f.fault.key, "expected": f.fault.expected} for f in error.faults]
+    as_json_line({"ok": False, "faults": found})
+
+
+def status(answer: StatusAnswer, *, as_json: bool) -> None:
+    """Show how the cabinet is."""
+    if as_json:
+        as_json_line(answer)
+        return
+    up_s = (answer.now.utc_ms - answer.started_ms) / 1000
+    out.print(
+        f"[bold]{answer.cabinet}[/]  agent {answer.agent_version}, pid {answer.pid}, up {_span(up_s)}, "
+        f"last run ended: {answer.last_end}"
+    )
+    out.print(f"clock     {_when(answer.now.utc_ms)} ({answer.now.quality.name.lower()})")
+    if abs(answer.civil.utc_ms - answer.now.utc_ms) > 1000:
+        out.print(f"          bench clock, deciding sees {_when(answer.civil.utc_ms)}")
+    backhaul = answer.backhaul
+    state = "[green]connected[/]" if backhaul.connected else f"[red]gone[/]: {backhaul.reason}"
+    out.print(
+        f"backhaul  {state} since {_when(backhaul.since_ms)}; {backhaul.in_flight} batches on their way"
+    )
+    _outbox(answer.outbox)
+    _policies(answer.policies, answer.rejected)
+    out.print(
+        f"lamps     {answer.lamps_settled} of {answer.lamps} at their level, {answer.overrides} overridden"
+    )
+    table = _table("line", "state", "asked", "failed", "waiting", "why, or silent devices")
+    for line in answer.lines:
+        why = line.reason or ", ".join(line.silent)
+        colour = "green" if line.state.value == "up" else "red"
+        counts = (str(line.transactions), str(line.failures), str(line.queued))
+        table.add_row(line.line, f"[{colour}]{line.state.value}[/]", *counts, why)
+    out.print(table)
+    _alarms(answer.alarms)
+
+
+def offline(answer: OfflineAnswer, *, as_json: bool) -> None:
+    """Show what a stopped agent left."""
+    if as_json:
+        as_json_line(answer)
+        return
+    out.print(f"[bold]{answer.cabinet}[/]  [red]no agent runs[/]")
+    _outbox(answer.outbox)
+    _policies(answer.policies, ())
+    _alarms(answer.alarms)
+
+
+def devices(answer: list[DeviceAnswer], *, as_json: bool) -> None:
+    """Show the devices with their last values."""
+    if as_json:
+        as_json_line(answer)
+        return
+    table = _table("device", "kind", "line", "address", "values", "decided")
+    for one in answer:
+        values_text = "  ".join(f"{value.point} {_value(value)}" for value in one.latest) or "not read yet"
+        decided = f"{one.decision.level} %: {one.decision.because}" if one.decision else ""
+        if one.trouble:
+            decided += f" [red]({one.trouble})[/]"
+        device = one.device
+        table.add_row(device.id, device.kind.value, device.line, device.address, values_text, decided)
+    out.print(table)
+
+
+def values(device: str, answer: list[LatestValue], *, as_json: bool) -> None:
+    """Show what was read of a device."""
+    if as_json:
+        as_json_line({"device": device, "values": answer})
+        return
+    table = _table("point", "value", "quality")
+    for value in answer:
+        table.add_row(value.point, _bare(value.value, value.unit), _quality(value.quality, value.reason))
+    out.print(table)
+
+
+def command(record: CommandRecord, *, as_json: bool) -> None:
+    """Show what became of a command."""
+    if as_json:
+        as_json_line(record)
+        return
+    wanted = record.command
+    back = "" if record.value is None else f", read back {_bare(record.value, '')}"
+    why = f": {record.reason}" if record.reason else ""
+    out.print(f"{wanted.device} {wanted.point}: {record.state.value}{back}{why}")
+    if wanted.until_ms is not None and record.state.value in {"verified", "applied"}:
+        out.print(f"It returns to its program at {_when(wanted.until_ms)}.")
+
+
+def sample(one: Sample, *, as_json: bool) -> None:
+    """Show a sample as it comes."""
+    if as_json:
+        as_json_line(one)
+        return
+    texts = []
+    for position, (point, value) in enumerate(zip(one.points, one.values, strict=True)):
+        fault = one.faults.get(position)
+        texts.append(f"{point} {_bare(value, '') if fault is None else f'[red]{fault.reason.value}[/]'}")
+    out.print(f"{one.device}  {'  '.join(texts)}")
+
+
+def buffer(answer: BufferAnswer, *, as_json: bool) -> None:
+    """Show what waits for the centre."""
+    if as_json:
+        as_json_line(answer)
+        return
+    _outbox(answer.figures)
+    table = _table("stream", "next", "lowest kept", "centre has")
+    for head in answer.figures.heads:
+        numbers = (str(head.next), str(head.floor), str(head.mark))
+        table.add_row(head.stream.name.lower(), *numbers)
+    out.print(table)
+    if answer.oldest:
+        table = _table("waiting", "number", "sealed", "readings", "bytes")
+        for batch in answer.oldest:
+            numbers = (str(batch.readings), str(batch.bytes))
+            table.add_row(batch.stream, str(batch.number), _when(batch.utc_ms), *numbers)
+        out.print(table)
+
+
+def policy(answer: PolicyAnswer, *, body: bool, as_json: bool) -> None:
+    """Show the policies in force."""
+    if as_json:
+        as_json_line(answer)
+        return
+    if body:
+        for text in answer.bodies.values():
+            sys.stdout.write(msgspec.json.format(text, indent=2) + "\n")
+        return
+    _policies(answer.in_force, answer.rejected)
+
+
+def _policies(in_force: Iterable[PolicyInForce], rejected: tuple[str, ...]) -> None:
+    texts = [f"{one.kind} version {one.version} ({one.hash[:12]})" for one in in_force]
+    out.print(f"policies  {', '.join(texts) or 'none yet: the lamps stay as they are'}")
+    for reason in rejected:
+        out.print(f"          [yellow]last one rejected[/]: {reason}")
+
+
+def _outbox(figures: OutboxFigures) -> None:
+    share = 100 * figures.bytes / figures.max_bytes
+    oldest = f", oldest from {_when(figures.oldest_ms)}" if figures.oldest_ms else ""
+    out.print(
+        f"outbox    {figures.readings} readings in {figures.batches} batches wait for the centre"
+        f" ({figures.bytes / 1000:.1f} kB, {share:.2f} % full){oldest}"
+    )
+    if figures.shed_readings:
+        out.print(f"          [yellow]{figures.shed_readings} readings shed since the start[/]")
+    if figures.error:
+        out.print(f"          [red]the disk refuses: {figures.error}[/]")
+
+
+def _alarms(alarms: Iterable[Alarm]) -> None:
+    listed = sorted(alarms, key=lambda alarm: alarm.raised_ms)
+    if not listed:
+        out.print("alarms    none")
+        return
+    table = _table("alarm", "severity", "whose", "since", "what")
+    for alarm in listed:
+        severity = SEVERITY[alarm.type].value
+        table.add_row(alarm.type.value, severity, alarm.device, _when(alarm.raised_ms), alarm.text)
+    out.print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _value(value: LatestValue) -> str:
+    if value.quality is Quality.BAD:
+        return _quality(value.quality, value.reason)
+    return _bare(value.value, value.unit)
+
+
+def _bare(value: Value, unit: str) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{text} {unit}".strip() if value is not None else "–"
+
+
+def _quality(quality: Quality, reason: Reason | None) -> str:
+    if quality is Quality.GOOD:
+        return "[green]good[/]"
+    colour = "red" if quality is Quality.BAD else "yellow"
+    return f"[{colour}]{reason.value if reason else quality.name.lower()}[/]"
+
+
+def _when(utc_ms: int) -> str:
+    return datetime.fromtimestamp(utc_ms / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
