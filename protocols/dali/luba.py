@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum, IntEnum
 from functools import reduce
 from operator import xor
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 import msgspec
 
@@ -316,6 +316,8 @@ def _request(request: Request) -> tuple[Code, bytes]:
             return Code.READ_STATUS, bytes((_LINE,))
         case AddFrame():
             return Code.ADD_FRAME, _add_frame(request)
+        case _:
+            assert_never(request)
 
 
 def _add_frame(request: AddFrame) -> bytes:

@@ -184,9 +184,11 @@ def _number(entry: Entry, value: Value) -> Number:
     low, high = entry.minimum, entry.maximum
     if (low is not None and value < low) or (high is not None and value > high):
         raise LocalProtocolError(f"{entry.point} is between {low} and {high}, not {value!r}")
+    # A whole number is not divided by 1.0: beyond 2**53 that would change it.
+    raw = value if entry.scale == 1.0 else value / entry.scale
     if entry.type in _FLOATS:
-        return value / entry.scale
-    number = round(value / entry.scale)
+        return raw
+    number = round(raw)
     if number in absent_marks(entry):
         raise LocalProtocolError(f"{entry.point} cannot be {value!r}: its registers would mean no value")
     return number
