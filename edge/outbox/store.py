@@ -41,7 +41,8 @@ MIGRATIONS = (
         floor INTEGER NOT NULL,
         mark INTEGER NOT NULL,
         mark_hash TEXT NOT NULL,
-        sealed_ms INTEGER NOT NULL
+        sealed_ms INTEGER NOT NULL,
+        taken INTEGER NOT NULL
     );
     CREATE TABLE batch (
         stream INTEGER NOT NULL,
@@ -65,7 +66,10 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 class StreamState(msgspec.Struct):
-    """Where one stream is: `next` is the next batch's number, `floor` the lowest that can still be sent."""
+    """Where one stream is: `next` is the next batch's number, `floor` the lowest that can still be sent.
+
+    `taken` counts the readings that were ever committed to this file, whatever became of them since.
+    """
 
     stream: StreamClass
     next: int = 1
@@ -73,6 +77,7 @@ class StreamState(msgspec.Struct):
     mark: int = 0
     mark_hash: str = ""
     sealed_ms: int = 0
+    taken: int = 0
 
     def head(self) -> StreamHead:
         """Return it as a hello says it."""
@@ -139,10 +144,16 @@ class Gathered(msgspec.Struct, frozen=True):
     readings: int
 
 
+def _random_epoch() -> int:
+    """Return a new epoch: random, so that no two cards share one, and below 2^53 for every JSON reader."""
+    return secrets.randbits(52) | 1
+
+
 def weigh(db: sqlite3.Connection) -> Weight:
     """Return what waits in an outbox, in sum."""
     row = db.execute(
-        "SELECT count(*), coalesce(sum(readings), 0), coalesce(sum(length(sealed)), 0), min(utc_ms) FROM batch"
+        "SELECT count(*), coalesce(sum(readings), 0), coalesce(sum(length(sealed)), 0), min(utc_ms)"
+        " FROM batch"
     ).fetchone()
     return Weight(*row)
 
@@ -235,9 +246,12 @@ class OutboxStore:
         with self._all_or_nothing():
             rows = self.db.execute("SELECT stream, sealed FROM batch ORDER BY stream, number").fetchall()
             self.db.execute("DELETE FROM batch")
-            self.epoch = secrets.randbits(62) | 1
+            self.epoch = _random_epoch()
             self._set("epoch", self.epoch)
-            self.streams = {stream: StreamState(stream, sealed_ms=now.utc_ms) for stream in StreamClass}
+            self.streams = {
+                stream: StreamState(stream, sealed_ms=now.utc_ms, taken=state.taken)
+                for stream, state in self.streams.items()
+            }
             self._bytes = self._batches = self._readings = 0
             for stream, sealed in rows:
                 self._reseal(StreamClass(stream), sealed, now)
@@ -289,7 +303,7 @@ class OutboxStore:
         row = self.db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
         if row is not None:
             return int(row[0])
-        epoch = secrets.randbits(62) | 1
+        epoch = _random_epoch()
         with transaction(self.db):
             self._set("epoch", epoch)
             for stream in StreamClass:
@@ -297,7 +311,7 @@ class OutboxStore:
         return epoch
 
     def _streams(self) -> dict[StreamClass, StreamState]:
-        rows = self.db.execute("SELECT stream, next, floor, mark, mark_hash, sealed_ms FROM stream")
+        rows = self.db.execute("SELECT stream, next, floor, mark, mark_hash, sealed_ms, taken FROM stream")
         return {StreamClass(row[0]): StreamState(StreamClass(row[0]), *row[1:]) for row in rows}
 
     def _begin_run(self) -> LastEnd:
@@ -339,6 +353,7 @@ class OutboxStore:
             events=tuple(one.events),
         )
         self.committed_readings += one.readings
+        self.streams[one.stream].taken += one.readings
         return self._insert_batch(batch, one.readings, now)
 
     def _insert_batch(self, batch: Batch, readings: int, now: Instant) -> Sealed:
@@ -435,9 +450,17 @@ class OutboxStore:
 
     def _save(self, state: StreamState) -> None:
         self.db.execute(
-            "INSERT OR REPLACE INTO stream (stream, next, floor, mark, mark_hash, sealed_ms)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (state.stream, state.next, state.floor, state.mark, state.mark_hash, state.sealed_ms),
+            "INSERT OR REPLACE INTO stream (stream, next, floor, mark, mark_hash, sealed_ms, taken)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                state.stream,
+                state.next,
+                state.floor,
+                state.mark,
+                state.mark_hash,
+                state.sealed_ms,
+                state.taken,
+            ),
         )
 
     def _set(self, key: str, value: str | int) -> None:

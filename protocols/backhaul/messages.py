@@ -144,7 +144,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         version: of this layout.
         cabinet: whose.
-        epoch: random; numbers are gap-free within it.
+        epoch: random, below 2^53; numbers are gap-free within it.
         stream: which class.
         number: from 1.
         boot: which boot's monotonic clock the times belong to.
