@@ -21,6 +21,8 @@ from sim.faults import Board, FaultSettings, LuxFault
 from sim.registers import Block, RegisterDevice, Span, Table
 
 NIGHT_LX = 0.05
+SKY = "sky"
+"""The name of a sensor's only switch."""
 _CURVE = (  # elevation of the sun, degrees; illuminance, lux
     (-18.0, 0.0006),
     (-12.0, 0.008),

@@ -12,7 +12,10 @@ from typing import Annotated, Literal
 import msgspec
 
 from protocols.strict import SettingsFault, read
+from sim.cabinet import Switch
 from sim.faults import CabinetFault, FaultSettings, LampFault, LineFault, LuxFault, ModbusFault, SerialFault
+from sim.lux import SKY
+from sim.targets import switches_fault
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -257,6 +260,17 @@ def target_faults(scenario: Scenario) -> dict[str, frozenset[str]]:
     return targets
 
 
+def switch_names(scenario: Scenario) -> dict[str, frozenset[str]]:
+    """Return every target whose switches can be set, and their names."""
+    names = {}
+    for bus in scenario.rtu:
+        if bus.cabinet is not None:
+            names[bus.cabinet.name] = frozenset(switch.value for switch in Switch)
+        if bus.lux is not None:
+            names[bus.lux.name] = frozenset({SKY})
+    return names
+
+
 def counter_names(settings: CounterSettings) -> list[str]:
     """Return the names of a line of counting devices: `counter-1` …, or just its own if there is one."""
     if settings.count == 1:
@@ -356,11 +370,13 @@ def _events(scenario: Scenario) -> list[SettingsFault]:
     targets = target_faults(scenario)
     complaints = []
     for index, event in enumerate(scenario.event):
-        complaints += _event(f"event[{index}]", event, targets)
+        complaints += _event(f"event[{index}]", event, targets, scenario)
     return complaints
 
 
-def _event(key: str, event: Event, targets: dict[str, frozenset[str]]) -> list[SettingsFault]:
+def _event(
+    key: str, event: Event, targets: dict[str, frozenset[str]], scenario: Scenario
+) -> list[SettingsFault]:
     complaints = []
     if (event.at_s is None) == (event.civil is None):
         complaints.append(SettingsFault(key, "expected either at_s or civil"))
@@ -373,9 +389,17 @@ def _event(key: str, event: Event, targets: dict[str, frozenset[str]]) -> list[S
         known = ", ".join(sorted(name for name in targets if "/" not in name)) or "none"
         expected = f"expected one of {known}, or a gear such as dali-1/3; not {event.target!r}"
         return [*complaints, SettingsFault(f"{key}.target", expected)]
-    allowed = faults | {"*"}
-    for field, name, known_names in (("fault", event.fault, faults), ("clear", event.clear, allowed)):
-        if name is not None and name not in known_names:
-            expected = f"expected one of {', '.join(sorted(known_names))}; not {name!r}"
+    return complaints + _event_action(key, event, faults, scenario)
+
+
+def _event_action(key: str, event: Event, faults: frozenset[str], scenario: Scenario) -> list[SettingsFault]:
+    complaints = []
+    for field, name, known in (("fault", event.fault, faults), ("clear", event.clear, faults | {"*"})):
+        if name is not None and name not in known:
+            expected = f"expected one of {', '.join(sorted(known))}; not {name!r}"
             complaints.append(SettingsFault(f"{key}.{field}", expected))
+    if event.set is not None:
+        reason = switches_fault(switch_names(scenario), event.target, event.set)
+        if reason is not None:
+            complaints.append(SettingsFault(f"{key}.set", reason))
     return complaints

@@ -58,10 +58,11 @@ from sim.scenario import (
     Scenario,
     counter_names,
     load,
+    switch_names,
 )
 from sim.schedule import LoopSchedule, Schedule, Timer
 from sim.serial_port import SerialPort
-from sim.targets import FaultSwitch, Targets, UnknownError
+from sim.targets import FaultSwitch, Targets, UnknownError, switches_fault
 
 _log = structlog.get_logger(__name__)
 
@@ -79,6 +80,7 @@ class Street:
         lines: DALI lines by name.
         clock: the bench's clock; there from the start of the street on.
         stopped: set when somebody asked over the control socket that the bench end.
+        happened: the scenario's events, in the order in which they were carried out.
     """
 
     clock: BenchClock
@@ -89,6 +91,7 @@ class Street:
         self.lines: dict[str, BenchLine] = {}
         self.targets = Targets()
         self.stopped = asyncio.Event()
+        self.happened: asyncio.Queue[Event] = asyncio.Queue()
         self.cabinet: Cabinet | None = None
         self.meter: Meter | None = None
         self.lux: dict[str, LuxSensor] = {}
@@ -197,14 +200,14 @@ class Street:
         Raises:
             UnknownError: no such target or switch.
         """
-        if self.cabinet is not None and target == self._cabinet_name():
-            _set_cabinet(self.cabinet, switches)
-        elif target in self.lux:
-            _set_lux(self.lux[target], switches)
-        else:
-            raise UnknownError(
-                f"nothing can be set at {target!r}; cabinet and daylight sensors have switches"
-            )
+        reason = switches_fault(switch_names(self.scenario), target, switches)
+        if reason is not None:
+            raise UnknownError(reason)
+        for name, value in switches.items():
+            if target in self.lux:
+                self.lux[target].sky = float(value)
+            elif self.cabinet is not None:
+                self.cabinet.set(Switch(name), bool(value))
 
     def ports(self) -> Ports:
         """Return where everything is."""
@@ -366,6 +369,9 @@ class Street:
                 self.set(event.target, event.set)
         except (UnknownError, OSError) as error:
             _log.warning("event failed", target=event.target, reason=str(error))
+        else:
+            _log.info("event", target=event.target, fault=event.fault, clear=event.clear, set=event.set)
+        self.happened.put_nowait(event)
 
     def _spawn_clear(self, target: str, name: str) -> None:
         self._spawn(self.clear(target, name))
@@ -381,9 +387,6 @@ class Street:
             timer.cancel()
 
     # --- telling --------------------------------------------------------------------------------------
-
-    def _cabinet_name(self) -> str | None:
-        return next((bus.cabinet.name for bus in self.scenario.rtu if bus.cabinet is not None), None)
 
     def _modbus_state(self) -> dict[str, ModbusState]:
         state = {}
@@ -448,22 +451,6 @@ def _lux_switches(sensor: LuxSensor) -> dict[str, FaultSwitch]:
         fault.value: FaultSwitch(partial(sensor.set_fault, fault), partial(sensor.board.clear, fault))
         for fault in LuxFault
     }
-
-
-def _set_cabinet(cabinet: Cabinet, switches: dict[str, bool | float]) -> None:
-    known = {switch.value for switch in Switch}
-    for name in switches:
-        if name not in known:
-            raise UnknownError(f"no switch {name!r} at the cabinet; there are {', '.join(sorted(known))}")
-    for name, value in switches.items():
-        cabinet.set(Switch(name), bool(value))
-
-
-def _set_lux(sensor: LuxSensor, switches: dict[str, bool | float]) -> None:
-    for name, value in switches.items():
-        if name != "sky" or not 0 <= value <= 1:
-            raise UnknownError("a daylight sensor has one switch, sky, 0–1")
-        sensor.sky = float(value)
 
 
 def _rtu_state(server: RtuServer) -> RtuLineState:

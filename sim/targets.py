@@ -1,6 +1,6 @@
 """What can have faults, by name: for each target the faults it knows and how they begin and end."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
 
@@ -63,3 +63,23 @@ class Targets:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
+
+
+def switches_fault(
+    known: Mapping[str, frozenset[str]], target: str, switches: Mapping[str, bool | float]
+) -> str | None:
+    """Return what is wrong with setting these switches, or None.
+
+    Args:
+        known: the names of the switches of each target that has some.
+        target: whose switches are set.
+        switches: values by name: on and off, or 0–1.
+    """
+    if target not in known:
+        return f"nothing can be set at {target!r}; there are switches at {_listed(known)}"
+    for name, value in switches.items():
+        if name not in known[target]:
+            return f"{target} has no switch {name!r}; it has {_listed(known[target])}"
+        if not 0 <= value <= 1:
+            return f"expected on, off or 0–1 for {name}, not {value}"
+    return None

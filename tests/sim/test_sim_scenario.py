@@ -1,0 +1,163 @@
+"""Scenario files: strict, and every fault named at once."""
+
+from pathlib import Path
+
+import pytest
+
+from sim.example import EXAMPLE
+from sim.scenario import ScenarioError, check, load, parse, target_faults
+
+GOOD = """
+[[dali]]
+name = "dali-1"
+port = "dali-1"
+
+[[rtu]]
+name = "rtu-1"
+port = "rtu-1"
+cabinet = {}
+lux = {}
+"""
+
+
+def faults_of(text: str) -> dict[str, str]:
+    with pytest.raises(ScenarioError) as error:
+        parse(text)
+    return {fault.key: fault.expected for fault in error.value.complaints}
+
+
+def test_the_example_is_fine_and_uses_every_kind_of_thing() -> None:
+    scenario = parse(EXAMPLE)
+    assert check(scenario) == []
+    assert scenario.dali
+    assert scenario.rtu[0].cabinet
+    assert scenario.rtu[0].lux
+    assert scenario.meter
+    assert scenario.counter
+    assert len(scenario.event) == 4
+
+
+def test_defaults_are_those_of_the_reference_street() -> None:
+    scenario = parse(GOOD)
+    assert scenario.dali[0].gear == 24
+    assert (scenario.location.latitude, scenario.location.longitude) == (47.32, 5.04)
+    assert scenario.dali[0].rated_w == 50.0
+
+
+def test_every_fault_is_named_at_once_with_its_key_and_what_was_expected() -> None:
+    faults = faults_of("""
+        sead = 1
+        [bench]
+        start = "2026-11-24T16:30:00"
+        speed = 0
+        [location]
+        latitude = 91
+        [[dali]]
+        name = "Dali 1"
+        gear = 65
+        [[rtu]]
+        name = "rtu-1"
+        port = "rtu-1"
+        baud = "fast"
+        [meter]
+        port = 70000
+        [[event]]
+        at_s = 1
+        civil = "2026-11-24T16:30:00+01:00"
+        target = "dali-1"
+        """)
+    assert set(faults) == {
+        "sead",
+        "bench.speed",
+        "location.latitude",
+        "dali[0].name",
+        "dali[0].port",
+        "dali[0].gear",
+        "rtu[0].baud",
+        "meter.port",
+        "event[0]",
+    }
+    assert "missing" in faults["dali[0].port"]
+    assert "64" in faults["dali[0].gear"]
+
+
+def test_what_types_cannot_say_is_checked_too() -> None:
+    faults = faults_of("""
+        [bench]
+        start = "2026-11-24T16:30:00"
+        [[dali]]
+        name = "line"
+        port = "same"
+        gear = 4
+        level = 20
+        groups = { 16 = [0], 3 = [4] }
+        [[rtu]]
+        name = "line"
+        port = "same"
+        cabinet = { unit = 1 }
+        lux = { unit = 1 }
+        [[rtu]]
+        name = "rtu-2"
+        port = "rtu-2"
+        cabinet = { name = "second" }
+        [meter]
+        port = 5020
+        [[counter]]
+        count = 3
+        port = 5018
+        """)
+    assert set(faults) == {
+        "bench.start",
+        "rtu[0].name",
+        "rtu[0].port",
+        "dali[0].level",
+        "dali[0].groups.16",
+        "dali[0].groups.3",
+        "rtu[0].lux.unit",
+        "rtu[1].cabinet",
+        "counter[0].port",
+    }
+    assert "5020" in faults["counter[0].port"]
+
+
+@pytest.mark.parametrize(
+    ("event", "key", "says"),
+    [
+        ('at_s = 1\ntarget = "dali-1/24"\nfault = "silent"', "target", "dali-1"),
+        ('at_s = 1\ntarget = "dali-1/3"\nfault = "line_short"', "fault", "lamp_failure"),
+        ('at_s = 1\ntarget = "lux"\nclear = "silence"', "clear", "silent"),
+        ('at_s = 1\ntarget = "lux"\nclear = "*"\nfor_s = 3', "for_s", "only with fault"),
+        ('civil = "2026-11-24T22:05:00"\ntarget = "lux"\nfault = "stuck"', "civil", "offset"),
+        ('at_s = 1\ntarget = "cabinet"\nset = { roof = true }', "set", "door_open"),
+        ('at_s = 1\ntarget = "dali-1"\nset = { door_open = true }', "set", "cabinet"),
+        ('at_s = 1\ntarget = "lux"\nset = { sky = 3 }', "set", "0–1"),
+    ],
+)
+def test_events_that_could_not_happen_are_faults(event: str, key: str, says: str) -> None:
+    faults = faults_of(f"{GOOD}[[event]]\n{event}\n")
+    assert list(faults) == [f"event[0].{key}"]
+    assert says in faults[f"event[0].{key}"]
+
+
+def test_an_event_needs_one_time_and_one_action() -> None:
+    with pytest.raises(ScenarioError) as error:
+        parse(GOOD + '[[event]]\ntarget = "lux"\nfault = "stuck"\nclear = "*"\n')
+    assert [fault.expected for fault in error.value.complaints] == [
+        "expected either at_s or civil",
+        "expected exactly one of fault, clear, set",
+    ]
+
+
+def test_targets_are_lines_gear_and_devices() -> None:
+    targets = target_faults(parse(GOOD))
+    assert {"dali-1", "dali-1/0", "dali-1/23", "rtu-1", "cabinet", "lux"} <= set(targets)
+    assert "contactor_welded" in targets["cabinet"]
+    assert "unplugged" in targets["rtu-1"]
+
+
+def test_a_file_that_cannot_be_read_or_is_no_toml_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"nowhere\.toml: cannot be read"):
+        load(tmp_path / "nowhere.toml")
+    (tmp_path / "broken.toml").write_text("= 1")
+    with pytest.raises(ScenarioError, match=r"broken\.toml: is not TOML"):
+        load(tmp_path / "broken.toml")
