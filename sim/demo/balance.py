@@ -1,0 +1,179 @@
+"""What the evening comes to, counted from the simulated hardware and the two databases after all has stopped.
+
+*Taken* is what the outboxes ever committed, by their own durable count. *Committed* is the rows in the centre's
+database. Beside that, each Modbus register counted its own reads and each lamp its own answers, independently
+of the product: what the hardware gave must be at the centre, and nothing more than that.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from sim.demo.setting import LAMPS, StreetFiles, lamp_id
+from sim.lamp import DimmingCurve, light_share
+from sim.report import Counters, StreetState
+
+READ_BY = {
+    # Which register of which table stands for a reading of which point (device suffix, table, address, point).
+    ("meter", "input", "52", "active_power"),
+    ("meter", "input", "72", "cumulative_active_energy"),
+    ("meter", "input", "0", "voltage_l1"),
+    ("io", "discrete_input", "0", "cabinet_door_open"),
+    ("io", "coil", "0", "contactor"),
+    ("lux", "input", "0", "illuminance"),
+}
+QUERY_ACTUAL_LEVEL = "A0"
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """What the hardware of one street says.
+
+    Attributes:
+        street: which.
+        state: its last state.
+        counters: its last counters.
+        restarted: whether the hardware was begun again, so that its counters are of a part of the evening.
+    """
+
+    street: StreetFiles
+    state: StreetState
+    counters: Counters
+    restarted: bool
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """The last line of the demonstration.
+
+    Attributes:
+        readings_taken: committed to the outboxes, ever.
+        readings_committed: rows at the centre.
+        lost: taken or given by the hardware, and not at the centre.
+        duplicated: at the centre more than once.
+        lamps: in the streets.
+        dimming_steps_applied: level changes that the lamps themselves have seen.
+        lamps_at_commanded_level: lamps whose own level is what the centre was told they were commanded to.
+        alarms: that the centre has recorded.
+        unsealed_at_kill: readings that a killed agent had not sealed, within gaps that it reported itself.
+        ok: whether all that should be is.
+    """
+
+    readings_taken: int
+    readings_committed: int
+    lost: int
+    duplicated: int
+    lamps: int
+    dimming_steps_applied: int
+    lamps_at_commanded_level: int
+    alarms: int
+    unsealed_at_kill: int
+    ok: bool
+
+
+def balance(evidence: Sequence[Evidence], central: Path, story_ok: Sequence[str]) -> Balance:
+    """Count. `story_ok` names what of the story did not come true; empty if all did."""
+    with sqlite3.connect(f"file:{central}?mode=ro", uri=True) as db:
+        committed = int(db.execute("SELECT count(*) FROM reading").fetchone()[0])
+        crashed = {row[0] for row in db.execute("SELECT DISTINCT cabinet FROM gap WHERE cause = 'crash'")}
+        alarms = int(db.execute("SELECT count(*) FROM alarm").fetchone()[0])
+        hardware = [_against_hardware(db, one) for one in evidence]
+        repeated = _repeated(db)
+        at_level = sum(_at_commanded_level(db, one) for one in evidence)
+    taken = sum(_taken(one.street.outbox) for one in evidence)
+    unsealed = sum(
+        missing for (missing, _), one in zip(hardware, evidence, strict=True) if one.street.cabinet in crashed
+    )
+    lost = max(0, taken - committed) + sum(
+        missing
+        for (missing, _), one in zip(hardware, evidence, strict=True)
+        if one.street.cabinet not in crashed
+    )
+    duplicated = max(repeated, committed - taken, sum(surplus for _, surplus in hardware))
+    steps = sum(sum(line.level_changes.values()) for one in evidence for line in one.counters.lines.values())
+    lamps = LAMPS * len(evidence)
+    return Balance(
+        readings_taken=taken,
+        readings_committed=committed,
+        lost=lost,
+        duplicated=duplicated,
+        lamps=lamps,
+        dimming_steps_applied=steps,
+        lamps_at_commanded_level=at_level,
+        alarms=alarms,
+        unsealed_at_kill=unsealed,
+        ok=not story_ok and taken > 0 and lost == 0 and duplicated == 0 and at_level == lamps and alarms > 0,
+    )
+
+
+def _taken(outbox: Path) -> int:
+    with sqlite3.connect(f"file:{outbox}?mode=ro", uri=True) as db:
+        return int(db.execute("SELECT sum(taken) FROM stream").fetchone()[0])
+
+
+def _against_hardware(db: sqlite3.Connection, one: Evidence) -> tuple[int, int]:
+    """Return how many answers of a street's hardware are not at the centre, and how many rows are too many."""
+    missing = surplus = 0
+    for device, point, given, exact in _given(one):
+        good, all_rows = _rows(db, device, point)
+        missing += max(0, given - all_rows)
+        if exact and not one.restarted:
+            surplus += max(0, good - given)
+    return missing, surplus
+
+
+def _given(one: Evidence) -> list[tuple[str, str, int, bool]]:
+    """Return (device, point, answers given, whether nothing but polling asks for it)."""
+    cabinet = one.street.cabinet
+    counted: list[tuple[str, str, int, bool]] = []
+    names = {"meter": "meter", "io": "cabinet", "lux": "lux"}
+    for device, table, address, point in sorted(READ_BY):
+        unit = _unit(one.counters.modbus, names[device])
+        counted.append((f"{cabinet}-{device}", point, unit.get(table, {}).get(address, 0), True))
+    return counted
+
+
+def _unit(units: Mapping[str, dict[str, dict[str, int]]], name: str) -> dict[str, dict[str, int]]:
+    return next((tables for unit, tables in units.items() if unit.split("/")[-1].startswith(name)), {})
+
+
+def _rows(db: sqlite3.Connection, device: str, point: str) -> tuple[int, int]:
+    row = db.execute(
+        "SELECT coalesce(sum(quality = 0), 0), count(*) FROM reading JOIN series ON series.id = series_id"
+        " WHERE device = ? AND point = ?",
+        (device, point),
+    ).fetchone()
+    return int(row[0]), int(row[1])
+
+
+def _repeated(db: sqlite3.Connection) -> int:
+    """Return how many rows are beyond the first of their (point, moment): nobody reads twice in a millisecond."""
+    row = db.execute(
+        "SELECT coalesce(sum(n - 1), 0) FROM"
+        " (SELECT count(*) AS n FROM reading GROUP BY series_id, utc_ms HAVING n > 1)"
+    ).fetchone()
+    return int(row[0])
+
+
+def _at_commanded_level(db: sqlite3.Connection, one: Evidence) -> int:
+    """Count the lamps whose own arc power level is what was last reported as commanded."""
+    rows = db.execute(
+        "SELECT device, value FROM latest JOIN series ON series.id = series_id WHERE point = 'commanded_level'"
+    )
+    commanded = {str(device): int(value) for device, value in rows}
+    gear = next(iter(one.state.lines.values())).gear
+    found: Counter[bool] = Counter()
+    for address in range(LAMPS):
+        wanted = commanded.get(lamp_id(one.street, address))
+        found[wanted is not None and gear[str(address)].level == arc_power_level(wanted)] += 1
+    return found[True]
+
+
+def arc_power_level(percent: int) -> int:
+    """Return the arc power level whose light is nearest to a percentage (logarithmic curve), 0–254."""
+    if percent == 0:
+        return 0
+    return min(
+        range(1, 255), key=lambda level: abs(light_share(level, DimmingCurve.LOGARITHMIC) - percent / 100)
+    )

@@ -1,0 +1,235 @@
+"""What happens on the demonstration's evening, and whether it came true as anybody can see it through the API."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from sim.demo.asking import Api, agent_status, ask_socket
+from sim.demo.cut import Backhaul
+from sim.demo.setting import LAMPS, LATITUDE, LONGITUDE, SQUARE, TIMEZONE, Setting, control_program, lamp_id
+
+OVERRIDE_LEVEL = 30
+FAILING_LAMP = 7
+LOOK_S = 0.3
+
+
+class Scene(msgspec.Struct, frozen=True):
+    """Something that happens at a share of the evening, and by when it must have come true."""
+
+    at: float
+    what: str
+    act: Callable[[], Awaitable[None]]
+    came_true: Callable[[], Awaitable[bool]]
+    as_seen: str
+    within_s: float = 15.0
+
+
+class Story:
+    """Plays the evening.
+
+    Attributes:
+        missed: what did not come true.
+    """
+
+    def __init__(self, setting: Setting, api: Api, backhaul: Backhaul, tell: Callable[[str], None]) -> None:
+        self.missed: list[str] = []
+        self._setting = setting
+        self._api = api
+        self._backhaul = backhaul
+        self._tell = tell
+        self._override = ""
+        self._checks: list[asyncio.Task[None]] = []
+
+    async def publish(self) -> None:
+        """Let the operator write the program, and the centre sign and send it."""
+        api = self._api
+        await api.send("PUT", "/control-programs/residential", control_program())
+        calendar = {"id": "every-night", "default_program": "residential"}
+        await api.send("PUT", "/calendars/every-night", calendar)
+        place = {"latitude": LATITUDE, "longitude": LONGITUDE, "timezone": TIMEZONE}
+        for street in self._setting.streets:
+            body = {"place": place, "assignments": [{"calendar": "every-night", "groups": ["street"]}]}
+            await self._when_known(street.cabinet)
+            await api.send("PUT", f"/cabinets/{street.cabinet}/lighting", body)
+            await api.send("POST", f"/cabinets/{street.cabinet}/lighting/publish", {})
+        self._tell("the operator publishes a signed lighting policy: dusk to dawn, 70 % from 22:00 to 05:00")
+        await self._check("both cabinets accept it", self._policies_in_force, 15.0)
+
+    async def play(self, elapsed_s: Callable[[], float]) -> None:
+        """Let each scene begin when its time has come, and see whether it comes true."""
+        for scene in sorted(self._scenes(), key=lambda one: one.at):
+            wait_s = scene.at * self._setting.seconds - elapsed_s()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            if scene.what:
+                self._tell(scene.what)
+            await scene.act()
+            check = self._check(scene.as_seen, scene.came_true, scene.within_s)
+            self._checks.append(asyncio.create_task(check))
+
+    async def end(self) -> None:
+        """Wait for what was begun to come true, or not."""
+        await asyncio.gather(*self._checks)
+
+    def _scenes(self) -> list[Scene]:
+        return [
+            Scene(0.14, "the sun sets", _nothing, self._all_at(100), f"all {2 * LAMPS} lamps rise to 100 %"),
+            Scene(
+                0.27,
+                f"the operator wants {OVERRIDE_LEVEL} % on the square of {self._setting.streets[0].cabinet}",
+                self._begin_override,
+                self._square_at(OVERRIDE_LEVEL),
+                f"its {SQUARE} lamps are at {OVERRIDE_LEVEL} %, verified lamp by lamp",
+            ),
+            Scene(
+                0.40,
+                "",
+                _nothing,
+                self._square_at(100),
+                "the override is over, the square is back in its program",
+            ),
+            Scene(
+                0.45,
+                f"a lamp fails: {self._failing}",
+                self._break_lamp,
+                self._alarm_is_there,
+                f"the centre has its alarm: lamp_failure of {self._failing}",
+            ),
+            Scene(
+                0.55, "it is 22:00", _nothing, self._all_at(70), f"all {2 * LAMPS} lamps step down to 70 %"
+            ),
+            Scene(
+                0.66,
+                "the backhaul is cut",
+                self._cut,
+                self._outboxes_fill,
+                "the cabinets go on and keep their readings",
+            ),
+            Scene(
+                0.80,
+                "the backhaul is back",
+                self._mend,
+                self._outboxes_are_empty,
+                "the outboxes are drained",
+                20.0,
+            ),
+        ]
+
+    @property
+    def _failing(self) -> str:
+        return lamp_id(self._setting.streets[1], FAILING_LAMP)
+
+    async def _check(self, what: str, came_true: Callable[[], Awaitable[bool]], within_s: float) -> None:
+        try:
+            async with asyncio.timeout(within_s):
+                while not await came_true():
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            self.missed.append(what)
+            self._tell(f"[red]did not come true within {within_s:.0f} s[/]: {what}")
+        else:
+            self._tell(f"[green]✓[/] {what}")
+
+    async def _when_known(self, cabinet: str) -> None:
+        async with asyncio.timeout(30):
+            while not (found := await self._api.get(f"/cabinets/{cabinet}")) or not found["devices"]:
+                await asyncio.sleep(LOOK_S)
+
+    # Acts
+
+    async def _begin_override(self) -> None:
+        until = self._setting.civil() + timedelta(
+            seconds=0.12 * self._setting.seconds * self._setting.evening.speed
+        )
+        body = {
+            "level": OVERRIDE_LEVEL,
+            "cabinet": self._setting.streets[0].cabinet,
+            "group": "square",
+            "until": until.isoformat(),
+            "ramp_s": 1.0,
+            "issuer": "operator:demo",
+        }
+        try:
+            self._override = (await self._api.send("POST", "/overrides", body))["id"]
+        except httpx.HTTPStatusError as error:
+            self._tell(f"[red]the API refuses the override[/]: {error.response.text}")
+
+    async def _break_lamp(self) -> None:
+        request = {"do": "fault", "target": f"dali-1/{FAILING_LAMP}", "name": "lamp_failure"}
+        await ask_socket(self._setting.streets[1].sim_socket, request)
+
+    async def _cut(self) -> None:
+        self._backhaul.cut()
+
+    async def _mend(self) -> None:
+        self._backhaul.mend()
+
+    # What can be seen
+
+    async def _policies_in_force(self) -> bool:
+        for street in self._setting.streets:
+            policies = await self._api.get(f"/cabinets/{street.cabinet}/policies")
+            if not policies or any(one["status"] != "in_force" for one in policies["desired"]):
+                return False
+        return True
+
+    def _all_at(self, percent: int) -> Callable[[], Awaitable[bool]]:
+        async def look() -> bool:
+            levels = [await self._levels(street.cabinet) for street in self._setting.streets]
+            return all(
+                len(one) == LAMPS and all(_near(level, percent) for level in one.values()) for one in levels
+            )
+
+        return look
+
+    def _square_at(self, percent: int) -> Callable[[], Awaitable[bool]]:
+        street = self._setting.streets[0]
+        square = {lamp_id(street, address) for address in range(SQUARE)}
+
+        async def look() -> bool:
+            levels = await self._levels(street.cabinet)
+            return all(_near(levels.get(lamp), percent) for lamp in square)
+
+        return look
+
+    async def _levels(self, cabinet: str) -> dict[str, float]:
+        """Return the levels that the centre has as read back from the lamps."""
+        latest = await self._api.get(f"/cabinets/{cabinet}/latest", limit="1000")
+        return {
+            one["device"]: one["value"]
+            for one in (latest or {"items": []})["items"]
+            if one["point"] == "dimming_level"
+        }
+
+    async def _alarm_is_there(self) -> bool:
+        alarms = await self._api.get("/alarms", active="true")
+        return any(
+            one["device"] == self._failing and one["type"] == "lamp_failure"
+            for one in (alarms or {"items": []})["items"]
+        )
+
+    async def _outboxes_fill(self) -> bool:
+        return all([await self._waiting(path) > 0 for path in self._agents()])
+
+    async def _outboxes_are_empty(self) -> bool:
+        return self._backhaul.whole and all([await self._waiting(path) <= 5 for path in self._agents()])
+
+    async def _waiting(self, path: Path) -> int:
+        status = await agent_status(path)
+        return -1 if status is None else int(status["outbox"]["batches"])
+
+    def _agents(self) -> list[Path]:
+        return [street.agent_socket for street in self._setting.streets]
+
+
+def _near(level: float | None, percent: int) -> bool:
+    """Tell whether a level is as near to a percentage as the steps of the dimming curve allow."""
+    return isinstance(level, int | float) and abs(level - percent) <= 0.015 * percent
+
+
+async def _nothing() -> None:
+    pass
