@@ -182,14 +182,16 @@ class DaliDriver(LineDriver):
         level, fade = level_of(_percent(point, value)), fade_code(ramp_s)
         lamp.orders += 1
         order, bus = lamp.orders, _BUS_PRIORITY[priority]
+        work = partial(self._switch, lamp, level, bus)
         try:
-            await self._submit(
-                priority, device, partial(self._set_level, lamp, level, fade, bus), proof=False
-            )
-            await asyncio.sleep(FADE_TIMES_S[fade] * _FADE_TOLERANCE + (_FADE_MARGIN_S if fade else 0.0))
+            if fade:
+                fading = partial(self._set_level, lamp, level, fade, bus)
+                await self._submit(priority, device, fading, proof=False)
+                await asyncio.sleep(FADE_TIMES_S[fade] * _FADE_TOLERANCE + _FADE_MARGIN_S)
+                work = partial(self._read_back, lamp, level, bus)
             if lamp.orders != order:
                 return Written(CommandState.APPLIED, None, "another level was asked for meanwhile")
-            back = await self._submit(priority, device, partial(self._read_back, lamp, level, bus))
+            back = await self._submit(priority, device, work)
         except LineLostError as fault:
             return Written(CommandState.OUTCOME_UNKNOWN, None, str(fault))
         except NoAnswerError as fault:
@@ -200,6 +202,11 @@ class DaliDriver(LineDriver):
 
     async def _set_level(self, lamp: _Lamp, level: int, fade: int, priority: int) -> None:
         lamp.fade = await self._hold(dialogue.set_level(lamp.address, level, fade, lamp.fade, priority))
+
+    async def _switch(self, lamp: _Lamp, level: int, priority: int) -> ReadBack:
+        """Set a level without a fade and read it back at once."""
+        await self._set_level(lamp, level, 0, priority)
+        return await self._read_back(lamp, level, priority)
 
     async def _read_back(self, lamp: _Lamp, level: int, priority: int) -> ReadBack:
         back = await self._hold(dialogue.read_back(lamp.address, level, priority))

@@ -3,7 +3,9 @@
 import asyncio
 import errno
 import os
+import termios
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Literal
 
 import serial
@@ -36,13 +38,22 @@ async def connect_serial(
     """
 
     def opening() -> serial.Serial:
-        return serial.Serial(port, baudrate, parity=parity, stopbits=stopbits, timeout=0, exclusive=True)
+        kept = "N" if _keeps_no_parity(port) else parity
+        return serial.Serial(port, baudrate, parity=kept, stopbits=stopbits, timeout=0, exclusive=True)
 
     try:
         opened = await _in_thread(opening)
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, termios.error) as fault:
         raise LineDownError(f"port {port} {_why(fault)}") from fault
     return SerialTransport(opened, protocol)
+
+
+def _keeps_no_parity(port: str) -> bool:
+    """Tell whether a port is a pseudo-terminal: in front of a remote serial server, whose parity it is.
+
+    Linux drops a pseudo-terminal's parity, and glibc then calls the setting invalid, but not every time.
+    """
+    return Path(port).resolve().is_relative_to("/dev/pts")
 
 
 async def _in_thread(opening: Callable[[], serial.Serial]) -> serial.Serial:
