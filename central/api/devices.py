@@ -1,0 +1,196 @@
+"""Devices: what they are, what they last said, and what they said before."""
+
+import sqlite3
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from litestar import Router, get
+from litestar.params import Parameter
+
+from central.api.bodies import DeviceView, GapView, History, Page, PointReading
+from central.api.paging import Cursor, HistoryLimit, Limit, moment_ms, read_cursor, write_cursor
+from central.centre import Centre
+from central.clock import LAST_MS
+from central.errors import Fault, RequestError, not_found
+from central.views import (
+    Row,
+    device_view,
+    gap_view,
+    point_reading,
+    points_of,
+    reading_view,
+    row,
+    rows,
+)
+from protocols.model.device import Kind
+
+GAPS_SHOWN = 1_000
+
+Key = tuple[int, int, int]
+"""A reading's place in its series: time, batch, index."""
+
+
+class Range(msgspec.Struct, frozen=True):
+    """What part of a history is asked for.
+
+    Attributes:
+        from_ms: UTC milliseconds, inclusive.
+        to_ms: UTC milliseconds, inclusive.
+        after: the place to go on from; None for the beginning.
+        limit: most readings.
+        newest_first: in which order.
+    """
+
+    from_ms: int
+    to_ms: int
+    after: Key | None
+    limit: int
+    newest_first: bool
+
+
+_DEVICES = """
+    SELECT * FROM device WHERE id > ?1 AND (?2 IS NULL OR cabinet = ?2) AND (?3 IS NULL OR kind = ?3)
+    AND (?4 IS NULL OR id IN (SELECT device FROM device_group WHERE name = ?4)) ORDER BY id LIMIT ?5
+"""
+
+
+@get("/")
+async def list_devices(
+    centre: Centre,
+    *,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    cabinet: Annotated[str | None, Parameter(max_length=63)] = None,
+    kind: Kind | None = None,
+    group: Annotated[str | None, Parameter(max_length=200)] = None,
+) -> Page[DeviceView]:
+    """List devices, by id."""
+    after = "" if cursor is None else read_cursor(cursor, str)
+    given = (after, cabinet, None if kind is None else kind.value, group, limit + 1)
+    found = await centre.reader.ask(
+        lambda db: rows(
+            db,
+            _DEVICES,
+            given,
+        )
+    )
+    items = [device_view(one) for one in found[:limit]]
+    return Page(items, write_cursor(items[-1].id) if len(found) > limit else None)
+
+
+@get("/{device:str}")
+async def get_device(centre: Centre, device: str) -> DeviceView:
+    """Show a device."""
+    return device_view(await centre.reader.ask(lambda db: _known(db, device)))
+
+
+@get("/{device:str}/latest")
+async def get_latest(centre: Centre, device: str) -> list[PointReading]:
+    """List the latest value of each of a device's points."""
+
+    def question(db: sqlite3.Connection) -> list[Row]:
+        _known(db, device)
+        return rows(
+            db,
+            "SELECT device, point, latest.* FROM series JOIN latest ON series_id = series.id"
+            " WHERE device = ? ORDER BY point",
+            (device,),
+        )
+
+    return [point_reading(one) for one in await centre.reader.ask(question)]
+
+
+@get("/{device:str}/points/{point:str}/history")
+async def get_history(
+    centre: Centre,
+    device: str,
+    point: str,
+    *,
+    from_: Annotated[datetime | None, Parameter(query="from", description="first moment")] = None,
+    to: Annotated[datetime | None, Parameter(description="last moment")] = None,
+    limit: HistoryLimit = 500,
+    cursor: Cursor = None,
+    order: Literal["asc", "desc"] = "asc",
+) -> History:
+    """Show a point's readings in a range of time, and the gaps that are known in it."""
+    wanted = Range(
+        from_ms=moment_ms(from_, "from", 0),
+        to_ms=moment_ms(to, "to", LAST_MS),
+        after=None if cursor is None else read_cursor(cursor, tuple[int, int, int]),
+        limit=limit,
+        newest_first=order == "desc",
+    )
+    if wanted.from_ms > wanted.to_ms:
+        raise RequestError(
+            400, "the range ends before it begins", [Fault("to", "expected a moment after `from`")]
+        )
+    return await centre.reader.ask(lambda db: _history(db, device, point, wanted))
+
+
+def _known(db: sqlite3.Connection, device: str) -> Row:
+    found = row(db, "SELECT * FROM device WHERE id = ?", (device,))
+    if found is None:
+        raise not_found("device", device)
+    return found
+
+
+def _history(db: sqlite3.Connection, device: str, point: str, wanted: Range) -> History:
+    owner = _known(db, device)
+    described = next((p for p in points_of(owner["points"]) if p.name == point), None)
+    series = row(db, "SELECT id FROM series WHERE device = ? AND point = ?", (device, point))
+    if described is None and series is None:
+        raise not_found(f"point of {device}", point)
+    found = [] if series is None else _readings(db, series["id"], wanted)
+    page, more = found[: wanted.limit], len(found) > wanted.limit
+    return History(
+        device=device,
+        point=point,
+        unit=described.unit if described else None,
+        items=[reading_view(one) for one in page],
+        gaps=_gaps(db, owner, _covered(page, wanted, more=more)),
+        next=write_cursor((page[-1]["utc_ms"], page[-1]["batch_id"], page[-1]["idx"])) if more else None,
+    )
+
+
+_HISTORY = """
+    SELECT batch_id, idx, utc_ms, value, boolean, quality, reason, clock, stamped FROM reading
+    WHERE series_id = ?1 AND utc_ms BETWEEN ?2 AND ?3 AND (utc_ms, batch_id, idx) %s (?4, ?5, ?6)
+    ORDER BY utc_ms %s, batch_id %s, idx %s LIMIT ?7
+"""
+_FORWARDS = _HISTORY % (">", "ASC", "ASC", "ASC")
+_BACKWARDS = _HISTORY % ("<", "DESC", "DESC", "DESC")
+
+
+def _readings(db: sqlite3.Connection, series_id: int, wanted: Range) -> list[Row]:
+    """Return one reading more than asked for, if there is one."""
+    beginning: Key = (LAST_MS + 1, 0, 0) if wanted.newest_first else (-1, 0, 0)
+    return rows(
+        db,
+        _BACKWARDS if wanted.newest_first else _FORWARDS,
+        (series_id, wanted.from_ms, wanted.to_ms, *(wanted.after or beginning), wanted.limit + 1),
+    )
+
+
+def _covered(page: list[Row], wanted: Range, *, more: bool) -> tuple[int, int]:
+    """Return the part of the range that a page speaks for, as UTC milliseconds."""
+    near = wanted.after[0] if wanted.after else None
+    far = page[-1]["utc_ms"] if more else None
+    if wanted.newest_first:
+        return (wanted.from_ms if far is None else far), (wanted.to_ms if near is None else near)
+    return (wanted.from_ms if near is None else near), (wanted.to_ms if far is None else far)
+
+
+def _gaps(db: sqlite3.Connection, owner: Row, covered: tuple[int, int]) -> list[GapView]:
+    found = rows(
+        db,
+        "SELECT * FROM gap WHERE cabinet = ? AND stream = ? AND coalesce(to_ms, ?) >= ?"
+        " AND coalesce(from_ms, 0) <= ? ORDER BY coalesce(from_ms, 0), id LIMIT ?",
+        (owner["cabinet"], owner["stream"], LAST_MS, *covered, GAPS_SHOWN),
+    )
+    return [gap_view(one) for one in found]
+
+
+router = Router(
+    "/devices", route_handlers=[list_devices, get_device, get_latest, get_history], tags=["devices"]
+)

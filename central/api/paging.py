@@ -1,0 +1,55 @@
+"""Lists in parts. Each ends with its last item's key, so that rows that arrive meanwhile shift nothing."""
+
+import base64
+import binascii
+from datetime import datetime
+from typing import Annotated, TypeVar
+
+import msgspec
+from litestar.params import Parameter
+
+from central.clock import LAST_MS, milliseconds
+from central.errors import Fault, RequestError
+
+T = TypeVar("T")
+
+Limit = Annotated[int, Parameter(ge=1, le=1_000, description="most items in one part")]
+HistoryLimit = Annotated[int, Parameter(ge=1, le=10_000, description="most readings in one part")]
+Cursor = Annotated[
+    str | None, Parameter(max_length=400, description="`next` of the part before; none for the first")
+]
+
+
+def write_cursor(key: object) -> str:
+    """Return a list's key as an opaque text."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
+
+
+def read_cursor(cursor: str, shape: type[T]) -> T:
+    """Return the key that a cursor stands for.
+
+    Raises:
+        RequestError: if it is none of ours.
+    """
+    try:
+        packed = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        return msgspec.json.decode(packed, type=shape)
+    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
+        raise RequestError(
+            400, "this cursor is none of ours", [Fault("cursor", "expected a `next`")]
+        ) from error
+
+
+def moment_ms(at: datetime | None, name: str, default_ms: int) -> int:
+    """Return a moment of a query as UTC milliseconds, within what can be stored.
+
+    Raises:
+        RequestError: if it does not say its offset from UTC.
+    """
+    if at is None:
+        return default_ms
+    if at.tzinfo is None:
+        raise RequestError(
+            400, "a time without an offset", [Fault(name, "expected RFC 3339, such as 2026-01-31T18:00:00Z")]
+        )
+    return min(max(milliseconds(at), 0), LAST_MS)

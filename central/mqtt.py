@@ -1,0 +1,159 @@
+"""The way to the cabinets: one MQTT client whose messages go straight to the store's queue.
+
+paho's thread runs the network. When the queue is full it waits: the socket fills, the broker holds back, and
+the cabinets keep what they have. That the thread still runs is watched: nobody else would notice its end.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+
+import structlog
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from central.config import BrokerSettings, Protocol
+from central.effects import Downlink
+from protocols.backhaul.topics import down, up_filter
+from protocols.clock import Clock
+
+KEEP_ALIVE_S = 30
+SESSION_EXPIRY_S = 3_600
+"""For so long a broker of MQTT 5 keeps what comes while the aggregator restarts."""
+RETRY_LEAST_S = 0.5
+RETRY_MOST_S = 15.0
+MAX_QUEUED = 20_000
+"""Downlinks that wait in paho's memory; acknowledgements and re-sent commands outlive a loss there."""
+QOS = 1
+_VERSIONS = {Protocol.MQTT_5: MQTTProtocolVersion.MQTTv5, Protocol.MQTT_311: MQTTProtocolVersion.MQTTv311}
+
+Deliver = Callable[[str, bytes], None]
+log = structlog.get_logger(__name__)
+
+
+class Link:
+    """Keeps one connection to the broker."""
+
+    def __init__(self, settings: BrokerSettings, client_id: str, clock: Clock, deliver: Deliver) -> None:
+        """Prepare a link; `start` connects.
+
+        Args:
+            settings: which broker.
+            client_id: the same at each start, so that a broker recognises us.
+            clock: for the health report.
+            deliver: called in paho's thread with topic and payload; may block.
+        """
+        self._settings = settings
+        self._clock = clock
+        self._deliver = deliver
+        self._stopping = False
+        self._thread_name = f"paho-mqtt-client-{client_id}"  # as paho names it
+        self._client = self._prepare(client_id)
+        self.connected = False
+        self.since_ms: int | None = None
+        self.connections = 0
+        self.why = "not connected yet"
+
+    def _prepare(self, client_id: str) -> Client:
+        version = _VERSIONS[self._settings.protocol]
+        clean = None if version is MQTTProtocolVersion.MQTTv5 else True
+        client = Client(CallbackAPIVersion.VERSION2, client_id, clean_session=clean, protocol=version)
+        client.max_queued_messages_set(MAX_QUEUED)
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        if self._settings.tls is not None:
+            client.tls_set_context(self._settings.tls.context())
+        return client
+
+    def start(self) -> None:
+        """Begin to connect, and go on trying."""
+        address = self._settings.address
+        self._draw_retry()
+        if self._settings.protocol is Protocol.MQTT_5:
+            session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+            session.SessionExpiryInterval = SESSION_EXPIRY_S
+            self._client.connect_async(
+                address.host, address.port, KEEP_ALIVE_S, clean_start=False, properties=session
+            )
+        else:
+            self._client.connect_async(address.host, address.port, KEEP_ALIVE_S)
+        self._client.loop_start()
+
+    def stop(self) -> None:
+        """Say goodbye and end the thread."""
+        self._stopping = True
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def watch(self) -> None:
+        """Begin paho's thread again if it has ended, whatever it met."""
+        if self._stopping or any(thread.name == self._thread_name for thread in threading.enumerate()):
+            return
+        log.error("the MQTT thread has ended and is begun again")
+        self._down("its thread ended")
+        self._client.loop_stop()
+        self._client.loop_start()
+
+    def send(self, message: Downlink) -> bool:
+        """Hand a message to paho; return whether it took it. What it does not take is sent again later."""
+        if not self.connected:
+            return False
+        taken = self._client.publish(
+            down(message.cabinet, message.kind), message.payload, QOS, properties=self._expiry(message)
+        )
+        return taken.rc is MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _expiry(self, message: Downlink) -> Properties | None:
+        if message.expires_ms is None or self._settings.protocol is not Protocol.MQTT_5:
+            return None
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+        left_s = (message.expires_ms - self._clock.now().utc_ms) // 1000
+        properties.MessageExpiryInterval = max(1, left_s)
+        return properties
+
+    def _draw_retry(self) -> None:
+        """Draw the next waits, so that those who were cut off together do not return together."""
+        least_s = RETRY_LEAST_S * (1 + random.random())  # noqa: S311  spreads load, guards nothing
+        self._client.reconnect_delay_set(least_s, RETRY_MOST_S * least_s)  # type: ignore[arg-type]  # takes fractions
+
+    def _on_connect(
+        self, client: Client, _user: object, _flags: ConnectFlags, code: ReasonCode, _more: Properties | None
+    ) -> None:
+        if code.is_failure:
+            self._down(f"refused by the broker: {code}")
+            return
+        client.subscribe(up_filter(), QOS)
+        self.connected = True
+        self.since_ms = self._clock.now().utc_ms
+        self.connections += 1
+        self.why = ""
+        log.info("connected to the broker", broker=str(self._settings))
+
+    def _on_connect_fail(self, _client: Client, _user: object) -> None:
+        self._down("nobody answers there")
+
+    def _on_disconnect(
+        self,
+        _client: Client,
+        _user: object,
+        _flags: DisconnectFlags,
+        code: ReasonCode,
+        _more: Properties | None,
+    ) -> None:
+        self._down("we said goodbye" if self._stopping else f"the connection was lost: {code}")
+
+    def _down(self, why: str) -> None:
+        if self.connected and not self._stopping:
+            log.warning("the broker is gone", broker=str(self._settings), why=why)
+            self._draw_retry()
+        self.connected = False
+        self.since_ms = None
+        self.why = why
+
+    def _on_message(self, _client: Client, _user: object, message: MQTTMessage) -> None:
+        self._deliver(message.topic, bytes(message.payload))

@@ -1,0 +1,357 @@
+"""What the centre wants of a cabinet: drafted, checked, numbered, signed, sent, and reported back."""
+
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from central.api.bodies import (
+    DesiredPolicy,
+    Lighting,
+    Policies,
+    PolicyReport,
+    PolicyStatus,
+    ReportedPolicy,
+)
+from central.clock import moment
+from central.effects import Change, ChangeKind, Downlink
+from central.errors import Fault, RequestError
+from central.store.writer import Tx
+from central.views import Row, row, rows
+from protocols.backhaul.codec import encode
+from protocols.backhaul.messages import PolicyEvent, PolicyInForce, SignedPolicy
+from protocols.backhaul.signing import MAX_POLICY_BYTES, TrustedKey, is_signed_by, policy_hash, sign
+from protocols.backhaul.topics import Down
+from protocols.errors import LocalProtocolError
+from protocols.model.device import Kind
+from protocols.model.ids import CabinetId, DeviceId, KeyId
+from protocols.model.lighting import Calendar, ControlProgram, Lamp, LightingPolicy
+from protocols.model.policy import Policy, PolicyKind
+from protocols.rules.soundness import lighting_faults
+
+RESEND_FIRST_S = 5
+RESEND_MOST_S = 600
+DUE_PER_TICK = 100
+REPORTS_SHOWN = 20
+REPORTS_KEPT = 200
+"""For each cabinet."""
+
+_PROGRAM = msgspec.json.Decoder(ControlProgram)
+_CALENDAR = msgspec.json.Decoder(Calendar)
+_LIGHTING = msgspec.json.Decoder(Lighting)
+_POLICY = msgspec.json.Decoder(Policy)
+_TEXTS = msgspec.json.Decoder(list[str])
+
+
+class SigningKey(msgspec.Struct, frozen=True):
+    """The server's key and the name under which cabinets trust it."""
+
+    id: KeyId
+    private: Ed25519PrivateKey
+
+    def trusted(self) -> TrustedKey:
+        """Return what a cabinet that trusts this key holds."""
+        return TrustedKey(self.id, self.private.public_key().public_bytes_raw(), frozenset(PolicyKind))
+
+
+def lamps_of(found: Sequence[Row]) -> list[Lamp]:
+    """Return the lamps among rows of devices."""
+    return [
+        Lamp(DeviceId(one["id"]), one["line"], one["address"], tuple(_TEXTS.decode(one["groups"])))
+        for one in found
+        if one["kind"] == Kind.LAMP.value
+    ]
+
+
+def compile_lighting(
+    draft: Lighting, programs: Sequence[ControlProgram], calendars: Sequence[Calendar]
+) -> LightingPolicy:
+    """Gather what a draft uses, and only that, into a policy that needs nothing else."""
+    wanted = {assignment.calendar for assignment in draft.assignments}
+    used = tuple(calendar for calendar in calendars if calendar.id in wanted)
+    named = {name for c in used for name in (c.default_program, *(rule.program for rule in c.rules))}
+    return LightingPolicy(
+        place=draft.place,
+        programs=tuple(program for program in programs if program.id in named),
+        calendars=used,
+        assignments=draft.assignments,
+        default_level=draft.default_level,
+    )
+
+
+def faults_of(policy: LightingPolicy, lamps: Sequence[Lamp]) -> list[Fault]:
+    """Return every fault of a policy, each with its place."""
+    return [
+        Fault(where, what) if separator else Fault("", where)
+        for where, separator, what in (text.partition(": ") for text in lighting_faults(policy, lamps))
+    ]
+
+
+def publish(tx: Tx, cabinet: CabinetId, key: SigningKey, valid_for_s: float) -> None:
+    """Compile a cabinet's draft, check, number and sign it, and make it the one that is wanted.
+
+    Raises:
+        RequestError: if there is no draft, or it has faults.
+    """
+    draft = row(tx.db, "SELECT * FROM lighting WHERE cabinet = ?", (cabinet,))
+    if draft is None:
+        raise RequestError(409, f"nothing is drafted for {cabinet}: put its lighting first")
+    policy = compile_lighting(_LIGHTING.decode(draft["document"]), *documents(tx))
+    _refuse_faults(policy, _cabinets_lamps(tx, cabinet))
+    body = Policy(
+        cabinet=cabinet,
+        kind=PolicyKind.LIGHTING,
+        version=_highest(tx, cabinet, PolicyKind.LIGHTING) + 1,
+        not_before_ms=tx.now_ms,
+        expires_ms=tx.now_ms + round(1000 * valid_for_s),
+        key=key.id,
+        lighting=policy,
+    )
+    try:
+        signed = sign(body, key.private)
+    except LocalProtocolError as error:
+        raise RequestError(422, str(error)) from error
+    _want(tx, body, signed)
+
+
+def accept_envelope(tx: Tx, cabinet: CabinetId, signed: SignedPolicy, own: SigningKey | None) -> None:
+    """Make a policy that was signed elsewhere the one that is wanted.
+
+    Raises:
+        RequestError: if a cabinet would reject it for a reason that can be seen from here.
+    """
+    policy = _read_body(signed)
+    faults = [
+        *_envelope_faults(tx, cabinet, policy, signed, own),
+        *faults_of(policy.lighting, _cabinets_lamps(tx, cabinet)),
+    ]
+    if faults:
+        raise RequestError(422, f"{cabinet} would reject this policy", faults)
+    _want(tx, policy, signed)
+
+
+def _read_body(signed: SignedPolicy) -> Policy:
+    if len(signed.body) > MAX_POLICY_BYTES:
+        raise RequestError(
+            422, "the policy is too large", [Fault("body", f"at most {MAX_POLICY_BYTES} bytes")]
+        )
+    try:
+        return _POLICY.decode(signed.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(422, "the body is no policy", [Fault("body", str(error))]) from error
+
+
+def _envelope_faults(
+    tx: Tx, cabinet: CabinetId, policy: Policy, signed: SignedPolicy, own: SigningKey | None
+) -> list[Fault]:
+    highest = _highest(tx, cabinet, policy.kind)
+    forged = own is not None and own.id == signed.key and not is_signed_by(signed, own.trusted())
+    checks = (
+        (policy.cabinet == cabinet, "body.cabinet", f"for {policy.cabinet!r}, this is {cabinet!r}"),
+        (policy.key == signed.key, "body.key", f"names {policy.key!r}, the envelope {signed.key!r}"),
+        (policy.version > highest, "body.version", f"{policy.version} is not above {highest}"),
+        (tx.now_ms <= policy.expires_ms, "body.expires_ms", "no longer valid"),
+        (not forged, "signature", f"not made by key {signed.key!r} over these bytes"),
+    )
+    return [Fault(where, what) for holds, where, what in checks if not holds]
+
+
+def _refuse_faults(policy: LightingPolicy, lamps: Sequence[Lamp]) -> None:
+    faults = faults_of(policy, lamps)
+    if faults:
+        raise RequestError(422, "this lighting cannot be published", faults)
+
+
+def _cabinets_lamps(tx: Tx, cabinet: CabinetId) -> list[Lamp]:
+    return lamps_of(rows(tx.db, "SELECT * FROM device WHERE cabinet = ? AND listed = 1", (cabinet,)))
+
+
+def documents(tx: Tx) -> tuple[list[ControlProgram], list[Calendar]]:
+    """Return every control program and every calendar of the city."""
+    programs = tx.db.execute("SELECT document FROM control_program ORDER BY id")
+    calendars = tx.db.execute("SELECT document FROM calendar ORDER BY id")
+    return [_PROGRAM.decode(r[0]) for r in programs], [_CALENDAR.decode(r[0]) for r in calendars]
+
+
+def _highest(tx: Tx, cabinet: CabinetId, kind: PolicyKind) -> int:
+    """Return the highest version that the cabinet reports or that this centre ever numbered."""
+    found = tx.db.execute(
+        "SELECT max(version) FROM (SELECT version FROM policy WHERE cabinet = ?1 AND kind = ?2"
+        " UNION ALL SELECT version FROM policy_in_force WHERE cabinet = ?1 AND kind = ?2"
+        " UNION ALL SELECT version FROM policy_report WHERE cabinet = ?1 AND kind = ?2)",
+        (cabinet, kind.value),
+    ).fetchone()
+    return int(found[0] or 0)
+
+
+def _want(tx: Tx, policy: Policy, signed: SignedPolicy) -> None:
+    tx.db.execute(
+        "UPDATE policy SET send_ms = NULL WHERE cabinet = ? AND kind = ?", (policy.cabinet, policy.kind.value)
+    )
+    tx.db.execute(
+        "INSERT INTO policy (cabinet, kind, version, hash, body, key, signature, not_before_ms, expires_ms,"
+        " created_ms, send_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            policy.cabinet,
+            policy.kind.value,
+            policy.version,
+            policy_hash(signed.body),
+            signed.body,
+            signed.key,
+            signed.signature,
+            policy.not_before_ms,
+            policy.expires_ms,
+            tx.now_ms,
+            max(tx.now_ms, policy.not_before_ms),
+        ),
+    )
+    _tell(tx, policy.cabinet)
+
+
+def send_due(tx: Tx) -> None:
+    """Send the policies that are due, each time later, until they are answered or nobody may accept them."""
+    due = rows(
+        tx.db, "SELECT * FROM policy WHERE send_ms <= ? ORDER BY send_ms LIMIT ?", (tx.now_ms, DUE_PER_TICK)
+    )
+    for known in due:
+        wait_s = min(RESEND_MOST_S, RESEND_FIRST_S * 2 ** min(known["sends"], 10))
+        lapsed = tx.now_ms > known["expires_ms"]
+        tx.db.execute(
+            "UPDATE policy SET sends = sends + ?, send_ms = ? WHERE cabinet = ? AND kind = ? AND version = ?",
+            (
+                not lapsed,
+                None if lapsed else tx.now_ms + 1000 * wait_s,
+                known["cabinet"],
+                known["kind"],
+                known["version"],
+            ),
+        )
+        if not lapsed:
+            signed = SignedPolicy(known["body"], known["key"], known["signature"])
+            tx.effects.down.append(Downlink(known["cabinet"], Down.POLICY, encode(signed)))
+
+
+def hear_in_force(tx: Tx, cabinet: CabinetId, reported: Sequence[PolicyInForce]) -> None:
+    """Record what a cabinet's hello says it goes by, and make what differs due now."""
+    tx.db.execute("DELETE FROM policy_in_force WHERE cabinet = ?", (cabinet,))
+    tx.db.executemany(
+        "INSERT OR REPLACE INTO policy_in_force (cabinet, kind, version, hash) VALUES (?, ?, ?, ?)",
+        [(cabinet, one.kind, one.version, one.hash) for one in reported],
+    )
+    for desired in [with_status(known, tx.now_ms) for known in rows(tx.db, _DESIRED, (cabinet,))]:
+        due = desired["status"] is PolicyStatus.PENDING
+        tx.db.execute(
+            "UPDATE policy SET send_ms = ?, sends = 0 WHERE cabinet = ? AND kind = ? AND version = ?",
+            (
+                max(tx.now_ms, desired["not_before_ms"]) if due else None,
+                cabinet,
+                desired["kind"],
+                desired["version"],
+            ),
+        )
+    _tell(tx, cabinet)
+
+
+def report(tx: Tx, cabinet: CabinetId, event: PolicyEvent) -> None:
+    """Record that a cabinet accepted a policy, which is then in force, or rejected it, and why."""
+    tx.db.execute(
+        "INSERT INTO policy_report (cabinet, kind, version, hash, accepted, reasons, at_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            cabinet,
+            event.kind,
+            event.version,
+            event.hash,
+            event.accepted,
+            msgspec.json.encode(event.reasons).decode(),
+            event.at_ms,
+        ),
+    )
+    tx.db.execute(
+        "DELETE FROM policy_report WHERE cabinet = ?1 AND id <= ("
+        "  SELECT id FROM policy_report WHERE cabinet = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+        (cabinet, REPORTS_KEPT),
+    )
+    if event.accepted:
+        tx.db.execute(
+            "INSERT INTO policy_in_force (cabinet, kind, version, hash) VALUES (?1, ?2, ?3, ?4)"
+            " ON CONFLICT DO UPDATE SET version = ?3, hash = ?4 WHERE version <= ?3",
+            (cabinet, event.kind, event.version, event.hash),
+        )
+    tx.db.execute(
+        "UPDATE policy SET send_ms = NULL WHERE cabinet = ? AND kind = ? AND hash = ?",
+        (cabinet, event.kind, event.hash),
+    )
+    _tell(tx, cabinet)
+
+
+_DESIRED = (
+    "SELECT policy.*, policy_in_force.hash AS force_hash, ("
+    "  SELECT reasons FROM policy_report AS r WHERE r.cabinet = policy.cabinet AND r.kind = policy.kind"
+    "  AND r.version = policy.version AND r.hash = policy.hash AND NOT r.accepted ORDER BY r.id DESC LIMIT 1"
+    ") AS reasons FROM policy LEFT JOIN policy_in_force USING (cabinet, kind)"
+    " WHERE cabinet = ?1 AND version = ("
+    "  SELECT max(version) FROM policy AS p WHERE p.cabinet = ?1 AND p.kind = policy.kind)"
+)
+
+
+def with_status(known: Row, now_ms: int) -> Row:
+    """Return a desired policy's row with the `status` that follows from what was reported of it."""
+    if known["force_hash"] == known["hash"]:
+        status = PolicyStatus.IN_FORCE
+    elif known["reasons"] is not None:
+        status = PolicyStatus.REJECTED
+    else:
+        status = PolicyStatus.LAPSED if now_ms > known["expires_ms"] else PolicyStatus.PENDING
+    return {**known, "status": status}
+
+
+def _view(cabinet: str, desired: Sequence[Row], in_force: Sequence[Row], reports: Sequence[Row]) -> Policies:
+    """Return desired against reported."""
+    return Policies(
+        cabinet=cabinet,
+        desired=[
+            DesiredPolicy(
+                kind=one["kind"],
+                version=one["version"],
+                hash=one["hash"],
+                key=one["key"],
+                status=one["status"],
+                reasons=_TEXTS.decode(one["reasons"] or "[]"),
+                not_before=moment(one["not_before_ms"]),
+                expires=moment(one["expires_ms"]),
+                created=moment(one["created_ms"]),
+            )
+            for one in desired
+        ],
+        reported=[ReportedPolicy(one["kind"], one["version"], one["hash"]) for one in in_force],
+        reports=[
+            PolicyReport(
+                kind=one["kind"],
+                version=one["version"],
+                hash=one["hash"],
+                accepted=bool(one["accepted"]),
+                reasons=_TEXTS.decode(one["reasons"]),
+                at=moment(one["at_ms"]),
+            )
+            for one in reports
+        ],
+    )
+
+
+def read(db: sqlite3.Connection, cabinet: str, now_ms: int) -> Policies:
+    """Return what is wanted of a cabinet, what it goes by, and its last reports."""
+    desired = [with_status(known, now_ms) for known in rows(db, _DESIRED, (cabinet,))]
+    in_force = rows(db, "SELECT * FROM policy_in_force WHERE cabinet = ? ORDER BY kind", (cabinet,))
+    reports = rows(
+        db,
+        "SELECT * FROM policy_report WHERE cabinet = ? ORDER BY id DESC LIMIT ?",
+        (cabinet, REPORTS_SHOWN),
+    )
+    return _view(cabinet, desired, in_force, reports)
+
+
+def _tell(tx: Tx, cabinet: CabinetId) -> None:
+    body = read(tx.db, cabinet, tx.now_ms)
+    tx.effects.changes.append(Change(ChangeKind.POLICY, cabinet, body))

@@ -1,0 +1,188 @@
+"""The readings of a batch, into history and latest values."""
+
+import math
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from central import cabinets
+from central.api.bodies import LatestChange
+from central.clock import LAST_MS
+from central.effects import Change, ChangeKind
+from central.store.writer import Tx
+from central.streams import Stream
+from central.views import point_reading, rows
+from protocols.backhaul.codec import samples
+from protocols.backhaul.messages import Batch
+from protocols.clock import ClockQuality
+from protocols.errors import RemoteProtocolError
+from protocols.model.ids import CabinetId, DeviceId, PointName, is_id
+from protocols.model.reading import Quality, Reason, Sample, Value
+
+FUTURE_MS = 300_000
+"""A latest value that claims to be from so far ahead of us gives way to any other: its clock was wrong."""
+_LARGEST_INTEGER = 2**63 - 1
+
+StoredRow = tuple[int, int, int, int, Value, bool, int, str | None, int, bool]
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """How a batch's monotonic times become UTC.
+
+    Attributes:
+        offset_ms: utc = monotonic + this; None if nobody knows.
+        fallback_ms: UTC milliseconds when the batch came, for want of anything better.
+        clock: how far the cabinet trusts its own.
+        by_centre: whether the times are this end's estimate.
+    """
+
+    offset_ms: int | None
+    fallback_ms: int
+    clock: ClockQuality
+    by_centre: bool
+
+    def utc_ms(self, monotonic_ms: int) -> int:
+        """Return UTC milliseconds, within what can be written down."""
+        utc_ms = self.fallback_ms if self.offset_ms is None else monotonic_ms + self.offset_ms
+        return min(max(utc_ms, 0), LAST_MS)
+
+
+def stamp_of(tx: Tx, batch: Batch) -> Stamp:
+    """Say how a batch's times are to be read.
+
+    A cabinet without a clock still counts milliseconds since its boot. If its hello of that boot was heard
+    here, that moment ties the two together; otherwise only the time of arrival is left.
+    """
+    if batch.utc_offset_ms is not None:
+        return Stamp(batch.utc_offset_ms, tx.now_ms, batch.clock, by_centre=False)
+    tied = tx.db.execute(
+        "SELECT boot_utc_offset_ms FROM cabinet WHERE id = ? AND boot = ?", (batch.cabinet, batch.boot)
+    ).fetchone()
+    return Stamp(tied[0] if tied else None, tx.now_ms, ClockQuality.UNSYNCHRONISED, by_centre=True)
+
+
+def store(tx: Tx, stream: Stream, batch: Batch, batch_id: int) -> tuple[int, int | None]:
+    """Store a batch's readings; return how many, and the UTC milliseconds of the last.
+
+    Raises:
+        RemoteProtocolError: if the columns do not fit together.
+    """
+    stored = list(_rows(tx, batch, batch_id))
+    tx.db.executemany(
+        "INSERT INTO reading (series_id, utc_ms, batch_id, idx, value, boolean, quality, reason, clock,"
+        " stamped) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        stored,
+    )
+    newest = {one[0]: one for one in stored}
+    _update_latest(tx, stream, newest)
+    _tell(tx, stream.cabinet, batch_id, newest)
+    return len(stored), max((one[1] for one in stored), default=None)
+
+
+def _rows(tx: Tx, batch: Batch, batch_id: int) -> Iterator[StoredRow]:
+    stamp = stamp_of(tx, batch)
+    foreign: dict[DeviceId, int] = {}
+    index = 0
+    for sample in samples(batch):
+        if _is_foreign(tx, batch, sample.device):
+            foreign[sample.device] = foreign.get(sample.device, 0) + len(sample.points)
+        else:
+            utc_ms = stamp.utc_ms(sample.monotonic_ms)
+            for position, point in enumerate(sample.points):
+                value, quality, reason = _judged(sample, position)
+                yield (
+                    _series(tx, sample.device, point),
+                    utc_ms,
+                    batch_id,
+                    index + position,
+                    value,
+                    isinstance(value, bool),
+                    quality,
+                    reason,
+                    stamp.clock,
+                    stamp.by_centre,
+                )
+        index += len(sample.points)
+    for device, count in foreign.items():
+        owner = tx.caches.owners[batch.cabinet, device]
+        cabinets.refuse_device(tx, batch.cabinet, device, owner, count)
+
+
+def _judged(sample: Sample, position: int) -> tuple[Value, int, str | None]:
+    value = sample.values[position]
+    fault = sample.faults.get(position)
+    if fault is not None:
+        return value, fault.quality, fault.reason.value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None, Quality.BAD, Reason.NOT_A_NUMBER.value
+    if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
+        return float(value), Quality.GOOD, None
+    return value, Quality.GOOD, None
+
+
+def _is_foreign(tx: Tx, batch: Batch, device: DeviceId) -> bool:
+    owner = tx.caches.owners.get((batch.cabinet, device))
+    if owner is None:
+        if not is_id(device):
+            raise RemoteProtocolError(f"a device's name {device[:80]!r}")
+        owner = cabinets.owner_of(tx, batch.cabinet, device)
+        if owner == batch.cabinet:
+            _adopt(tx, batch, device)
+        tx.caches.owners[batch.cabinet, device] = owner
+    return owner != batch.cabinet
+
+
+def _adopt(tx: Tx, batch: Batch, device: DeviceId) -> None:
+    """Enter a device that no cabinet lists, so that its readings have somebody to belong to."""
+    tx.db.execute(
+        "INSERT INTO device (id, cabinet, listed, stream) VALUES (?1, ?2, 0, ?3)"
+        " ON CONFLICT DO UPDATE SET cabinet = ?2 WHERE listed = 0",
+        (device, batch.cabinet, batch.stream),
+    )
+
+
+def _series(tx: Tx, device: DeviceId, point: PointName) -> int:
+    known = tx.caches.series.get((device, point))
+    if known is None:
+        if not is_id(point):
+            raise RemoteProtocolError(f"a point's name {point[:80]!r}")
+        tx.db.execute("INSERT OR IGNORE INTO series (device, point) VALUES (?, ?)", (device, point))
+        found = tx.db.execute("SELECT id FROM series WHERE device = ? AND point = ?", (device, point))
+        known = tx.caches.series[device, point] = int(found.fetchone()[0])
+    return known
+
+
+_LATEST = """
+    INSERT INTO latest
+        (series_id, utc_ms, batch_id, stream_id, value, boolean, quality, reason, clock, stamped)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+    ON CONFLICT DO UPDATE SET utc_ms = ?2, batch_id = ?3, stream_id = ?4, value = ?5, boolean = ?6,
+        quality = ?7, reason = ?8, clock = ?9, stamped = ?10
+    WHERE stream_id = ?4 OR ?2 >= utc_ms OR utc_ms > ?11
+"""
+
+
+def _update_latest(tx: Tx, stream: Stream, newest: dict[int, StoredRow]) -> None:
+    """Make a batch's last values the latest.
+
+    Within a stream what comes later is later, whatever the clocks say. A batch of another epoch (a salvaged
+    backlog) is compared by time.
+    """
+    tx.db.executemany(
+        _LATEST,
+        [(*one[:3], stream.id, *one[4:], tx.now_ms + FUTURE_MS) for one in newest.values()],
+    )
+
+
+_NEWEST = """
+    SELECT device, point, latest.* FROM json_each(?1) JOIN latest ON series_id = json_each.value
+    JOIN series ON series.id = series_id WHERE batch_id = ?2 ORDER BY device, point
+"""
+
+
+def _tell(tx: Tx, cabinet: CabinetId, batch_id: int, newest: Iterable[int]) -> None:
+    if tx.watched:
+        series = msgspec.json.encode(list(newest)).decode()
+        found = [point_reading(one) for one in rows(tx.db, _NEWEST, (series, batch_id))]
+        if found:
+            tx.effects.changes.append(Change(ChangeKind.LATEST, cabinet, LatestChange(cabinet, found)))

@@ -1,0 +1,1 @@
+"""The aggregator's database: one writer, many readers."""

@@ -1,0 +1,308 @@
+"""The schema, as numbered steps that are applied all or none.
+
+Imported at start only: the hot path goes through `sqlite3` alone.
+
+A row of `reading` is found by its series and time, and is what it is by (cabinet, epoch, stream, number,
+index): its batch stands for the first four. Values are stored natively; SQLite has no boolean, so `boolean`
+says that a 0 or 1 is one. `stamped` is 1 where the cabinet had no clock and the time is the centre's.
+"""
+
+import sqlite3
+from pathlib import Path
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+from central.errors import StartError
+
+CHECKED_BYTES = 256 << 20
+"""A larger database is not walked at each start: it would take longer than the start may."""
+
+migrations = Migrations("luciole-central")
+
+_FIRST = """
+CREATE TABLE centre (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE cabinet (
+    id TEXT PRIMARY KEY,
+    first_seen_ms INTEGER NOT NULL,
+    online INTEGER NOT NULL DEFAULT 0,
+    presence_ms INTEGER,
+    hello_ms INTEGER,
+    boot TEXT NOT NULL DEFAULT '',
+    boot_utc_offset_ms INTEGER,
+    epoch INTEGER,
+    agent_version TEXT NOT NULL DEFAULT '',
+    sqlite_version TEXT NOT NULL DEFAULT '',
+    last_end TEXT,
+    started_ms INTEGER,
+    clock INTEGER,
+    keys TEXT NOT NULL DEFAULT '[]'
+) WITHOUT ROWID;
+
+CREATE TABLE device (
+    id TEXT PRIMARY KEY,
+    cabinet TEXT NOT NULL,
+    listed INTEGER NOT NULL,
+    kind TEXT,
+    line TEXT NOT NULL DEFAULT '',
+    address TEXT NOT NULL DEFAULT '',
+    stream INTEGER NOT NULL DEFAULT 2,
+    groups TEXT NOT NULL DEFAULT '[]',
+    commune TEXT NOT NULL DEFAULT '',
+    points TEXT NOT NULL DEFAULT '[]'
+) WITHOUT ROWID;
+CREATE INDEX device_by_cabinet ON device (cabinet, id);
+CREATE TABLE device_group (
+    name TEXT NOT NULL, device TEXT NOT NULL, PRIMARY KEY (name, device)
+) WITHOUT ROWID;
+CREATE INDEX device_group_by_device ON device_group (device);
+
+CREATE TABLE refused_device (
+    cabinet TEXT NOT NULL,
+    device TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    readings INTEGER NOT NULL,
+    first_ms INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL,
+    PRIMARY KEY (cabinet, device)
+) WITHOUT ROWID;
+
+CREATE TABLE stream (
+    id INTEGER PRIMARY KEY,
+    cabinet TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    stream INTEGER NOT NULL,
+    mark INTEGER NOT NULL DEFAULT 0,
+    hash TEXT NOT NULL DEFAULT '',
+    floor INTEGER NOT NULL DEFAULT 1,
+    next INTEGER NOT NULL DEFAULT 1,
+    readings INTEGER NOT NULL DEFAULT 0,
+    last_utc_ms INTEGER,
+    received_ms INTEGER NOT NULL,
+    UNIQUE (cabinet, epoch, stream)
+);
+
+CREATE TABLE batch (
+    id INTEGER PRIMARY KEY,
+    stream_id INTEGER NOT NULL REFERENCES stream (id),
+    number INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    boot TEXT NOT NULL,
+    readings INTEGER NOT NULL,
+    received_ms INTEGER NOT NULL,
+    UNIQUE (stream_id, number)
+);
+CREATE TABLE unreadable_batch (
+    batch_id INTEGER PRIMARY KEY REFERENCES batch (id), why TEXT NOT NULL, sealed BLOB NOT NULL
+);
+
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY, device TEXT NOT NULL, point TEXT NOT NULL, UNIQUE (device, point)
+);
+
+CREATE TABLE reading (
+    series_id INTEGER NOT NULL,
+    utc_ms INTEGER NOT NULL,
+    batch_id INTEGER NOT NULL,
+    idx INTEGER NOT NULL,
+    value,
+    boolean INTEGER NOT NULL,
+    quality INTEGER NOT NULL,
+    reason TEXT,
+    clock INTEGER NOT NULL,
+    stamped INTEGER NOT NULL,
+    PRIMARY KEY (series_id, utc_ms, batch_id, idx)
+) WITHOUT ROWID;
+
+CREATE TABLE latest (
+    series_id INTEGER PRIMARY KEY,
+    stream_id INTEGER NOT NULL,
+    batch_id INTEGER NOT NULL,
+    utc_ms INTEGER NOT NULL,
+    value,
+    boolean INTEGER NOT NULL,
+    quality INTEGER NOT NULL,
+    reason TEXT,
+    clock INTEGER NOT NULL,
+    stamped INTEGER NOT NULL
+);
+
+CREATE TABLE gap (
+    id INTEGER PRIMARY KEY,
+    cabinet TEXT NOT NULL,
+    stream INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    cause TEXT NOT NULL,
+    from_ms INTEGER,
+    to_ms INTEGER,
+    count INTEGER,
+    reported INTEGER NOT NULL
+);
+CREATE INDEX gap_by_stream ON gap (cabinet, stream, epoch, first);
+
+CREATE TABLE alarm (
+    id INTEGER PRIMARY KEY,
+    cabinet TEXT NOT NULL,
+    device TEXT NOT NULL,
+    type TEXT NOT NULL,
+    raised_ms INTEGER NOT NULL,
+    repeated_ms INTEGER NOT NULL,
+    cleared_ms INTEGER,
+    acknowledged_ms INTEGER,
+    acknowledged_by TEXT,
+    text TEXT NOT NULL
+);
+CREATE UNIQUE INDEX alarm_lasting ON alarm (cabinet, device, type) WHERE cleared_ms IS NULL;
+CREATE INDEX alarm_by_device ON alarm (cabinet, device, type, repeated_ms);
+
+CREATE TABLE control_program (
+    id TEXT PRIMARY KEY, document TEXT NOT NULL, updated_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE calendar (
+    id TEXT PRIMARY KEY, document TEXT NOT NULL, updated_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE lighting (
+    cabinet TEXT PRIMARY KEY, document TEXT NOT NULL, updated_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE policy (
+    cabinet TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    body BLOB NOT NULL,
+    key TEXT NOT NULL,
+    signature BLOB NOT NULL,
+    not_before_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    sends INTEGER NOT NULL DEFAULT 0,
+    send_ms INTEGER,
+    PRIMARY KEY (cabinet, kind, version)
+) WITHOUT ROWID;
+CREATE TABLE policy_in_force (
+    cabinet TEXT NOT NULL, kind TEXT NOT NULL, version INTEGER NOT NULL, hash TEXT NOT NULL,
+    PRIMARY KEY (cabinet, kind)
+) WITHOUT ROWID;
+CREATE TABLE policy_report (
+    id INTEGER PRIMARY KEY,
+    cabinet TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    accepted INTEGER NOT NULL,
+    reasons TEXT NOT NULL,
+    at_ms INTEGER NOT NULL
+);
+CREATE INDEX policy_report_by_version ON policy_report (cabinet, kind, version);
+
+CREATE TABLE override (
+    id TEXT PRIMARY KEY,
+    level INTEGER NOT NULL,
+    until_ms INTEGER NOT NULL,
+    ramp_s REAL NOT NULL,
+    issuer TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    released_ms INTEGER
+) WITHOUT ROWID;
+
+CREATE TABLE command (
+    id TEXT PRIMARY KEY,
+    cabinet TEXT NOT NULL,
+    device TEXT NOT NULL,
+    point TEXT NOT NULL,
+    value TEXT NOT NULL,
+    issuer TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    not_before_ms INTEGER NOT NULL,
+    until_ms INTEGER,
+    ramp_s REAL NOT NULL,
+    ours INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    state_ms INTEGER NOT NULL,
+    assumed TEXT,
+    answered INTEGER NOT NULL,
+    sends INTEGER NOT NULL,
+    send_ms INTEGER,
+    override TEXT,
+    release INTEGER NOT NULL DEFAULT 0,
+    request TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX command_to_send ON command (send_ms) WHERE send_ms IS NOT NULL;
+CREATE INDEX command_by_point ON command (device, point, created_ms);
+CREATE INDEX command_by_cabinet ON command (cabinet, created_ms);
+CREATE INDEX command_by_override ON command (override) WHERE override IS NOT NULL;
+"""
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m001_first(db: Database) -> None:
+    """Lay out everything that a first street needs."""
+    _run(db, _FIRST)
+
+
+def _run(db: Database, script: str) -> None:
+    """Run statements one by one: `executescript` would commit the step's transaction half way."""
+    for statement in script.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
+def prepare(path: Path) -> None:
+    """Bring the database at `path` to this schema, creating it if it is not there.
+
+    Raises:
+        StartError: if it is no database, damaged, written by a newer version, or in somebody's hands.
+    """
+    try:
+        _prepare(path)
+    except sqlite3.DatabaseError as error:
+        raise StartError(f"{path}: {_in_words(error)}") from error
+
+
+def _prepare(path: Path) -> None:
+    connection = sqlite3.connect(path, timeout=2.0, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        if path.stat().st_size <= CHECKED_BYTES:
+            _refuse_damaged(connection, path)
+        db = Database(connection)
+        _refuse_newer(db, path)
+        migrations.apply(db)
+    finally:
+        connection.close()
+
+
+def _refuse_damaged(connection: sqlite3.Connection, path: Path) -> None:
+    damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if damage != "ok":
+        raise StartError(f"{path}: the database is damaged ({damage}); restore it or move it away")
+
+
+def _refuse_newer(db: Database, path: Path) -> None:
+    ours = {step.name for step in migrations.pending(Database(memory=True))}
+    unknown = sorted({step.name for step in migrations.applied(db)} - ours)
+    if unknown:
+        raise StartError(
+            f"{path}: written by a newer version of this program (it has {', '.join(unknown)}); "
+            "run that version, or give another --db"
+        )
+
+
+def _in_words(error: sqlite3.DatabaseError) -> str:
+    match error.sqlite_errorcode & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return "the database is locked by another process; is an aggregator already running on it?"
+        case sqlite3.SQLITE_NOTADB:
+            return "this file is not a database; give another --db"
+        case sqlite3.SQLITE_CORRUPT:
+            return "the database is damaged; restore it or move it away"
+        case sqlite3.SQLITE_CANTOPEN:
+            return "cannot be opened; does its folder exist, and may this user write there?"
+        case _:
+            return str(error)

@@ -1,0 +1,163 @@
+"""Rows of the store as the API's types."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from central.api.bodies import (
+    AlarmView,
+    ClockName,
+    CommandView,
+    DeviceView,
+    GapView,
+    PointReading,
+    PointView,
+    QualityName,
+    ReadingView,
+    StampedBy,
+    StreamName,
+)
+from central.clock import moment
+from protocols.backhaul.messages import GapCause
+from protocols.model.alarm import SEVERITY, AlarmType
+from protocols.model.command import CommandState
+from protocols.model.device import Kind, Point
+from protocols.model.reading import Reason, Value
+
+QUALITIES = tuple(QualityName)
+CLOCKS = tuple(ClockName)
+STREAMS = tuple(StreamName)
+STAMPERS = tuple(StampedBy)
+
+Row = Mapping[str, Any]
+"""A row by its columns' names: SQLite's columns have no types that Python could know."""
+
+_POINTS = msgspec.json.Decoder(tuple[Point, ...])
+_TEXTS = msgspec.json.Decoder(list[str])
+_VALUE = msgspec.json.Decoder(Value)
+
+
+def rows(db: sqlite3.Connection, question: str, given: Sequence[object] = ()) -> list[Row]:
+    """Ask, and return the rows by their columns' names."""
+    cursor = db.execute(question, given)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def row(db: sqlite3.Connection, question: str, given: Sequence[object] = ()) -> Row | None:
+    """Ask for one row, or None."""
+    found = rows(db, question, given)
+    return found[0] if found else None
+
+
+def maybe_moment(utc_ms: int | None) -> datetime | None:
+    """Return a moment, or None for none."""
+    return None if utc_ms is None else moment(utc_ms)
+
+
+def _native(found: Row) -> Value:
+    value: Value = found["value"]
+    return bool(value) if found["boolean"] else value
+
+
+def reading_view(found: Row) -> ReadingView:
+    """Return a row of readings."""
+    return ReadingView(
+        time=moment(found["utc_ms"]),
+        value=_native(found),
+        quality=QUALITIES[found["quality"]],
+        reason=Reason(found["reason"]) if found["reason"] else None,
+        clock=CLOCKS[found["clock"]],
+        stamped_by=STAMPERS[found["stamped"]],
+    )
+
+
+def point_reading(found: Row) -> PointReading:
+    """Return a row of latest values, with `device` and `point`."""
+    plain = reading_view(found)
+    return PointReading(
+        device=found["device"],
+        point=found["point"],
+        **{name: getattr(plain, name) for name in ReadingView.__struct_fields__},
+    )
+
+
+def gap_view(found: Row) -> GapView:
+    """Return a row of gaps."""
+    return GapView(
+        id=found["id"],
+        cabinet=found["cabinet"],
+        stream=STREAMS[found["stream"]],
+        cause=GapCause(found["cause"]),
+        from_time=maybe_moment(found["from_ms"]),
+        to_time=maybe_moment(found["to_ms"]),
+        count=found["count"],
+        reported=bool(found["reported"]),
+    )
+
+
+def device_view(found: Row) -> DeviceView:
+    """Return a row of devices."""
+    return DeviceView(
+        id=found["id"],
+        cabinet=found["cabinet"],
+        listed=bool(found["listed"]),
+        kind=Kind(found["kind"]) if found["kind"] else None,
+        line=found["line"],
+        address=found["address"],
+        stream=STREAMS[found["stream"]],
+        groups=_TEXTS.decode(found["groups"]),
+        commune=found["commune"],
+        points=[
+            PointView(p.name, p.unit, p.writable, p.minimum, p.maximum) for p in points_of(found["points"])
+        ],
+    )
+
+
+def points_of(text: str) -> tuple[Point, ...]:
+    """Return the points that a device's row holds."""
+    return _POINTS.decode(text)
+
+
+def alarm_view(found: Row) -> AlarmView:
+    """Return a row of alarms."""
+    kind = AlarmType(found["type"])
+    return AlarmView(
+        id=found["id"],
+        cabinet=found["cabinet"],
+        device=found["device"],
+        type=kind,
+        severity=SEVERITY[kind],
+        active=found["cleared_ms"] is None,
+        raised=moment(found["raised_ms"]),
+        cleared=maybe_moment(found["cleared_ms"]),
+        acknowledged=maybe_moment(found["acknowledged_ms"]),
+        acknowledged_by=found["acknowledged_by"],
+        text=found["text"],
+    )
+
+
+def command_view(found: Row) -> CommandView:
+    """Return a row of commands."""
+    return CommandView(
+        id=found["id"],
+        cabinet=found["cabinet"],
+        device=found["device"],
+        point=found["point"],
+        value=_VALUE.decode(found["value"]),
+        issuer=found["issuer"],
+        state=CommandState(found["assumed"] or found["state"]),
+        assumed=found["assumed"] is not None,
+        reason=found["reason"],
+        changed=moment(found["state_ms"]),
+        created=moment(found["created_ms"]),
+        expires=moment(found["expires_ms"]),
+        until=maybe_moment(found["until_ms"]),
+        ramp_s=found["ramp_s"],
+        ours=bool(found["ours"]),
+        sends=found["sends"],
+        override=found["override"],
+    )
