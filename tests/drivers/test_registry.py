@@ -1,0 +1,268 @@
+"""Settings of lines and devices: what a technician's file may say, and every fault in it at once."""
+
+import subprocess
+import sys
+import tomllib
+
+import msgspec
+import pytest
+
+from drivers.base import Driver
+from drivers.registry import check, open_line
+from drivers.settings import DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp
+from protocols.clock import Instant
+from protocols.modbus.register_map import RegisterMap
+from protocols.model.device import Kind, Report, StreamClass
+from protocols.model.ids import DeviceId, LineId
+from protocols.strict import read
+
+GOOD = """
+[[line]]
+id = "lamps"
+driver = "dali-luba"
+port = "/dev/ttyUSB0"
+
+[[line]]
+id = "meter"
+driver = "modbus-tcp"
+host = "10.0.0.7"
+
+[[line]]
+id = "contacts"
+driver = "modbus-rtu"
+port = "/dev/ttyUSB1"
+baudrate = 9600
+parity = "E"
+
+[[device]]
+id = "lamp-1"
+kind = "lamp"
+line = "lamps"
+address = 0
+groups = ["street"]
+commune = "21231"
+
+[[device]]
+id = "meter-1"
+kind = "meter"
+line = "meter"
+address = 1
+map = "sdm630"
+poll_s = 60
+report = "each"
+stream = "critical"
+
+[[device]]
+id = "pump-1"
+kind = "sensor"
+line = "contacts"
+address = 7
+map = "pump"
+
+[[map]]
+name = "pump"
+[[map.run]]
+prefix = "r"
+table = "holding"
+address = 0
+count = 4
+"""
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    line: tuple[LineSettings, ...] = ()
+    device: tuple[DeviceSettings, ...] = ()
+    map: tuple[RegisterMap, ...] = ()
+
+
+class StoppedClock:
+    def now(self) -> Instant:
+        return Instant(0, 0)
+
+    def civil(self) -> Instant:
+        return self.now()
+
+
+def settings(text: str) -> File:
+    got = read(tomllib.loads(text), File)
+    assert isinstance(got, File), got
+    return got
+
+
+def faults(text: str) -> dict[str, str]:
+    file = settings(text)
+    return {fault.key: fault.expected for fault in check(file.line, file.device, file.map)}
+
+
+def opened(text: str) -> dict[str, Driver]:
+    file = settings(text)
+    own = {register_map.name: register_map for register_map in file.map}
+    return {line.id: open_line(line, file.device, own, StoppedClock()) for line in file.line}
+
+
+def test_a_good_file_has_no_faults_and_opens_every_line() -> None:
+    assert faults(GOOD) == {}
+    drivers = opened(GOOD)
+    assert list(drivers) == ["lamps", "meter", "contacts"]
+    assert [driver.line for driver in drivers.values()] == list(drivers)
+
+
+def test_lines_decode_into_their_own_settings() -> None:
+    kinds = [type(line) for line in settings(GOOD).line]
+    assert kinds == [DaliLuba, ModbusTcp, ModbusRtu]
+    assert settings(GOOD).device[1].stream_class is StreamClass.CRITICAL
+
+
+def test_a_device_may_be_watched_otherwise_than_its_map_says() -> None:
+    drivers = opened(GOOD)
+    meter = drivers["meter"].points(DeviceId("meter-1"))
+    assert {(p.poll_s, p.report) for p in meter} == {(60.0, Report.EACH)}
+    lamp = drivers["lamps"].points(DeviceId("lamp-1"))
+    assert {(p.poll_s, p.report) for p in lamp} == {(30.0, Report.CHANGE)}
+    assert [p.point.name for p in lamp if p.point.writable] == ["dimming_level"]
+    pump = drivers["contacts"].points(DeviceId("pump-1"))
+    assert [p.point.name for p in pump] == ["r00", "r01", "r02", "r03"]
+
+
+def test_the_bus_supply_is_not_ours_unless_somebody_says_so() -> None:
+    line = settings(GOOD).line[0]
+    assert isinstance(line, DaliLuba)
+    assert line.bus_supply is False
+
+
+WRONG = """
+[[line]]
+id = "a"
+driver = "dali-luba"
+port = "/dev/ttyUSB0"
+probe_s = 10
+probe_bound_s = 5
+
+[[line]]
+id = "b"
+driver = "modbus-rtu"
+port = "/dev/ttyUSB0"
+reconnect_s = 20
+
+[[line]]
+id = "a"
+driver = "modbus-tcp"
+host = "meter"
+
+[[device]]
+id = "d0"
+kind = "meter"
+line = "b"
+address = 0
+map = "smd630"
+
+[[device]]
+id = "d1"
+kind = "lamp"
+line = "nowhere"
+address = 1
+
+[[device]]
+id = "d0"
+kind = "meter"
+line = "b"
+address = 248
+
+[[device]]
+id = "d3"
+kind = "lux"
+line = "b"
+address = 5
+map = "lux"
+
+[[device]]
+id = "d4"
+kind = "light_sensor"
+line = "b"
+address = 5
+map = "lux"
+
+[[map]]
+name = "m"
+[[map.entry]]
+point = "p"
+table = "coil"
+address = 0
+
+[[map]]
+name = "m"
+[[map.run]]
+prefix = "r"
+table = "input"
+address = 0
+count = 1
+"""
+
+
+def test_every_fault_is_named_at_once_with_what_was_expected() -> None:
+    found = faults(WRONG.replace('kind = "lux"', 'kind = "light_sensor"'))
+    assert {key: text.split(";")[0] for key, text in found.items()} == {
+        "line[0].probe_s": "expected at most probe_bound_s, 5",
+        "line[1].port": "expected one of its own",
+        "line[1].reconnect_s": "expected at most reconnect_bound_s, 10",
+        "line[2].id": "expected one of its own",
+        "device[0].map": "expected a register map (cabinet_io, lux, m, sdm630)",
+        "device[0].address": "expected a Modbus unit, 1 to 247, not 0",
+        "device[1].line": "expected a line of this file (a, b), not 'nowhere'",
+        "device[2].id": "expected one of its own",
+        "device[2].map": "expected a register map (cabinet_io, lux, m, sdm630)",
+        "device[2].address": "expected a Modbus unit, 1 to 247, not 248",
+        "device[4].address": "expected an address of its own",
+        "map[0].entry[0].type": 'expected "bit", because coil is a table of bits',
+        "map[1].name": "expected one of its own",
+    }
+
+
+def test_a_lamp_has_no_map_a_short_address_and_a_dali_line_no_meter() -> None:
+    text = GOOD.replace(
+        'kind = "lamp"\nline = "lamps"\naddress = 0', 'kind = "meter"\nline = "lamps"\naddress = 64'
+    )
+    text = text.replace('groups = ["street"]', 'map = "lux"')
+    assert faults(text) == {
+        "device[0].kind": 'expected "lamp" on a DALI line, not "meter"',
+        "device[0].map": "expected nothing; a lamp has no registers",
+        "device[0].address": "expected a DALI short address, 0 to 63, not 64",
+    }
+
+
+def test_maps_may_be_given_by_name() -> None:
+    file = settings(GOOD)
+    assert check(file.line, file.device, {"pump": file.map[0]}) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ('driver = "dali-luba"\nport = "x"\nbaudrate = 1', "line[0].baudrate"),
+        ('driver = "dali-luba"', "line[0].port"),
+        ('driver = "modbus-tcp"\nhost = "h"\nport = 0', "line[0].port"),
+        ('driver = "modbus-rtu"\nport = "x"\nparity = "even"', "line[0].parity"),
+        ('driver = "modbus-rtu"\nport = "x"\ntimeout_s = 0', "line[0].timeout_s"),
+    ],
+)
+def test_what_a_line_cannot_be_is_named(wrong: str, key: str) -> None:
+    got = read(tomllib.loads(f'[[line]]\nid = "l"\n{wrong}'), File)
+    assert isinstance(got, list)
+    assert [fault.key for fault in got] == [key]
+
+
+def test_a_vendor_library_is_loaded_only_by_the_line_that_needs_it() -> None:
+    code = (
+        "import sys, drivers.registry; print([m for m in ('pymodbus', 'dali', 'serial') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_line_ids_are_what_the_driver_goes_by() -> None:
+    line = ModbusTcp(id=LineId("m"), host="h")
+    device = DeviceSettings(id=DeviceId("d"), kind=Kind.METER, line=LineId("other"), address=1, map="sdm630")
+    driver = open_line(line, [device], {}, StoppedClock())
+    assert driver.health().line == "m"
+    with pytest.raises(Exception, match="not on m"):
+        driver.points(DeviceId("d"))
