@@ -29,7 +29,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     help="A street on a bench: lamps, meter, cabinet and daylight, played at the wire.\n\n"
-    "Example: luciole-sim scenario example > street.toml && luciole-sim run street.toml",
+    "A first scenario: luciole-sim scenario example > street.toml\n\n"
+    "Example: luciole-sim run street.toml",
 )
 scenario_app = typer.Typer(no_args_is_help=True, help="Check a scenario file, or print one to start from.")
 app.add_typer(scenario_app, name="scenario")

@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -42,7 +42,7 @@ class Break(Request, frozen=True, forbid_unknown_fields=True, tag="fault"):
 
     target: str
     name: str
-    for_s: float | None = None
+    for_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     settings: FaultSettings = FaultSettings()
 
 

@@ -1,7 +1,7 @@
 """What can go wrong on a bench: closed sets of faults, and the board on which each target's faults hang."""
 
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 
@@ -107,11 +107,11 @@ class FaultSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         factor: multiplier of a drifting sensor, 0–10.
     """
 
-    delay_s: float | None = None
-    code: int | None = None
-    probability: float | None = None
-    every_s: float | None = None
-    factor: float | None = None
+    delay_s: Annotated[float, msgspec.Meta(ge=0, le=60)] | None = None
+    code: Annotated[int, msgspec.Meta(ge=1, le=255)] | None = None
+    probability: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    every_s: Annotated[float, msgspec.Meta(ge=0.01, le=60)] | None = None
+    factor: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
 
 
 class Board(Generic[FaultKind]):

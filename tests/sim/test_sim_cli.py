@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sim.cli import app
 from sim.example import EXAMPLE
 
 MAIN = (sys.executable, "-c", "from sim.cli import main; main()")
@@ -134,9 +136,9 @@ def test_a_taken_port_is_exit_1_and_said(tmp_path: Path) -> None:
 
 
 def test_the_example_passes_the_check(tmp_path: Path) -> None:
-    example = sim(tmp_path, "scenario", "example")
-    assert example.stdout == EXAMPLE
-    (tmp_path / "example.toml").write_text(example.stdout)
+    example = CliRunner().invoke(app, ["scenario", "example"]).stdout
+    assert example == EXAMPLE
+    (tmp_path / "example.toml").write_text(example)
     assert sim(tmp_path, "scenario", "check", "example.toml").returncode == 0
 
 
@@ -146,7 +148,8 @@ def test_without_a_bench_it_says_so(tmp_path: Path) -> None:
     assert "no bench answers at luciole-sim.sock" in refused.stderr
 
 
-def test_help_has_examples(tmp_path: Path) -> None:
-    assert "luciole-sim run street.toml" in sim(tmp_path, "--help").stdout
+def test_help_has_examples() -> None:
+    runner = CliRunner()
+    assert "luciole-sim run street.toml" in runner.invoke(app, ["--help"]).stdout
     for command in ("run", "state", "counters", "fault", "clear", "set", "stop"):
-        assert f"Example: luciole-sim {command}" in sim(tmp_path, command, "--help").stdout
+        assert f"Example: luciole-sim {command}" in runner.invoke(app, [command, "--help"]).stdout

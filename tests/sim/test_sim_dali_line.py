@@ -4,6 +4,8 @@ import random
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sim.banks import Identity
 from sim.dali_line import BACKWARD_S, SETTLE_S, DaliLine, FrameKind, forward_s
@@ -151,6 +153,26 @@ class TestTiming:
         assert forward_s(24) * 1000 == pytest.approx(20.83, abs=0.01)
         assert pytest.approx(0.0075) == BACKWARD_S
         assert SETTLE_S[1] < SETTLE_S[2] < SETTLE_S[3] < SETTLE_S[4] < SETTLE_S[5]
+
+    @given(
+        st.lists(
+            st.tuples(st.integers(1, 5), st.sampled_from([0x05, 0x90, 0xA0]), st.booleans()), max_size=15
+        ),
+        st.integers(0, 1000),
+    )
+    def test_one_transmission_at_a_time_each_after_its_settling(
+        self, asked: list[tuple[int, int, bool]], seed: int
+    ) -> None:
+        rig = Rig(gear=1, queue=40, jitter=random.Random(seed))
+        for priority, opcode, twice in asked:
+            rig.transmit(0x01, opcode, priority, twice=twice)
+        rig.run_s(5.0)
+        events = [heard for heard in rig.heard if heard.kind is not None]
+        assert len(rig.events(SENT)) == sum(1 + twice for _, _, twice in asked)
+        for before, event in pairwise(events):
+            duration_s = BACKWARD_S if event.kind == RECEIVED else forward_s(16)
+            least_s = 0.0055 if event.kind == RECEIVED else SETTLE_S[1][0]
+            assert event.at_s - duration_s - before.at_s >= least_s - 1e-9
 
     def test_the_same_seed_gives_the_same_times(self) -> None:
         def moments() -> list[float]:

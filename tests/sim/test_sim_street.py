@@ -168,6 +168,8 @@ class TestControlSocket:
             ({"do": "set", "target": "dali-1", "switches": {"roof": True}}, "cabinet"),
             ({"do": "set", "target": "lux", "switches": {"sky": 7}}, "0–1"),
             ({"do": "explode"}, "explode"),
+            ({"do": "fault", "target": "lux", "name": "drift", "settings": {"factor": 99}}, "<= 10"),
+            ({"do": "fault", "target": "lux", "name": "drift", "for_s": -1}, "> 0"),
             (b"not json", "JSON"),
         ],
     )
