@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,6 +42,8 @@ log = structlog.get_logger()
 
 AGENT_VERSION = version("luciole")
 LOOK_AT_LINES_S = 1.0
+FINISH_S = 3.0
+"""How long a stopping agent waits for the reads that are under way."""
 RESTART_S = 5.0
 """How soon a line's task that broke is begun again: one bad line harms no other."""
 
@@ -96,29 +98,41 @@ class Agent:
         """Run until `stop` is set, then commit what was taken, drain, say goodbye and end."""
         self._outbox.add_event(StartEvent(self._boot, AGENT_VERSION, self._store.last_end, self._started_ms))
         log.info("agent_started", cabinet=self._settings.cabinet, last_end=self._store.last_end.value)
-        street = [
-            *(self._supervise(f"line {driver.line}", driver.run) for driver in self._drivers.values()),
-            *(self._supervise("poller", poller.run) for poller in self._pollers),
-        ]
-        core = [self._lighting.run(), self._look_at_lines(), self._control.run(), self._outbox.watch()]
-        backhaul = [self._link.run(), self._backhaul.run()]
-        street_tasks = [asyncio.create_task(one) for one in [*street, *core]]
-        backhaul_tasks = [asyncio.create_task(one) for one in backhaul]
+        polling = _begin(self._supervise("poller", poller.run) for poller in self._pollers)
+        lines = _begin(self._supervise(f"line {one.line}", one.run) for one in self._drivers.values())
+        core = _begin(
+            [self._lighting.run(), self._look_at_lines(), self._control.run(), self._outbox.watch()]
+        )
+        backhaul = _begin([self._link.run(), self._backhaul.run()])
         try:
             await self._commands.recover()
-            await _until(stop, [*street_tasks, *backhaul_tasks])
+            await _until(stop, [*polling, *lines, *core, *backhaul])
         finally:
-            await _cancel(street_tasks)
-            await self._commands.close()
-            await self._background.close()
-            self._outbox.seal_all()
-            drained = await self._backhaul.drained(self._settings.document.outbox.drain_s)
-            self._backhaul.goodbye()
-            await self._link.leave()
-            await _cancel(backhaul_tasks)
-            await self._outbox.close()
-            self._state.close()
-            log.info("agent_ended", drained=drained)
+            await self._stop_street(polling, [*lines, *core])
+            await self._leave(backhaul)
+
+    async def _stop_street(
+        self, polling: Sequence[asyncio.Task[None]], others: Sequence[asyncio.Task[None]]
+    ) -> None:
+        """Take what the hardware is just giving, then let go of the lines."""
+        for poller in self._pollers:
+            poller.finish()
+        if polling:
+            await asyncio.wait(polling, timeout=FINISH_S)
+        await self._commands.close()
+        await _cancel([*polling, *others])
+        await self._background.close()
+
+    async def _leave(self, backhaul: Sequence[asyncio.Task[None]]) -> None:
+        """Commit what was taken, give the centre a moment to have it, and say goodbye."""
+        self._outbox.seal_all()
+        drained = await self._backhaul.drained(self._settings.document.outbox.drain_s)
+        self._backhaul.goodbye()
+        await self._link.leave()
+        await _cancel(backhaul)
+        await self._outbox.close()
+        self._state.close()
+        log.info("agent_ended", drained=drained)
 
     # Making the parts
 
@@ -386,6 +400,10 @@ async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> No
     for task in tasks:
         if task in done:
             await task
+
+
+def _begin(work: Iterable[Coroutine[None, None, None]]) -> list[asyncio.Task[None]]:
+    return [asyncio.create_task(one) for one in work]
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:

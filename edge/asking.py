@@ -8,8 +8,9 @@ import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedRWPair
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -134,7 +135,7 @@ def _value(text: str) -> Value:
 
 
 @contextmanager
-def _connection(path: Path, timeout_s: float | None = ANSWER_TIMEOUT_S) -> Iterator[IO[bytes]]:
+def _connection(path: Path, timeout_s: float | None = ANSWER_TIMEOUT_S) -> Iterator[BufferedRWPair]:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(timeout_s)
         try:
@@ -149,7 +150,7 @@ def _connection(path: Path, timeout_s: float | None = ANSWER_TIMEOUT_S) -> Itera
             yield stream
 
 
-def _read(stream: IO[bytes], wanted: type[T]) -> T:
+def _read(stream: BufferedRWPair, wanted: type[T]) -> T:
     try:
         line = stream.readline()
     except TimeoutError as error:

@@ -58,22 +58,40 @@ class Poller:
         self._rounds = [found for device in devices for found in _rounds(device)]
         self._on_sample = on_sample
         self._take = take
+        self._finishing = False
+        self._alarm: asyncio.Future[None] | None = None
+
+    def finish(self) -> None:
+        """Begin no further read; `run` returns when the one under way has been received."""
+        self._finishing = True
+        _ring(self._alarm)
 
     async def run(self) -> None:
-        """Poll until cancelled."""
+        """Poll until finished or cancelled."""
         loop = asyncio.get_running_loop()
         start = loop.time()
         due = [(start, position) for position in range(len(self._rounds))]
         heapq.heapify(due)
-        while due:
+        while due and not self._finishing:
             when, position = due[0]
-            wait_s = when - loop.time()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
+            if when > loop.time():
+                await self._sleep_until(when)
+                continue
             one = self._rounds[position]
             sample = await self._driver.read(one.device, one.points)
             self._receive(one, sample)
             heapq.heapreplace(due, (self._next(when, one.period_s, loop.time()), position))
+
+    async def _sleep_until(self, when: float) -> None:
+        """Sleep, but wake up to finish; as cheap as `asyncio.sleep`, for there is one of these a device."""
+        loop = asyncio.get_running_loop()
+        self._alarm = loop.create_future()
+        timer = loop.call_at(when, _ring, self._alarm)
+        try:
+            await self._alarm
+        finally:
+            timer.cancel()
+            self._alarm = None
 
     def _receive(self, one: _Round, sample: Sample) -> None:
         self.read += 1
@@ -89,6 +107,11 @@ class Poller:
             self.skipped += missed
             following += missed * period_s
         return following
+
+
+def _ring(alarm: asyncio.Future[None] | None) -> None:
+    if alarm is not None and not alarm.done():
+        alarm.set_result(None)
 
 
 def _rounds(watched: Watched) -> list[_Round]:

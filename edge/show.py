@@ -158,8 +158,8 @@ def buffer(answer: BufferAnswer, *, as_json: bool) -> None:
     if answer.oldest:
         table = _table("waiting", "number", "sealed", "readings", "bytes")
         for batch in answer.oldest:
-            numbers = (str(batch.readings), str(batch.bytes))
-            table.add_row(batch.stream, str(batch.number), _when(batch.utc_ms), *numbers)
+            weight = (str(batch.readings), str(batch.bytes))
+            table.add_row(batch.stream, str(batch.number), _when(batch.utc_ms), *weight)
         out.print(table)
 
 
