@@ -121,11 +121,12 @@ class Agent:
             await asyncio.wait(polling, timeout=FINISH_S)
         await self._commands.close()
         await _cancel([*polling, *others])
-        await self._background.close()
+        await self._background.close(FINISH_S)
 
     async def _leave(self, backhaul: Sequence[asyncio.Task[None]]) -> None:
         """Commit what was taken, give the centre a moment to have it, and say goodbye."""
         self._outbox.seal_all()
+        await self._outbox.figures()  # its answer comes after every commit before it has been told
         drained = await self._backhaul.drained(self._settings.document.outbox.drain_s)
         self._backhaul.goodbye()
         await self._link.leave()

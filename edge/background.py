@@ -23,8 +23,10 @@ class Background:
         task.add_done_callback(self._ended)
         return task
 
-    async def close(self) -> None:
-        """Cancel what is under way and wait until it has ended."""
+    async def close(self, patience_s: float = 0.0) -> None:
+        """Give what is under way some time to end, then cancel it and wait until it has."""
+        if self._tasks and patience_s > 0:
+            await asyncio.wait(self._tasks, timeout=patience_s)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
