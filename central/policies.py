@@ -291,7 +291,7 @@ _DESIRED = (
     "  SELECT reasons FROM policy_report AS r WHERE r.cabinet = policy.cabinet AND r.kind = policy.kind"
     "  AND r.version = policy.version AND r.hash = policy.hash AND NOT r.accepted ORDER BY r.id DESC LIMIT 1"
     ") AS reasons FROM policy LEFT JOIN policy_in_force USING (cabinet, kind)"
-    " WHERE cabinet = ?1 AND version = ("
+    " WHERE cabinet = ?1 AND policy.version = ("
     "  SELECT max(version) FROM policy AS p WHERE p.cabinet = ?1 AND p.kind = policy.kind)"
 )
 

@@ -21,7 +21,7 @@ from protocols.model.reading import Quality, Reason, Sample, Value
 
 FUTURE_MS = 300_000
 """A latest value that claims to be from so far ahead of us gives way to any other: its clock was wrong."""
-_LARGEST_INTEGER = 2**63 - 1
+_INTEGER_BOUND = 2**63
 
 StoredRow = tuple[int, int, int, int, Value, bool, int, str | None, int, bool]
 
@@ -115,7 +115,7 @@ def _judged(sample: Sample, position: int) -> tuple[Value, int, str | None]:
         return value, fault.quality, fault.reason.value
     if isinstance(value, float) and not math.isfinite(value):
         return None, Quality.BAD, Reason.NOT_A_NUMBER.value
-    if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
+    if isinstance(value, int) and not -_INTEGER_BOUND <= value < _INTEGER_BOUND:
         return float(value), Quality.GOOD, None
     return value, Quality.GOOD, None
 

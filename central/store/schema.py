@@ -295,7 +295,7 @@ def _refuse_newer(db: Database, path: Path) -> None:
 
 
 def _in_words(error: sqlite3.DatabaseError) -> str:
-    match error.sqlite_errorcode & 0xFF:
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return "the database is locked by another process; is an aggregator already running on it?"
         case sqlite3.SQLITE_NOTADB:

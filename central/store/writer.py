@@ -201,9 +201,9 @@ class Writer:
         tx.db.execute("SAVEPOINT job")
         try:
             outcome = job.work(tx)
-        except (sqlite3.OperationalError, sqlite3.InternalError):
-            raise
         except Exception as error:
+            if _is_the_stores(error):
+                raise
             tx.db.execute("ROLLBACK TO job")
             self._caches.clear()
             tx.effects = Effects()
@@ -227,6 +227,24 @@ class Writer:
         if self.fault:
             log.info("the store takes writes again")
         self.fault = ""
+
+
+_STORE_FAULTS = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOTADB,
+}
+
+
+def _is_the_stores(error: Exception) -> bool:
+    """Tell whether an error says something of the database rather than of one job."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _STORE_FAULTS
 
 
 def _settle(job: _Job, outcome: object) -> None:
