@@ -1,9 +1,11 @@
 """Daylight follows the sun at Dijon; the meter adds up the lamps."""
 
 import struct
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from astral import Observer
+from astral.sun import sunset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +44,13 @@ class TestDaylight:
         minutes = range(0, 24 * 60, 5)
         highest = max(sun_elevation_deg(LATITUDE, LONGITUDE, day_ms + 60_000 * each) for each in minutes)
         assert highest == pytest.approx(90 - LATITUDE + declination_deg, abs=0.05)
+
+    @pytest.mark.parametrize("month", [1, 4, 7, 10])
+    def test_at_sunset_the_upper_edge_touches_the_horizon(self, month: int) -> None:
+        """By definition: 34′ of refraction and 16′ of radius below, geometrically."""
+        moment = sunset(Observer(LATITUDE, LONGITUDE), date(2026, month, 15), tzinfo=UTC)
+        height = sun_elevation_deg(LATITUDE, LONGITUDE, round(moment.timestamp() * 1000))
+        assert height == pytest.approx(-0.83, abs=0.1)
 
     @pytest.mark.parametrize(
         ("elevation_deg", "lux"), [(60, 105_000), (-0.83, 450), (-6, 3.4), (-30, NIGHT_LX), (-90, NIGHT_LX)]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sim.banks import Identity
 from sim.gear import ControlGear, GearDesign
-from sim.lamp import COLD_EXCESS, DimmingCurve, LampRating, LedLamp, light_share
+from sim.lamp import COLD_EXCESS, WARM_UP_S, DimmingCurve, LampRating, LedLamp, light_share
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,12 @@ def test_a_cold_lamp_draws_more_and_settles_within_tens_of_seconds() -> None:
     lamp.advance(60.0, 1.0, fed=True)
     assert cold_w == pytest.approx(0.5 + 49.5 * (1 + COLD_EXCESS))
     assert lamp.power_w(1.0, fed=True) == pytest.approx(50.0, rel=0.003)
+
+
+def test_warming_up_costs_the_excess_for_one_time_constant() -> None:
+    lamp = LedLamp(LampRating(50.0, 0.5))
+    lamp.advance(3600, 1.0, fed=True)
+    assert lamp.energy_wh == pytest.approx(50.0 + 49.5 * COLD_EXCESS * WARM_UP_S / 3600, abs=1e-9)
 
 
 def test_a_dark_lamp_draws_standby_and_an_unfed_one_nothing() -> None:

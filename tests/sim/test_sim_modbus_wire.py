@@ -102,6 +102,14 @@ class TestFraming:
         receiver.receive(encode_rtu(request))
         assert receiver.silence() == request
 
+    def test_a_host_that_never_falls_silent_fills_no_memory(self) -> None:
+        receiver = RtuReceiver()
+        for _ in range(100):
+            receiver.receive(bytes(200))
+            assert len(receiver._buffer) <= 256
+        assert receiver.silence() is None
+        assert receiver.bad_frames == 1
+
     @given(rtu_requests, st.integers(0), st.integers(0, 7))
     def test_one_flipped_bit_is_always_found(self, request: RtuRequest, place: int, bit: int) -> None:
         wire = bytearray(encode_rtu(request))

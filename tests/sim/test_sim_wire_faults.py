@@ -111,9 +111,10 @@ async def rtu(street: Street) -> AsyncIterator[SerialHost]:
     host.close()
 
 
-async def ask_rtu(host: SerialHost, unit: int, pdu: bytes) -> bytes:
+async def ask_rtu(host: SerialHost, unit: int, pdu: bytes, count: int | None = None) -> bytes:
+    """Return an answer of `count` bytes, or all that comes within a while."""
     host.write(encode_rtu(RtuRequest(unit, pdu)))
-    return await host.whatever_comes()
+    return await (host.whatever_comes() if count is None else host.bytes_(count))
 
 
 async def ask_tcp(street: Street, pdu: bytes = READ_TOTAL_W, transaction: int = 7) -> bytes:
@@ -144,8 +145,8 @@ def test_every_fault_that_a_scenario_may_name_can_be_switched(tmp_path: Path) ->
 
 class TestModbusRtu:
     async def test_sound_units_answer(self, street: Street, rtu: SerialHost) -> None:
-        assert await ask_rtu(rtu, 1, READ_INPUTS) == encode_rtu(RtuRequest(1, bytes.fromhex("02 01 0C")))
-        assert len(await ask_rtu(rtu, 2, READ_LUX)) == 9
+        assert await ask_rtu(rtu, 1, READ_INPUTS, 6) == encode_rtu(RtuRequest(1, bytes.fromhex("02 01 0C")))
+        assert len(await ask_rtu(rtu, 2, READ_LUX, 9)) == 9
         assert street.counters().modbus["cabinet"]["discrete_inputs"] == {str(n): 1 for n in range(4)}
 
     async def test_an_absent_unit_is_silent(self, street: Street, rtu: SerialHost) -> None:
@@ -161,9 +162,9 @@ class TestModbusRtu:
     async def test_silent(self, street: Street, rtu: SerialHost) -> None:
         await street.fault("lux", ModbusFault.SILENT)
         assert await ask_rtu(rtu, 2, READ_LUX) == b""
-        assert await ask_rtu(rtu, 1, READ_INPUTS) != b""
+        assert await ask_rtu(rtu, 1, READ_INPUTS, 6) != b""
         await street.clear("lux")
-        assert await ask_rtu(rtu, 2, READ_LUX) != b""
+        assert await ask_rtu(rtu, 2, READ_LUX, 9) != b""
         assert street.counters().modbus["lux"]["input_registers"] == {"0": 1, "1": 1}
 
     async def test_a_slow_answer_lands_in_the_next_question(self, street: Street, rtu: SerialHost) -> None:
@@ -178,7 +179,7 @@ class TestModbusRtu:
 
     async def test_exception(self, street: Street, rtu: SerialHost) -> None:
         await street.fault("cabinet", ModbusFault.EXCEPTION, settings=FaultSettings(code=6))
-        assert await ask_rtu(rtu, 1, READ_INPUTS) == encode_rtu(RtuRequest(1, b"\x82\x06"))
+        assert await ask_rtu(rtu, 1, READ_INPUTS, 5) == encode_rtu(RtuRequest(1, b"\x82\x06"))
 
     @pytest.mark.parametrize(
         "fault", [ModbusFault.CRC_ERROR, ModbusFault.GARBAGE, ModbusFault.TRUNCATED, ModbusFault.WRONG_UNIT]
@@ -193,7 +194,7 @@ class TestModbusRtu:
         assert len(spoilt) == (3 if fault is ModbusFault.TRUNCATED else len(sound))
         assert street.counters().modbus["cabinet"]["discrete_inputs"] == {}
         await street.clear("cabinet", fault)
-        assert await ask_rtu(rtu, 1, READ_INPUTS) == sound
+        assert await ask_rtu(rtu, 1, READ_INPUTS, len(sound)) == sound
 
     async def test_a_request_with_a_bad_crc_is_not_answered(self, street: Street, rtu: SerialHost) -> None:
         rtu.write(encode_rtu(RtuRequest(1, READ_INPUTS))[:-1] + b"\x00")
@@ -285,6 +286,12 @@ class TestModbusTcp:
             await asyncio.open_connection(*before)
         await street.clear("meter")
         assert street.ports().tcp["meter"] == before
+        assert await ask_tcp(street) != b""
+
+    async def test_without_mains_the_meter_is_dead(self, street: Street) -> None:
+        street.set("cabinet", {"mains_present": False})
+        assert await ask_tcp(street) == b""
+        street.set("cabinet", {"mains_present": True})
         assert await ask_tcp(street) != b""
 
     async def test_a_foreign_unit_is_the_gateways_failure_11(self, street: Street) -> None:
@@ -389,12 +396,16 @@ class TestSerial:
 class TestDaliLine:
     """The line's faults have their tests in virtual time; here they are reached by name."""
 
-    async def query_status(self, host: SerialHost) -> list[LubaFrame]:
+    async def query_status(self, host: SerialHost, count: int) -> list[LubaFrame]:
+        """Return the first `count` frames that come of asking gear 0 for its status."""
         host.write(encode(LubaFrame(Command.ADD_FRAME, bytes.fromhex("00 10 05 01 90 00 00"))))
-        return LubaReceiver().receive(await host.whatever_comes(0.25))
+        receiver, frames = LubaReceiver(), list[LubaFrame]()
+        while len(frames) < count:
+            frames += receiver.receive(await host.some())
+        return frames
 
     async def test_a_sound_gear_is_confirmed_and_answers(self, street: Street, dali: SerialHost) -> None:
-        reply, sent, received = await self.query_status(dali)
+        reply, sent, received = await self.query_status(dali, 3)
         assert (reply.command, sent.payload[3], received.payload[3]) == (0x33, 16, 0x88)
         assert street.counters().lines["dali-1"].answers["0"] == {"90": 1}
 
@@ -412,12 +423,15 @@ class TestDaliLine:
         self, street: Street, dali: SerialHost, fault: LampFault, statuses: list[int]
     ) -> None:
         await street.fault("dali-1/0", fault)
-        events = [frame for frame in await self.query_status(dali) if frame.command == Command.EVENT]
+        told = await self.query_status(dali, 1 + len(statuses))
+        events = [frame for frame in told if frame.command == Command.EVENT]
         assert [event.payload[3] for event in events] == statuses
+        if fault is LampFault.SILENT:
+            assert await dali.whatever_comes() == b""
         assert street.state().lines["dali-1"].gear["0"].faults == [fault.value]
 
     async def test_a_short_and_its_end(self, street: Street, dali: SerialHost) -> None:
         await street.fault("dali-1", LineFault.LINE_SHORT)
-        assert [frame.payload for frame in await self.query_status(dali)] == [b"\x01"]
+        assert [frame.payload for frame in await self.query_status(dali, 1)] == [b"\x01"]
         await street.clear("dali-1")
-        assert len(await self.query_status(dali)) == 3
+        assert len(await self.query_status(dali, 3)) == 3
