@@ -18,12 +18,12 @@ from sim.report import Counters, StreetState
 
 READ_BY = {
     # Which register of which table stands for a reading of which point (device suffix, table, address, point).
-    ("meter", "input", "52", "active_power"),
-    ("meter", "input", "72", "cumulative_active_energy"),
-    ("meter", "input", "0", "voltage_l1"),
-    ("io", "discrete_input", "0", "cabinet_door_open"),
-    ("io", "coil", "0", "contactor"),
-    ("lux", "input", "0", "illuminance"),
+    ("meter", "input_registers", "52", "active_power"),
+    ("meter", "input_registers", "72", "cumulative_active_energy"),
+    ("meter", "input_registers", "0", "voltage_l1"),
+    ("io", "discrete_inputs", "0", "cabinet_door_open"),
+    ("io", "coils", "0", "contactor"),
+    ("lux", "input_registers", "0", "illuminance"),
 }
 QUERY_ACTUAL_LEVEL = "A0"
 

@@ -1,0 +1,62 @@
+"""How a bench says what it found: a table for people, and one JSON object as the last line."""
+
+import operator
+from collections.abc import Callable
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+_COMPARE: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge, "=": operator.eq}
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One figure beside its goal and what it was measured against.
+
+    Attributes:
+        name: as the issue of the day names it.
+        value: measured.
+        unit: of it.
+        goal: such as "<= 4"; "" where a figure only informs.
+        reference: what it stands beside.
+        ok: whether the goal is reached.
+    """
+
+    name: str
+    value: float
+    unit: str
+    goal: str
+    reference: str
+    ok: bool
+
+
+def figure(name: str, value: float, unit: str, goal: str, reference: str) -> Figure:
+    """Make a figure and judge it."""
+    sign, _, bound = goal.partition(" ")
+    return Figure(
+        name, round(value, 4), unit, goal, reference, not goal or _COMPARE[sign](value, float(bound))
+    )
+
+
+class Report(msgspec.Struct, frozen=True):
+    """A bench's figures. `ok` is whether every goal is reached."""
+
+    bench: str
+    ok: bool
+    figures: list[Figure]
+
+    def show(self) -> None:
+        """Print it."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("figure", "value", "unit", "goal", "", "beside"):
+            table.add_column(column)
+        for one in self.figures:
+            verdict = "" if not one.goal else "[green]ok[/]" if one.ok else "[red]short[/]"
+            table.add_row(one.name, f"{one.value:g}", one.unit, one.goal, verdict, one.reference)
+        Console(highlight=False).print(table)
+        print(msgspec.json.encode(self).decode(), flush=True)
+
+
+def report(bench: str, figures: list[Figure]) -> Report:
+    """Put figures together."""
+    return Report(bench, all(one.ok for one in figures), figures)
