@@ -159,7 +159,7 @@ class DaliDriver(LineDriver):
         if points != (DIMMING_LEVEL,):
             status = await self._hold(dialogue.read_status(lamp.address, priority))
         if isinstance(level, Missing) and isinstance(status, Missing):
-            _raise_missing(status, lamp)
+            _raise_missing(level if DIMMING_LEVEL in points else status, lamp)
         values = [_level(level) if name == DIMMING_LEVEL else _bit(status, _BITS[name]) for name in points]
         return sample(lamp.id, self._now_ms(), points, values)
 
@@ -259,12 +259,14 @@ def judge(wanted: int, back: ReadBack) -> Written:
         wanted: the arc power level that was sent.
         back: what the gear said when the fade should have been over.
     """
+    status = back.status or GearStatus(0)
     if isinstance(back.level, Missing) or back.level == MASK:
+        if GearStatus.LAMP_FAILURE in status:
+            return Written(CommandState.FAILED, None, "its lamp has failed")
         return Written(CommandState.APPLIED, None, "the gear does not know its own level")
     percent = percent_of(back.level)
     if back.level == wanted:
         return Written(CommandState.VERIFIED, percent)
-    status = back.status or GearStatus(0)
     if GearStatus.FADE_RUNNING in status:
         return Written(CommandState.APPLIED, percent, f"still fading, at {percent:g} %")
     if GearStatus.LIMIT_ERROR in status:

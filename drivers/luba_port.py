@@ -15,7 +15,7 @@ from protocols.dali.luba import TransmitError
 BAUDRATE: Final = 38400
 HANDSHAKE_ATTEMPTS: Final = 5
 """A busy bus delays the interface's own answers."""
-HANDSHAKE_S: Final = 0.4
+HANDSHAKE_S: Final = 0.25
 _SUPPLY_RISES_S: Final = 5.0
 _SUPPLY_LOOK_S: Final = 0.1
 _MAX_EVENTS: Final = 256

@@ -145,7 +145,7 @@ class Run(_Watched, frozen=True, kw_only=True, forbid_unknown_fields=True):
         count: how many.
     """
 
-    prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,55}$")]
+    prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,55}$(?!\n)")]
     count: Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 

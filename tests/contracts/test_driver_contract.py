@@ -170,7 +170,9 @@ class DaliBench(StreetBench):
     async def start(self) -> None:
         await super().start()
         port = self.street.ports().serial["dali-1"]
-        self.settings = DaliLuba(id=LINE, port=port, probe_s=0.3, probe_bound_s=0.6, reconnect_s=0.05)
+        self.settings = DaliLuba(
+            id=LINE, port=port, silent_after=2, probe_s=0.2, probe_bound_s=0.4, reconnect_s=0.05
+        )
 
     def devices(self) -> list[DeviceSettings]:
         return [DeviceSettings(id=d, kind=Kind.LAMP, line=LINE, address=a) for d, a in self.addresses.items()]
@@ -223,8 +225,9 @@ class RtuBench(StreetBench):
             parity="E",
             timeout_s=0.15,
             worst_delay_s=0.3,
-            probe_s=0.3,
-            probe_bound_s=0.6,
+            silent_after=2,
+            probe_s=0.2,
+            probe_bound_s=0.4,
             reconnect_s=0.05,
         )
 
@@ -332,8 +335,9 @@ class TcpBench(Bench):
             host="127.0.0.1",
             port=self.gateway.port,
             timeout_s=0.15,
-            probe_s=0.3,
-            probe_bound_s=0.6,
+            silent_after=2,
+            probe_s=0.2,
+            probe_bound_s=0.4,
             reconnect_s=0.05,
         )
 
@@ -442,7 +446,7 @@ class Line:
                 await tick()
 
     async def until_probed(self, device: DeviceId) -> None:
-        """Ask until the device is really asked again, in vain."""
+        """Read until the device is really asked again, in vain."""
         async with asyncio.timeout(PATIENCE_S):
             while reason(await self.read(device)) is Reason.BACKED_OFF:
                 await tick()
@@ -557,7 +561,7 @@ async def test_a_silent_device_is_bad_quality_and_its_neighbour_answers(line: Li
 async def test_a_device_that_stays_silent_is_asked_less_often_and_comes_back(line: Line) -> None:
     with structlog.testing.capture_logs() as logs:
         await line.bench.fault(ASKED, "silent")
-        for _ in range(3):
+        for _ in range(2):
             await line.expect(ASKED, Reason.NO_ANSWER)
         assert line.driver.health().silent == (ASKED,)
         before = line.driver.health().transactions
@@ -574,7 +578,7 @@ async def test_a_device_that_stays_silent_is_asked_less_often_and_comes_back(lin
 
 async def test_a_command_is_tried_even_if_the_device_is_backed_off(line: Line) -> None:
     await line.bench.fault(ASKED, "silent")
-    for _ in range(3):
+    for _ in range(2):
         await line.expect(ASKED, Reason.NO_ANSWER)
     await line.expect(ASKED, Reason.BACKED_OFF)
     value = line.bench.order[1]

@@ -7,7 +7,7 @@ import pytest
 from dali import address, frame
 from dali.driver.serial import DriverLubaRs232
 from dali.gear import general
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.dali import luba
@@ -129,6 +129,7 @@ def test_the_published_example_is_what_we_send() -> None:
     assert LubaLink().send(luba.AddFrame(bytes.fromhex("06C8"), priority=5)) == PUBLISHED
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 63), st.integers(0, 254), st.integers(1, 5))
 def test_python_dali_sends_the_same_bytes(short: int, level: int, priority: int) -> None:
     command = general.DAPC(address.GearShort(short), level)
@@ -160,6 +161,7 @@ async def python_dali_sends(command: object, priority: int) -> bytes:
     return wire.written
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 255))
 def test_python_dali_hears_the_same_answer(value: int) -> None:
     wire = wire_of(luba.FrameHeard(0x1234, bytes((value,))))
