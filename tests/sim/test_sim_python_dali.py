@@ -32,6 +32,15 @@ async def street(tmp_path: Path) -> AsyncIterator[Street]:
         yield street
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give answers longer than its 25 ms: a machine that runs other tests beside stalls for longer.
+
+    The line's own times are tested in virtual time.
+    """
+    monkeypatch.setattr(DriverLubaRs232, "timeout_rx", 0.3)
+
+
 @pytest.fixture
 async def driver(street: Street) -> AsyncIterator[DriverLubaRs232]:
     driver = DriverLubaRs232(f"luba232:{street.ports().serial['dali-1']}")
