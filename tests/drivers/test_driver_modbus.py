@@ -321,3 +321,70 @@ async def test_one_block_may_answer_and_the_next_not(street: Street, rtu: Driver
     got = await silence
     assert got.values == (False, False, True, True, None)
     assert reasons(got) == {Reason.NO_ANSWER}
+
+
+class Liar:
+    """A TCP server that answers every question for registers with the same bytes, after its number.
+
+    Attributes:
+        port: where it listens.
+    """
+
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+        self._answer = answer
+        self.port = 0
+
+    async def start(self) -> asyncio.Server:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        return server
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while question := await reader.read(100):
+            writer.write(self._answer(question))
+        writer.close()
+
+
+def adu(number: bytes, pdu: bytes) -> bytes:
+    return number + b"\0\0" + (len(pdu) + 1).to_bytes(2, "big") + b"\1" + pdu
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda _: adu(b"\0\0", b"\3\2\0\7"),
+        lambda question: adu(question[:2], b"\4\2\0\7"),
+        lambda question: adu(question[:2], b"\3\4\0\7\0\7"),
+        lambda question: adu(question[:2], b"\3\0"),
+        lambda question: adu(question[:2], b"\3\2\0"),
+        lambda question: adu(question[:2], b"\x63\2\0\7"),
+        lambda question: adu(question[:2], b"\x84\2"),
+    ],
+    ids=[
+        "number 0",
+        "another function",
+        "too long",
+        "empty",
+        "torn",
+        "unknown function",
+        "another's refusal",
+    ],
+)
+async def test_an_answer_to_another_question_is_garbled(
+    connect: Connect, answer: Callable[[bytes], bytes]
+) -> None:
+    liar = Liar(answer)
+    server = await liar.start()
+    device = DeviceSettings(id=DEVICE, kind=Kind.SENSOR, line=LINE, address=1, map="twenty")
+    driver = connect(tcp(liar.port), [device], {"twenty": MAP})
+    got = await read(driver, TWENTY[:1])
+    assert (got.values, reasons(got)) == ((None,), {Reason.GARBLED})
+    server.close()
+
+
+async def test_a_true_answer_from_the_same_server_is_good(connect: Connect) -> None:
+    server = await (liar := Liar(lambda question: adu(question[:2], b"\3\2\0\7"))).start()
+    device = DeviceSettings(id=DEVICE, kind=Kind.SENSOR, line=LINE, address=1, map="twenty")
+    driver = connect(tcp(liar.port), [device], {"twenty": MAP})
+    assert (await read(driver, TWENTY[:1])).values == (7,)
+    server.close()
