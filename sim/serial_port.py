@@ -21,6 +21,7 @@ from sim.schedule import Schedule, Timer
 _log = structlog.get_logger(__name__)
 
 _READ_SIZE = 4096  # what the kernel holds of a pty at most
+_PTY_FOLDER = "/dev/pts/"
 _NOISE_EVERY_S = 0.5
 _NOISE_PROBABILITY = 0.02
 _NOISE_BYTES = 8
@@ -66,7 +67,7 @@ class SerialPort:
         """Make the pty and its symlink, and listen.
 
         Raises:
-            FileExistsError: something that is not a symlink stands at `link`.
+            FileExistsError: something else than a symlink to a pty stands at `link`.
         """
         master, slave = os.openpty()
         self._ends = (master, slave)
@@ -199,8 +200,9 @@ class SerialPort:
 
     def _place_link(self, device: str) -> None:
         self.link.parent.mkdir(parents=True, exist_ok=True)
-        if self.link.exists() and not self.link.is_symlink():
-            raise FileExistsError(f"{self.link} exists and is not a symlink")
+        ours = self.link.is_symlink() and str(self.link.readlink()).startswith(_PTY_FOLDER)
+        if not ours and (self.link.exists() or self.link.is_symlink()):
+            raise FileExistsError(f"{self.link} exists and is not a symlink to a pty")
         fresh = self.link.with_name(f".{self.link.name}.new")
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(device)

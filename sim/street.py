@@ -179,8 +179,9 @@ class Street:
         await _done(switch.begin(settings or FaultSettings()))
         if for_s is not None:
             when_s = self.now_s() + for_s
-            ends = partial(self._spawn_clear, target, name)
-            self._ending[target, name] = self._schedule.call_at(when_s, ends)
+            self._ending[target, name] = self._schedule.call_at(
+                when_s, lambda: self._spawn(self._end_by_itself(target, name))
+            )
 
     async def clear(self, target: str, name: str = "*") -> None:
         """Let a fault end, or all of a target's.
@@ -373,8 +374,11 @@ class Street:
             _log.info("event", target=event.target, fault=event.fault, clear=event.clear, set=event.set)
         self.happened.put_nowait(event)
 
-    def _spawn_clear(self, target: str, name: str) -> None:
-        self._spawn(self.clear(target, name))
+    async def _end_by_itself(self, target: str, name: str) -> None:
+        try:
+            await self.clear(target, name)
+        except OSError as error:
+            _log.warning("fault does not end", target=target, fault=name, reason=str(error))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -381,16 +381,29 @@ class TestSerial:
         del street
         assert loop.time() - started_s >= (5 + 24) * 10 / 38400
 
-    async def test_a_file_in_the_way_of_the_link_is_left_alone(self, tmp_path: Path) -> None:
-        (tmp_path / "port").write_text("mine")
+    @pytest.mark.parametrize("kind", ["file", "symlink"])
+    async def test_what_stands_in_the_way_of_the_link_is_left_alone(self, tmp_path: Path, kind: str) -> None:
         schedule = LoopSchedule(asyncio.get_running_loop())
-        port = SerialPort(
-            tmp_path / "port", baud=9600, bits_per_byte=10, schedule=schedule, rng=random.Random(1)
-        )
-        with pytest.raises(FileExistsError, match="not a symlink"):
+        link = tmp_path / "port"
+        port = SerialPort(link, baud=9600, bits_per_byte=10, schedule=schedule, rng=random.Random(1))
+        if kind == "file":
+            link.write_text("mine")
+        else:
+            link.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(FileExistsError, match="not a symlink to a pty"):
             port.open()
-        assert (tmp_path / "port").read_text() == "mine"
+        assert link.is_symlink() == (kind == "symlink")
         assert port.device is None
+
+    async def test_what_a_bench_that_died_has_left_is_replaced(self, tmp_path: Path) -> None:
+        link = tmp_path / "port"
+        link.symlink_to("/dev/pts/99999")
+        schedule = LoopSchedule(asyncio.get_running_loop())
+        port = SerialPort(link, baud=9600, bits_per_byte=10, schedule=schedule, rng=random.Random(1))
+        port.open()
+        assert str(link.readlink()) == port.device
+        port.close()
+        assert not link.is_symlink()
 
 
 class TestDaliLine:
