@@ -19,7 +19,7 @@ from protocols.model.command import CommandState
 from protocols.model.device import Point, StreamClass
 from protocols.model.ids import DeviceId, PointName
 from protocols.model.lighting import Decision, Lamp, LightingPolicy, Override
-from protocols.model.reading import Sample
+from protocols.model.reading import Sample, Value
 from protocols.model.reading import sample as make_sample
 from protocols.rules.lighting import decide, decide_override
 
@@ -165,14 +165,13 @@ class Lighting:
             state.settled = True
             return
         if before is None or (before.level, before.reason) != (decision.level, decision.reason):
-            self._report(state, decision)
+            self._report(state, (COMMANDED_LEVEL, LIGHT_REASON), (decision.level, decision.reason.value))
         if before is None or before.level != decision.level:
             self._write(state)
 
-    def _report(self, state: LampState, decision: Decision) -> None:
+    def _report(self, state: LampState, points: Sequence[PointName], values: Sequence[Value]) -> None:
         at_ms = self._clock.now().monotonic_ms
-        values = (decision.level, decision.reason.value)
-        self._take(state.stream, make_sample(state.lamp.id, at_ms, (COMMANDED_LEVEL, LIGHT_REASON), values))
+        self._take(state.stream, make_sample(state.lamp.id, at_ms, points, values))
 
     def _write(self, state: LampState) -> asyncio.Task[Written]:
         """Begin to set a lamp's level; an earlier write that has not ended no longer counts."""
@@ -196,6 +195,7 @@ class Lighting:
         if written.state is CommandState.VERIFIED:
             state.settled = True
             state.confirmed = written.value if isinstance(written.value, int | float) else None
+            self._report(state, (LEVEL,), (written.value,))
             if state.trouble:
                 state.trouble = ""
                 self.on_dimming(state.lamp.id, "")

@@ -128,6 +128,7 @@ class MqttLink:
         client.on_disconnect = self._disconnected
         client.on_message = self._received
         client.on_publish = self._published
+        client.on_socket_close = lambda _client, _userdata, _socket: self._leave_loop()
         if self._tls is not None:
             client.tls_set_context(self._tls)
         return client

@@ -10,11 +10,14 @@ import msgspec
 
 from sim.demo.asking import Api, agent_status, ask_socket
 from sim.demo.cut import Backhaul
+from sim.demo.processes import StartError
 from sim.demo.setting import LAMPS, LATITUDE, LONGITUDE, SQUARE, TIMEZONE, Setting, control_program, lamp_id
 
 OVERRIDE_LEVEL = 30
 FAILING_LAMP = 7
 LOOK_S = 0.3
+REACH_S = 30.0
+"""How long a cabinet may take to be known at the centre."""
 
 
 class Scene(msgspec.Struct, frozen=True):
@@ -135,9 +138,11 @@ class Story:
             self._tell(f"[green]✓[/] {what}")
 
     async def _when_known(self, cabinet: str) -> None:
-        async with asyncio.timeout(30):
-            while not (found := await self._api.get(f"/cabinets/{cabinet}")) or not found["devices"]:
-                await asyncio.sleep(LOOK_S)
+        deadline = asyncio.get_running_loop().time() + REACH_S
+        while not (found := await self._api.get(f"/cabinets/{cabinet}")) or not found["devices"]:
+            if asyncio.get_running_loop().time() > deadline:
+                raise StartError(f"{cabinet} does not reach the centre; see the logs in {self._setting.folder}")
+            await asyncio.sleep(LOOK_S)
 
     # Acts
 
