@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from protocols.model.device import Kind, Report, StreamClass
-from protocols.model.ids import ID_PATTERN, DeviceId, LineId
+from protocols.model.ids import ID_META, DeviceId, LineId
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 Port = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 StreamName = Literal["events", "critical", "ordinary", "bulk"]
-LineIdText = Annotated[LineId, msgspec.Meta(pattern=ID_PATTERN)]
-DeviceIdText = Annotated[DeviceId, msgspec.Meta(pattern=ID_PATTERN)]
+LineIdText = Annotated[LineId, ID_META]
+DeviceIdText = Annotated[DeviceId, ID_META]
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="driver"):

@@ -15,7 +15,7 @@ from protocols.backhaul.signing import TrustedKey
 from protocols.clock import BenchTime
 from protocols.modbus.register_map import RegisterMap
 from protocols.model.device import Kind
-from protocols.model.ids import ID_PATTERN, CabinetId, KeyId
+from protocols.model.ids import ID_META, CabinetId, KeyId
 from protocols.model.lighting import Lamp
 from protocols.model.policy import Limits, PolicyKind
 from protocols.rules.limits import addresses
@@ -37,7 +37,7 @@ class CabinetSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         commune: INSEE code, or "".
     """
 
-    id: Annotated[CabinetId, msgspec.Meta(pattern=ID_PATTERN)]
+    id: Annotated[CabinetId, ID_META]
     directory: str = "/var/lib/luciole"
     socket: str = ""
     limits: str = ""
@@ -95,7 +95,7 @@ class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         kinds: for which kinds of policy.
     """
 
-    id: Annotated[KeyId, msgspec.Meta(pattern=ID_PATTERN)]
+    id: Annotated[KeyId, ID_META]
     public: str
     kinds: tuple[PolicyKind, ...] = (PolicyKind.LIGHTING,)
 

@@ -9,7 +9,7 @@ stay real.
 """
 
 from enum import IntEnum
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -59,12 +59,12 @@ class BenchTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         origin_monotonic_ms: the monotonic moment at which the bench's civil time is `start_utc_ms`.
         start_utc_ms: civil time at the origin, milliseconds since 1970-01-01T00:00Z.
-        speed: civil seconds for each real second, > 0.
+        speed: civil seconds for each real second, above 0 and up to a million.
     """
 
     origin_monotonic_ms: int
     start_utc_ms: int
-    speed: float = 1.0
+    speed: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1.0
 
     def civil_ms(self, monotonic_ms: int) -> int:
         """Return the civil UTC milliseconds at a monotonic moment."""

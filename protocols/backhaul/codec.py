@@ -24,7 +24,7 @@ from protocols.backhaul.messages import (
     Presence,
     SignedPolicy,
 )
-from protocols.errors import RemoteProtocolError
+from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.model.ids import DeviceId, PointName
 from protocols.model.reading import Fault, Sample, Value
 
@@ -80,6 +80,8 @@ def samples(batch: Batch) -> Iterator[Sample]:
     if len(table.layout) != len(table.at_ms):
         raise RemoteProtocolError("a batch's columns differ in length")
     faults = {index: Fault(quality, reason) for index, quality, reason in table.faults}
+    if any(not 0 <= index < len(table.values) for index in faults):
+        raise RemoteProtocolError("a batch names a fault of a value that it does not have")
     start = 0
     for index, at_ms in zip(table.layout, table.at_ms, strict=True):
         if not 0 <= index < len(table.layouts):
@@ -102,8 +104,15 @@ def samples(batch: Batch) -> Iterator[Sample]:
 
 
 def seal(batch: Batch) -> bytes:
-    """Return the bytes of a batch, which are final."""
-    return _COMPRESSOR.compress(_ENCODER.encode(batch))
+    """Return the bytes of a batch, which are final.
+
+    Raises:
+        LocalProtocolError: if it is larger than anybody unpacks, or holds what MessagePack cannot say.
+    """
+    packed = _encode(batch)
+    if len(packed) > MAX_BATCH_BYTES:
+        raise LocalProtocolError(f"a batch of {len(packed)} bytes; at most {MAX_BATCH_BYTES} are accepted")
+    return _COMPRESSOR.compress(packed)
 
 
 def unseal(sealed: bytes) -> Batch:
@@ -116,7 +125,7 @@ def unseal(sealed: bytes) -> Batch:
         size = zstandard.frame_content_size(sealed)
         if not 0 < size <= MAX_BATCH_BYTES:
             raise RemoteProtocolError(f"a batch of {size} bytes; at most {MAX_BATCH_BYTES} are accepted")
-        packed = _DECOMPRESSOR.decompress(sealed, max_output_size=MAX_BATCH_BYTES)
+        packed = _DECOMPRESSOR.decompress(sealed, max_output_size=MAX_BATCH_BYTES, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise RemoteProtocolError(f"a damaged batch: {error}") from error
     batch = _decode(_BATCH.decode, packed, "batch")
@@ -147,8 +156,19 @@ def unframe_batch(payload: bytes) -> tuple[int, bytes]:
 
 
 def encode(message: Hello | Ack | Presence | CommandMessage | SignedPolicy) -> bytes:
-    """Return a message's bytes."""
-    return _ENCODER.encode(message)
+    """Return a message's bytes.
+
+    Raises:
+        LocalProtocolError: if it holds what MessagePack cannot say.
+    """
+    return _encode(message)
+
+
+def _encode(message: Batch | Hello | Ack | Presence | CommandMessage | SignedPolicy) -> bytes:
+    try:
+        return _ENCODER.encode(message)
+    except (OverflowError, UnicodeEncodeError) as error:  # an integer beyond 64 bits, half a surrogate pair
+        raise LocalProtocolError(f"cannot be said in MessagePack: {error}") from error
 
 
 def decode_hello(payload: bytes) -> Hello:
@@ -171,7 +191,10 @@ def decode_presence(payload: bytes) -> Presence:
 
 def decode_command(payload: bytes) -> CommandMessage:
     """Read a command on its way down. Raises RemoteProtocolError."""
-    return _decode(_COMMAND.decode, payload, "command")
+    message = _decode(_COMMAND.decode, payload, "command")
+    if message.version != VERSION:
+        raise RemoteProtocolError(f"a command of version {message.version}; this end knows {VERSION}")
+    return message
 
 
 def decode_policy(payload: bytes) -> SignedPolicy:

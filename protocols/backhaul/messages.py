@@ -1,7 +1,9 @@
 """What cabinet and centre say to each other.
 
-All of it is MessagePack of these structs, written as arrays: fields are append-only, a new one comes last and
-has a default, and an older reader ignores what it does not know.
+All of it is MessagePack of these structs, written as arrays; the model's own types within them (alarm,
+command, device) are maps. Fields are append-only: a new one comes last and has a default, and an older reader
+ignores what it does not know. A new word of a closed set (a cause, a reason, an alarm's type) is another
+matter: the older reader refuses the message, so the centre learns it before any cabinet says it.
 """
 
 from enum import StrEnum
@@ -13,7 +15,7 @@ from protocols.clock import ClockQuality
 from protocols.model.alarm import Alarm, AlarmType
 from protocols.model.command import Command, CommandState
 from protocols.model.device import Device, StreamClass
-from protocols.model.ids import ID_PATTERN, CabinetId, CommandId, DeviceId, KeyId, PointName
+from protocols.model.ids import ID_META, CabinetId, CommandId, DeviceId, KeyId, PointName
 from protocols.model.reading import Quality, Reason, Value
 
 VERSION = 1
@@ -254,5 +256,5 @@ class SignedPolicy(msgspec.Struct, frozen=True, array_like=True):
     """
 
     body: bytes
-    key: Annotated[KeyId, msgspec.Meta(pattern=ID_PATTERN)]
+    key: Annotated[KeyId, ID_META]
     signature: bytes

@@ -15,8 +15,17 @@ MAX_POLICY_BYTES = 256 << 10
 """A policy of 64 programs and 512 lamps is some 40 kB."""
 
 
+_PUBLIC_BYTES = 32
+
+
 class TrustedKey(msgspec.Struct, frozen=True):
-    """A key that a cabinet believes, and for what."""
+    """A key that a cabinet believes, and for what.
+
+    Attributes:
+        key: as policies name it.
+        public: an Ed25519 public key, 32 bytes.
+        kinds: for which kinds of policy.
+    """
 
     key: KeyId
     public: bytes
@@ -29,7 +38,11 @@ def policy_hash(body: bytes) -> str:
 
 
 def sign(policy: Policy, key: Ed25519PrivateKey) -> SignedPolicy:
-    """Write a policy down and stand for it."""
+    """Write a policy down and stand for it.
+
+    Raises:
+        LocalProtocolError: if it is larger than cabinets accept.
+    """
     body = msgspec.json.encode(policy)
     if len(body) > MAX_POLICY_BYTES:
         raise LocalProtocolError(f"a policy of {len(body)} bytes; at most {MAX_POLICY_BYTES} are accepted")
@@ -38,7 +51,7 @@ def sign(policy: Policy, key: Ed25519PrivateKey) -> SignedPolicy:
 
 def is_signed_by(signed: SignedPolicy, key: TrustedKey) -> bool:
     """Tell whether `key` stands for exactly these bytes."""
-    if len(signed.body) > MAX_POLICY_BYTES:
+    if len(signed.body) > MAX_POLICY_BYTES or len(key.public) != _PUBLIC_BYTES:
         return False
     try:
         Ed25519PublicKey.from_public_bytes(key.public).verify(signed.signature, signed.body)

@@ -31,6 +31,9 @@ class Down(StrEnum):
     COMMAND = "command"
 
 
+_STREAMS = {stream.name.lower(): stream for stream in StreamClass}
+
+
 class UpTopic(msgspec.Struct, frozen=True):
     """A cabinet's topic, taken apart. `stream` is set for batches only."""
 
@@ -57,29 +60,46 @@ def up(cabinet: CabinetId, kind: Up, stream: StreamClass | None = None) -> str:
     Raises:
         LocalProtocolError: if the cabinet's id cannot stand in a topic, or a stream is missing or too much.
     """
-    if not is_id(cabinet):
-        raise LocalProtocolError(f"cabinet {cabinet!r} cannot stand in a topic: expected {ID_RULE}")
+    where = f"{PREFIX}/up/{shard(_checked(cabinet))}/{cabinet}"
     if (kind is Up.BATCH) != (stream is not None):
         raise LocalProtocolError(f"a batch, and only a batch, has a stream: {kind.value}, {stream!r}")
     tail = "" if stream is None else f"/{stream.name.lower()}"
-    return f"{PREFIX}/up/{shard(cabinet)}/{cabinet}/{kind.value}{tail}"
+    return f"{where}/{kind.value}{tail}"
 
 
 def down(cabinet: CabinetId, kind: Down) -> str:
-    """Return the topic of one of the centre's messages to a cabinet."""
-    if not is_id(cabinet):
-        raise LocalProtocolError(f"cabinet {cabinet!r} cannot stand in a topic: expected {ID_RULE}")
-    return f"{PREFIX}/down/{cabinet}/{kind.value}"
+    """Return the topic of one of the centre's messages to a cabinet.
+
+    Raises:
+        LocalProtocolError: if the cabinet's id cannot stand in a topic.
+    """
+    return f"{PREFIX}/down/{_checked(cabinet)}/{kind.value}"
 
 
 def up_filter(shard_number: int | None = None) -> str:
-    """Return the subscription of an ingest worker: one shard, or all of them."""
+    """Return the subscription of an ingest worker: one shard, or all of them.
+
+    Raises:
+        LocalProtocolError: if there is no such shard.
+    """
+    if shard_number is not None and not 0 <= shard_number < SHARDS:
+        raise LocalProtocolError(f"there is no shard {shard_number}; they are 0 to {SHARDS - 1}")
     return f"{PREFIX}/up/{'+' if shard_number is None else shard_number}/#"
 
 
 def down_filter(cabinet: CabinetId) -> str:
-    """Return a cabinet's subscription."""
-    return f"{PREFIX}/down/{cabinet}/+"
+    """Return a cabinet's subscription.
+
+    Raises:
+        LocalProtocolError: if the cabinet's id cannot stand in a topic.
+    """
+    return f"{PREFIX}/down/{_checked(cabinet)}/+"
+
+
+def _checked(cabinet: CabinetId) -> CabinetId:
+    if not is_id(cabinet):
+        raise LocalProtocolError(f"cabinet {cabinet!r} cannot stand in a topic: expected {ID_RULE}")
+    return cabinet
 
 
 def parse_up(topic: str) -> UpTopic:
@@ -96,7 +116,7 @@ def parse_up(topic: str) -> UpTopic:
         raise RemoteProtocolError(f"{cabinet} belongs to shard {shard(cabinet)}, not {parts[3][:20]!r}")
     try:
         kind = Up(parts[5])
-        stream = StreamClass[parts[6].upper()] if len(parts) == 7 else None
+        stream = _STREAMS[parts[6]] if len(parts) == 7 else None
     except (ValueError, KeyError) as error:
         raise RemoteProtocolError(f"unknown message {'/'.join(parts[5:])[:100]!r}") from error
     if (kind is Up.BATCH) != (stream is not None):

@@ -16,8 +16,7 @@ from typing import Annotated
 import msgspec
 
 from protocols.errors import LocalProtocolError
-from protocols.model.ids import ID_PATTERN, CommandId, DeviceId, PointName
-from protocols.model.reading import Value
+from protocols.model.ids import ID_META, CommandId, DeviceId, PointName
 
 
 class CommandState(StrEnum):
@@ -71,6 +70,18 @@ def advance(now: CommandState, following: CommandState) -> CommandState:
     return following
 
 
+Moment = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+"""UTC milliseconds, as far as JSON carries whole numbers."""
+Wanted = (
+    Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
+    | Annotated[int, msgspec.Meta(ge=-(10**15), le=10**15)]
+    | bool
+    | Annotated[str, msgspec.Meta(max_length=256)]
+    | None
+)
+"""A `Value` that can be asked for: finite, and of a size that any store and any wire can hold."""
+
+
 class Command(msgspec.Struct, frozen=True, omit_defaults=True):
     """What somebody wants of one point of one device.
 
@@ -87,12 +98,12 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True):
         ramp_s: time to reach a light level, seconds, 0–90.
     """
 
-    id: Annotated[CommandId, msgspec.Meta(pattern=ID_PATTERN)]
-    device: Annotated[DeviceId, msgspec.Meta(pattern=ID_PATTERN)]
-    point: Annotated[PointName, msgspec.Meta(pattern=ID_PATTERN)]
-    value: Value
+    id: Annotated[CommandId, ID_META]
+    device: Annotated[DeviceId, ID_META]
+    point: Annotated[PointName, ID_META]
+    value: Wanted
     issuer: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-    expires_ms: int
-    not_before_ms: int = 0
-    until_ms: int | None = None
+    expires_ms: Moment
+    not_before_ms: Moment = 0
+    until_ms: Moment | None = None
     ramp_s: Annotated[float, msgspec.Meta(ge=0, le=90)] = 0.0

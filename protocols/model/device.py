@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from protocols.model.ids import ID_PATTERN, DeviceId, LineId, PointName
+from protocols.model.ids import ID_META, DeviceId, LineId, PointName
 
 
 class Kind(StrEnum):
@@ -70,9 +70,9 @@ class Device(msgspec.Struct, frozen=True):
         points: what can be read of it and commanded.
     """
 
-    id: Annotated[DeviceId, msgspec.Meta(pattern=ID_PATTERN)]
+    id: Annotated[DeviceId, ID_META]
     kind: Kind
-    line: Annotated[LineId, msgspec.Meta(pattern=ID_PATTERN)]
+    line: Annotated[LineId, ID_META]
     address: str
     stream: StreamClass = StreamClass.ORDINARY
     groups: tuple[str, ...] = ()

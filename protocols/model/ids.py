@@ -5,7 +5,8 @@ from typing import Annotated, NewType
 
 import msgspec
 
-ID_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+ID_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)"
+"""Searched for, so the end is said twice: `$` alone would let a line feed follow."""
 ID_RULE = "1 to 63 of a–z, 0–9, '.', '_' and '-', beginning with a letter or digit"
 _ID = re.compile(ID_PATTERN)
 
@@ -16,8 +17,9 @@ PointName = NewType("PointName", str)
 CommandId = NewType("CommandId", str)
 KeyId = NewType("KeyId", str)
 
-# What msgspec enforces wherever one of the identities is decoded from outside.
-IdText = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, description=ID_RULE)]
+ID_META = msgspec.Meta(pattern=ID_PATTERN, description=ID_RULE)
+"""What msgspec enforces wherever one of the identities is decoded from outside."""
+IdText = Annotated[str, ID_META]
 
 
 def is_id(text: str) -> bool:

@@ -9,14 +9,25 @@ from typing import Annotated
 
 import msgspec
 
-from protocols.model.ids import ID_PATTERN, DeviceId
+from protocols.model.ids import ID_META, DeviceId
 
 Level = Annotated[int, msgspec.Meta(ge=0, le=100)]
-ClockTime = Annotated[str, msgspec.Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+ClockTime = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$(?!\n)", description="a local time from 00:00 to 23:59"
+    ),
+]
 OffsetMinutes = Annotated[int, msgspec.Meta(ge=-360, le=360)]
 RampSeconds = Annotated[float, msgspec.Meta(ge=0, le=90)]
-CivilDate = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$")]
-Name = Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
+CivilDate = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$(?!\n)",
+        description="a date such as 2026-11-24",
+    ),
+]
+Name = Annotated[str, ID_META]
 
 
 class SolarEvent(StrEnum):

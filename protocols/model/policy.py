@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from protocols.model.ids import ID_PATTERN, CabinetId, KeyId
+from protocols.model.ids import ID_META, CabinetId, KeyId
 from protocols.model.lighting import Level, LightingPolicy
 
 
@@ -28,12 +28,12 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         lighting: the content of kind `lighting`.
     """
 
-    cabinet: Annotated[CabinetId, msgspec.Meta(pattern=ID_PATTERN)]
+    cabinet: Annotated[CabinetId, ID_META]
     kind: PolicyKind
     version: Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
     not_before_ms: int
     expires_ms: int
-    key: Annotated[KeyId, msgspec.Meta(pattern=ID_PATTERN)]
+    key: Annotated[KeyId, ID_META]
     lighting: LightingPolicy
 
 

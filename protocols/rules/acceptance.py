@@ -11,6 +11,7 @@ from protocols.model.lighting import Lamp
 from protocols.model.policy import Limits, Policy, PolicyKind
 from protocols.rules.limits import policy_faults
 from protocols.rules.soundness import lighting_faults
+from protocols.strict import read
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -38,7 +39,8 @@ class Standing(msgspec.Struct, frozen=True):
 def judge(signed: SignedPolicy, standing: Standing, now_ms: int) -> Policy | list[str]:
     """Return the policy if this cabinet is to go by it, otherwise every reason why not.
 
-    Of a body that nobody we trust stands for, nothing is said but that.
+    Of a body that nobody we trust stands for, nothing is said but that; of one that cannot be read, how; and
+    limits are compared once the policy is sound in itself.
 
     Args:
         signed: what came.
@@ -50,15 +52,25 @@ def judge(signed: SignedPolicy, standing: Standing, now_ms: int) -> Policy | lis
         return [f"key: {signed.key!r} is not trusted here"]
     if not is_signed_by(signed, key):
         return [f"signature: not made by key {signed.key!r} over these bytes"]
-    try:
-        policy = msgspec.json.decode(signed.body, type=Policy)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return [f"body: {error}"]
+    policy = _read_body(signed.body)
+    if not isinstance(policy, Policy):
+        return policy
+    unsound = lighting_faults(policy.lighting, standing.lamps)
     faults = [
         *_envelope_faults(policy, key, standing, now_ms),
-        *lighting_faults(policy.lighting, standing.lamps),
+        *unsound,
+        *([] if unsound else policy_faults(standing.limits, policy.lighting, standing.lamps)),
     ]
-    return faults or policy_faults(standing.limits, policy.lighting, standing.lamps) or policy
+    return faults or policy
+
+
+def _read_body(body: bytes) -> Policy | list[str]:
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return [f"body: {error}"]
+    policy = read(document, Policy)
+    return policy if isinstance(policy, Policy) else [f"body: {fault}" for fault in policy]
 
 
 def _envelope_faults(policy: Policy, key: TrustedKey, standing: Standing, now_ms: int) -> list[str]:

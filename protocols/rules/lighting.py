@@ -5,9 +5,8 @@ then the policy's default. `decide` is the only place where that is said; the ca
 centre previews with it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time, timedelta
-from itertools import chain
 from typing import assert_never
 from zoneinfo import ZoneInfo
 
@@ -117,10 +116,13 @@ def program_of(policy: LightingPolicy, calendar: Calendar, day: date) -> Control
 def decide_program(program: ControlProgram, place: Place, now_ms: int) -> Decision:
     """Say what a program wants at a moment, and when it will next want something else.
 
-    The program is read as if it ruled every day, so that a night that crosses midnight is one night.
+    The program is read as if it ruled every day, so that a night that crosses midnight is one night. Where
+    several active periods hold, the first that is written rules. Each begins at its own level, or at that of
+    a control that came due that evening while the lamp was not burning yet: with "70 % from 22:00" a June
+    night that begins at 22:06 begins at 70 %.
     """
     today = datetime.fromtimestamp(now_ms / 1000, ZoneInfo(place.timezone)).date()
-    days = [today + timedelta(days=shift) for shift in (-1, 0, 1)]
+    days = [today + timedelta(days=shift) for shift in (-2, -1, 0, 1, 2)]
     occurrences = [
         burning for period in program.active_periods for burning in _occurrences(period, place, days)
     ]
@@ -128,23 +130,38 @@ def decide_program(program: ControlProgram, place: Place, now_ms: int) -> Decisi
     if burning is None:
         begins = min((b.begin_ms for b in occurrences if b.begin_ms > now_ms), default=now_ms + DAY_MS)
         return Decision(0, 0.0, LightReason.PROGRAM, f"{program.id}: outside its active periods", begins)
-    first = Step(burning.begin_ms, burning.level, burning.ramp_s, "active period")
-    steps = sorted(
-        chain(
-            [first], (s for s in _steps(program, place, days) if burning.begin_ms < s.at_ms < burning.end_ms)
-        ),
-        key=lambda step: step.at_ms,
-    )
+    controls = sorted(_steps(program, place, days), key=lambda step: step.at_ms)
+    steps = [
+        _first_step(burning, controls, occurrences, place),
+        *(step for step in controls if burning.begin_ms <= step.at_ms < burning.end_ms),
+    ]
     current = [step for step in steps if step.at_ms <= now_ms][-1]
-    nexts = [step.at_ms for step in steps if step.at_ms > now_ms]
-    nexts += [b.begin_ms for b in occurrences if now_ms < b.begin_ms < burning.end_ms]
-    return Decision(
-        current.level,
-        current.ramp_s,
-        LightReason.PROGRAM,
-        f"{program.id}: {current.because}",
-        min([burning.end_ms, *nexts]),
+    changes = [burning.end_ms, *(step.at_ms for step in steps), *(b.begin_ms for b in occurrences)]
+    because = f"{program.id}: {current.because}"
+    valid_until_ms = min(change for change in changes if change > now_ms)
+    return Decision(current.level, current.ramp_s, LightReason.PROGRAM, because, valid_until_ms)
+
+
+def _first_step(
+    burning: Burning, controls: Sequence[Step], occurrences: Sequence[Burning], place: Place
+) -> Step:
+    """Return how a burning begins: at its period's level, or at that of a control that is due already."""
+    since_ms = max(
+        _noon_before(burning.begin_ms, place),
+        *(b.end_ms for b in occurrences if b.begin_ms < burning.begin_ms),
+        0,
     )
+    due = [step for step in controls if since_ms <= step.at_ms < burning.begin_ms]
+    if due:
+        return msgspec.structs.replace(due[-1], at_ms=burning.begin_ms)
+    return Step(burning.begin_ms, burning.level, burning.ramp_s, "active period")
+
+
+def _noon_before(moment_ms: int, place: Place) -> int:
+    zone = ZoneInfo(place.timezone)
+    local = datetime.fromtimestamp(moment_ms / 1000, zone)
+    day = local.date() if local.hour >= 12 else local.date() - timedelta(days=1)
+    return _day_begin_ms(day, 12, zone)
 
 
 def _holds(rule: CalendarRule, day: date) -> bool:
@@ -174,13 +191,18 @@ def _occurrences(
 
 
 def _night_ms(period: AstroClockPeriod, place: Place, day: date) -> tuple[int, int]:
-    """Return the night that begins on `day`: noon to noon in a polar night, none under a midnight sun."""
-    next_day = day + timedelta(days=1)
-    evening, morning = _sun(place, day), _sun(place, next_day)
-    noon_ms, next_noon_ms = local_ms(day, "12:00", place), local_ms(next_day, "12:00", place)
-    begin = (noon_ms if evening.dark else next_noon_ms) if evening.sunset_ms is None else evening.sunset_ms
-    end = (next_noon_ms if morning.dark else noon_ms) if morning.sunrise_ms is None else morning.sunrise_ms
-    return begin + period.sunset_offset_min * MINUTE_MS, end + period.sunrise_offset_min * MINUTE_MS
+    """Return the night that begins on `day`: noon to noon in a polar night, none under a midnight sun.
+
+    An offset counts from a sunset or sunrise; where there is none, there is nothing to count from.
+    """
+    evening, morning = _sun(place, day), _sun(place, day + timedelta(days=1))
+    begin = evening.noon_ms if evening.dark else morning.noon_ms
+    if evening.sunset_ms is not None:
+        begin = evening.sunset_ms + period.sunset_offset_min * MINUTE_MS
+    end = morning.noon_ms if morning.dark else evening.noon_ms
+    if morning.sunrise_ms is not None:
+        end = morning.sunrise_ms + period.sunrise_offset_min * MINUTE_MS
+    return begin, end
 
 
 def _steps(program: ControlProgram, place: Place, days: list[date]) -> Iterator[Step]:

@@ -1,14 +1,18 @@
 """What only somebody at the cabinet can change: bounds by line and hardware address."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from protocols.model.lighting import Calendar, ControlProgram, Lamp, LightingPolicy
 from protocols.model.policy import LampLimit, Limits
 from protocols.rules.lighting import calendar_of
 
+_RANGE = re.compile(r"([0-9]{1,3})(?:\s*-\s*([0-9]{1,3}))?")
+_MAX_ADDRESS = 255
+
 
 def addresses(text: str) -> frozenset[str] | None:
-    """Return the hardware addresses that "0-3,7" names; None for "*", which names all.
+    """Return the hardware addresses, 0 to 255, that "0-3,7" names; None for "*", which names all.
 
     Raises:
         ValueError: if the text is none of these.
@@ -17,9 +21,9 @@ def addresses(text: str) -> frozenset[str] | None:
         return None
     found: set[str] = set()
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        low, high = int(first), int(last or first)
-        if not 0 <= low <= high <= 255:
+        numbers = _RANGE.fullmatch(part.strip())
+        low, high = (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (1, 0)
+        if not low <= high <= _MAX_ADDRESS:
             raise ValueError(f"{part.strip()!r} is not a range of addresses such as 0-23")
         found.update(str(n) for n in range(low, high + 1))
     return frozenset(found)
