@@ -1,22 +1,18 @@
 """Who the cabinets are: their hellos, what hangs on their lines, and whether they are there."""
 
-import sqlite3
 from collections.abc import Sequence
 
 import msgspec
 
 from central import alarms, commands, policies, streams
-from central.api.bodies import CabinetSummary, Contact
+from central.contact import find, summary
 from central.effects import Change, ChangeKind
 from central.errors import MessageError, RefusedFor
 from central.store.writer import Tx
-from central.views import Row, maybe_moment, row
 from protocols.backhaul.messages import Hello, Presence, StartEvent
 from protocols.model.device import Device
 from protocols.model.ids import CabinetId
 
-SILENT_AFTER_MS = 600_000
-"""A cabinet that says that it is connected and sends nothing for so long is named silent."""
 MAX_CABINETS = 100_000
 MAX_DEVICES = 10_000
 """Behind one cabinet."""
@@ -141,42 +137,6 @@ def started(tx: Tx, cabinet: CabinetId, event: StartEvent) -> None:
         "UPDATE cabinet SET started_ms = ?, last_end = ?, agent_version = ? WHERE id = ?",
         (event.at_ms, event.last_end.value, event.agent_version, cabinet),
     )
-
-
-SUMMARIES = """
-    SELECT cabinet.*, max(
-        coalesce((SELECT max(received_ms) FROM stream WHERE stream.cabinet = cabinet.id), 0),
-        coalesce(hello_ms, 0), coalesce(presence_ms, 0)) AS seen_ms,
-    (SELECT count(*) FROM device WHERE device.cabinet = cabinet.id AND listed = 1) AS devices,
-    (SELECT count(*) FROM alarm WHERE alarm.cabinet = cabinet.id AND cleared_ms IS NULL) AS active_alarms
-    FROM cabinet
-"""
-
-
-def contact(found: Row, now_ms: int) -> Contact:
-    """Tell whether a cabinet is there, from what it says and from the age of what arrives."""
-    if not found["online"]:
-        return Contact.OFFLINE
-    return Contact.SILENT if now_ms - found["seen_ms"] > SILENT_AFTER_MS else Contact.CONNECTED
-
-
-def summary(found: Row, now_ms: int) -> CabinetSummary:
-    """Return a row of `SUMMARIES`."""
-    seen_ms = found["seen_ms"] or None
-    return CabinetSummary(
-        id=found["id"],
-        contact=contact(found, now_ms),
-        seen=maybe_moment(seen_ms),
-        age_s=None if seen_ms is None else max(0.0, (now_ms - seen_ms) / 1000),
-        agent_version=found["agent_version"],
-        devices=found["devices"],
-        active_alarms=found["active_alarms"],
-    )
-
-
-def find(db: sqlite3.Connection, cabinet: str) -> Row | None:
-    """Return a cabinet's row of `SUMMARIES`."""
-    return row(db, f"{SUMMARIES} WHERE cabinet.id = ?", (cabinet,))
 
 
 def _tell(tx: Tx, cabinet: CabinetId) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from central.api.bodies import CommandRequest
 from central.clock import milliseconds
+from central.contact import REACHABLE
 from central.effects import Change, ChangeKind, Downlink
 from central.errors import Fault, MessageError, RefusedFor, RequestError
 from central.store.writer import Tx
@@ -155,6 +156,7 @@ def enqueue(
             request_text,
         ),
     )
+    tx.effects.due = True
     _tell(tx, command.id)
 
 
@@ -178,14 +180,15 @@ def _assume(tx: Tx, known: Row, reason: str) -> None:
     _tell(tx, known["id"])
 
 
+_DUE = f"""
+    SELECT * FROM command WHERE send_ms <= ?1 AND (expires_ms <= ?1 OR (?2 AND cabinet IN ({REACHABLE})))
+    ORDER BY send_ms, created_ms LIMIT ?3
+"""  # noqa: S608  a constant of ours
+
+
 def send_due(tx: Tx, *, connected: bool) -> None:
     """Send what is due, and give up what is over."""
-    due = rows(
-        tx.db,
-        "SELECT * FROM command WHERE send_ms <= ? AND (? OR expires_ms <= ?) ORDER BY send_ms, created_ms"
-        " LIMIT ?",
-        (tx.now_ms, connected, tx.now_ms, DUE_PER_TICK),
-    )
+    due = rows(tx.db, _DUE, (tx.now_ms, connected, DUE_PER_TICK))
     for known in due:
         if tx.now_ms < known["expires_ms"]:
             _send(tx, known)
@@ -236,6 +239,7 @@ def send_open_again(tx: Tx, cabinet: CabinetId) -> None:
         "UPDATE command SET send_ms = ? WHERE cabinet = ? AND send_ms IS NOT NULL AND expires_ms > ?",
         (tx.now_ms, cabinet, tx.now_ms),
     )
+    tx.effects.due = True
 
 
 def report(tx: Tx, cabinet: CabinetId, event: CommandEvent) -> None:

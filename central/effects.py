@@ -53,12 +53,23 @@ class Downlink(msgspec.Struct, frozen=True):
 
 
 class Effects:
-    """The notes of one job, or of one round."""
+    """The notes of one job, or of one round.
+
+    Attributes:
+        acks: whose marks are to be told, by cabinet and epoch.
+        down: messages to send.
+        changes: what watchers want to see.
+        due: whether something is to be sent at once, rather than when it is next looked for.
+        refused_devices: (cabinet, device, owner) of what was not stored.
+        batches: committed.
+        readings: committed.
+    """
 
     def __init__(self) -> None:
         self.acks: set[tuple[CabinetId, int]] = set()
         self.down: list[Downlink] = []
         self.changes: list[Change] = []
+        self.due = False
         self.refused_devices: list[tuple[CabinetId, str, str]] = []
         self.batches = 0
         self.readings = 0
@@ -68,6 +79,7 @@ class Effects:
         self.acks |= other.acks
         self.down += other.down
         self.changes += other.changes
+        self.due = self.due or other.due
         self.refused_devices += other.refused_devices
         self.batches += other.batches
         self.readings += other.readings

@@ -176,7 +176,7 @@ class Ingest:
             count, last_utc_ms = readings.store(tx, stream, came.batch, batch_id)
             for event in came.batch.events:
                 self._event(tx, came.batch.cabinet, event)
-        except (RemoteProtocolError, OverflowError) as error:
+        except (RemoteProtocolError, MessageError, OverflowError) as error:
             tx.db.execute("ROLLBACK TO content")
             tx.caches.clear()
             count, last_utc_ms = 0, None

@@ -15,6 +15,7 @@ from central.api.bodies import (
     ReportedPolicy,
 )
 from central.clock import moment
+from central.contact import REACHABLE
 from central.effects import Change, ChangeKind, Downlink
 from central.errors import Fault, RequestError
 from central.store.writer import Tx
@@ -206,14 +207,18 @@ def _want(tx: Tx, policy: Policy, signed: SignedPolicy) -> None:
             max(tx.now_ms, policy.not_before_ms),
         ),
     )
+    tx.effects.due = True
     _tell(tx, policy.cabinet)
+
+
+_DUE = f"""
+    SELECT * FROM policy WHERE send_ms <= ?1 AND cabinet IN ({REACHABLE}) ORDER BY send_ms LIMIT ?2
+"""  # noqa: S608  a constant of ours
 
 
 def send_due(tx: Tx) -> None:
     """Send the policies that are due, each time later, until they are answered or nobody may accept them."""
-    due = rows(
-        tx.db, "SELECT * FROM policy WHERE send_ms <= ? ORDER BY send_ms LIMIT ?", (tx.now_ms, DUE_PER_TICK)
-    )
+    due = rows(tx.db, _DUE, (tx.now_ms, DUE_PER_TICK))
     for known in due:
         wait_s = min(RESEND_MOST_S, RESEND_FIRST_S * 2 ** min(known["sends"], 10))
         lapsed = tx.now_ms > known["expires_ms"]

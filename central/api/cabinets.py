@@ -7,7 +7,7 @@ import msgspec
 from litestar import Router, get
 from litestar.params import Parameter
 
-from central import cabinets, policies
+from central import contact, policies
 from central.api.bodies import (
     CabinetSummary,
     CabinetView,
@@ -35,7 +35,7 @@ def known_cabinet(db: sqlite3.Connection, cabinet: str) -> Row:
     Raises:
         RequestError: if this centre never heard of it.
     """
-    found = cabinets.find(db, cabinet)
+    found = contact.find(db, cabinet)
     if found is None:
         raise not_found("cabinet", cabinet)
     return found
@@ -48,10 +48,10 @@ async def list_cabinets(centre: Centre, limit: Limit = 100, cursor: Cursor = Non
     now_ms = centre.clock.now().utc_ms
     found = await centre.reader.ask(
         lambda db: rows(
-            db, f"{cabinets.SUMMARIES} WHERE cabinet.id > ? ORDER BY cabinet.id LIMIT ?", (after, limit + 1)
+            db, f"{contact.SUMMARIES} WHERE cabinet.id > ? ORDER BY cabinet.id LIMIT ?", (after, limit + 1)
         )
     )
-    items = [cabinets.summary(one, now_ms) for one in found[:limit]]
+    items = [contact.summary(one, now_ms) for one in found[:limit]]
     return Page(items, write_cursor(items[-1].id) if len(found) > limit else None)
 
 
@@ -106,7 +106,7 @@ def _latest(
 
 def _view(db: sqlite3.Connection, cabinet: str, now_ms: int) -> CabinetView:
     found = known_cabinet(db, cabinet)
-    head = cabinets.summary(found, now_ms)
+    head = contact.summary(found, now_ms)
     return CabinetView(
         id=head.id,
         contact=head.contact,

@@ -162,15 +162,15 @@ class Writer:
 
     def _round(self, db: sqlite3.Connection, jobs: list[_Job]) -> None:
         now = self._clock.now()
-        if now.monotonic_ms >= self._next_tick_ms:
+        ticking = now.monotonic_ms >= self._next_tick_ms
+        if ticking:
             self._next_tick_ms = now.monotonic_ms + round(TICK_S * 1000)
-            jobs.append(_Job(self._tick, None))
-        if not jobs:
+        if not jobs and not ticking:
             return
         outcomes: list[tuple[_Job, object]] = []
         changes = db.total_changes
         try:
-            effects = self._transaction(db, jobs, outcomes)
+            effects = self._transaction(db, jobs, outcomes, ticking=ticking)
         except sqlite3.Error as error:
             self._roll_back(db, jobs, error)
             return
@@ -183,12 +183,15 @@ class Writer:
             _settle(job, outcome)
 
     def _transaction(
-        self, db: sqlite3.Connection, jobs: list[_Job], outcomes: list[tuple[_Job, object]]
+        self, db: sqlite3.Connection, jobs: list[_Job], outcomes: list[tuple[_Job, object]], *, ticking: bool
     ) -> Effects:
         now_ms, civil_ms = self._clock.now().utc_ms, self._clock.civil().utc_ms
         effects = Effects()
         db.execute("BEGIN IMMEDIATE")
-        for job in jobs:
+        tick = _Job(self._tick, None)
+        for job in [*jobs, tick]:
+            if job is tick and not (ticking or effects.due):
+                continue
             tx = Tx(db, now_ms, civil_ms, self._caches, watched=self._watched())
             outcomes.append((job, self._savepoint(tx, job)))
             effects.absorb(tx.effects)

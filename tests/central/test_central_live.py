@@ -56,6 +56,7 @@ def centre(broker: tuple[str, str], tmp_path: Path, key_file: Path) -> Iterator[
 @pytest.fixture
 def wired(broker: tuple[str, str], centre: Aggregator) -> Iterator[LiveCabinet]:
     url, version = broker
+    assert url == centre.ready.broker
     cabinet = LiveCabinet(CabinetDouble(), url, mqtt5=version == "5")
     assert cabinet.wait(lambda: cabinet.acks)
     yield cabinet
