@@ -116,9 +116,8 @@ def _union_faults(value: object, union: TypeExpression, key: str) -> Iterator[Se
     if isinstance(value, dict) and structs:
         yield from _tagged_faults(value, structs, key)
     elif isinstance(value, list):
-        sequences = [member for member in members if _origin(_bare(member)) in {tuple, list}]
-        if len(sequences) == 1:
-            yield from _faults(value, sequences[0], key)
+        for sequence in (member for member in members if _origin(_bare(member)) in {tuple, list}):
+            yield from _faults(value, sequence, key)  # msgspec allows one sequence in a union at most
 
 
 def _tagged_faults(
