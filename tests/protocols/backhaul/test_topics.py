@@ -1,0 +1,151 @@
+"""Topics: one place for each message, the same shard for ever, nothing odd let through."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.backhaul.topics import (
+    SHARDS,
+    Down,
+    DownTopic,
+    Up,
+    UpTopic,
+    down,
+    down_filter,
+    parse_down,
+    parse_up,
+    shard,
+    up,
+    up_filter,
+)
+from protocols.errors import LocalProtocolError, RemoteProtocolError
+from protocols.model.device import StreamClass
+from protocols.model.ids import ID_PATTERN, CabinetId
+
+CABINETS = st.from_regex(ID_PATTERN, fullmatch=True).map(CabinetId)
+DIJON = CabinetId("dijon-0001")
+
+
+@pytest.mark.parametrize(
+    ("cabinet", "expected"),
+    # CRC-32 (ISO-HDLC) of the name, modulo 64, by another implementation: gzip's trailer.
+    [("dijon-0001", 27), ("dijon-0002", 33), ("chenove-0001", 10), ("123456789", 0x26)],
+)
+def test_a_cabinet_s_shard_never_changes(cabinet: str, expected: int) -> None:
+    assert shard(CabinetId(cabinet)) == expected
+
+
+@given(CABINETS)
+def test_a_shard_is_one_of_sixty_four(cabinet: CabinetId) -> None:
+    assert 0 <= shard(cabinet) < SHARDS == 64
+
+
+@given(CABINETS, st.sampled_from([kind for kind in Up if kind is not Up.BATCH]))
+def test_a_cabinet_s_topic_comes_back_as_it_was_made(cabinet: CabinetId, kind: Up) -> None:
+    assert parse_up(up(cabinet, kind)) == UpTopic(cabinet, kind)
+
+
+@given(CABINETS, st.sampled_from(StreamClass))
+def test_a_batch_s_topic_names_its_stream(cabinet: CabinetId, stream: StreamClass) -> None:
+    assert parse_up(up(cabinet, Up.BATCH, stream)) == UpTopic(cabinet, Up.BATCH, stream)
+
+
+@given(CABINETS, st.sampled_from(Down))
+def test_a_topic_towards_a_cabinet_comes_back_as_it_was_made(cabinet: CabinetId, kind: Down) -> None:
+    assert parse_down(down(cabinet, kind)) == DownTopic(cabinet, kind)
+
+
+def test_topics_read_as_the_design_says() -> None:
+    assert up(DIJON, Up.HELLO) == "luciole/1/up/27/dijon-0001/hello"
+    assert up(DIJON, Up.BATCH, StreamClass.EVENTS) == "luciole/1/up/27/dijon-0001/batch/events"
+    assert down(DIJON, Down.ACK) == "luciole/1/down/dijon-0001/ack"
+    assert (up_filter(), up_filter(7)) == ("luciole/1/up/+/#", "luciole/1/up/7/#")
+    assert down_filter(DIJON) == "luciole/1/down/dijon-0001/+"
+
+
+HELLO = up(DIJON, Up.HELLO)
+BATCH = up(DIJON, Up.BATCH, StreamClass.CRITICAL)
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "",
+        "luciole/1/up",
+        "other/1/up/27/dijon-0001/hello",
+        "luciole/2/up/27/dijon-0001/hello",
+        "luciole/1/down/35/dijon-0001/hello",
+        "luciole/1/up/36/dijon-0001/hello",
+        "luciole/1/up/027/dijon-0001/hello",
+        "luciole/1/up/27/DIJON-0001/hello",
+        "luciole/1/up/27/dijon-0001\n/hello",
+        "luciole/1/up/27//hello",
+        f"{HELLO}/",
+        f"/{HELLO}",
+        f"{HELLO}/events",
+        f"{HELLO}/events/more",
+        HELLO.replace("hello", "Hello"),
+        HELLO.replace("hello", "goodbye"),
+        HELLO.replace("hello", "batch"),
+        BATCH.replace("critical", "CRITICAL"),
+        BATCH.replace("critical", "crıtical"),  # a dotless i, whose capital is an ordinary I
+        BATCH.replace("critical", "0"),
+        BATCH.replace("critical", ""),
+        "x" * 70_000,
+    ],
+)
+def test_a_foreign_or_odd_topic_is_refused(topic: str) -> None:
+    with pytest.raises(RemoteProtocolError) as refusal:
+        parse_up(topic)
+    assert len(str(refusal.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "",
+        HELLO,
+        "luciole/1/down/dijon-0001",
+        "luciole/1/down/dijon-0001/ack/more",
+        "luciole/1/down/dijon-0001/ACK",
+        "luciole/1/down/DIJON/ack",
+        "luciole/1/down//ack",
+        "luciole/1/down/dijon-0001/" + "x" * 70_000,
+    ],
+)
+def test_a_topic_that_is_not_towards_a_cabinet_is_refused(topic: str) -> None:
+    with pytest.raises(RemoteProtocolError) as refusal:
+        parse_down(topic)
+    assert len(str(refusal.value)) < 400
+
+
+@given(st.text())
+def test_whatever_is_accepted_is_what_we_would_have_said(topic: str) -> None:
+    try:
+        parsed = parse_up(topic)
+    except RemoteProtocolError:
+        return
+    assert up(parsed.cabinet, parsed.kind, parsed.stream) == topic
+
+
+@pytest.mark.parametrize("cabinet", ["", "+", "#", "a/b", "A", "a\n"])
+def test_a_name_that_is_none_never_becomes_a_topic(cabinet: str) -> None:
+    with pytest.raises(LocalProtocolError, match="cannot stand in a topic"):
+        up(CabinetId(cabinet), Up.HELLO)
+    with pytest.raises(LocalProtocolError, match="cannot stand in a topic"):
+        down(CabinetId(cabinet), Down.ACK)
+    with pytest.raises(LocalProtocolError, match="cannot stand in a topic"):
+        down_filter(CabinetId(cabinet))
+
+
+def test_a_batch_and_only_a_batch_has_a_stream() -> None:
+    with pytest.raises(LocalProtocolError):
+        up(DIJON, Up.BATCH)
+    with pytest.raises(LocalProtocolError):
+        up(DIJON, Up.HELLO, StreamClass.EVENTS)
+
+
+@pytest.mark.parametrize("number", [-1, 64])
+def test_there_is_no_subscription_of_a_shard_that_there_is_not(number: int) -> None:
+    with pytest.raises(LocalProtocolError):
+        up_filter(number)
