@@ -3,29 +3,28 @@
 from typing import Annotated
 
 from litestar import Router, get, post
-from litestar.params import Body, Parameter
+from litestar.params import Body, PathParameter, QueryParameter
 
 from central import alarms
 from central.api.bodies import Acknowledgement, AlarmView, Page
-from central.api.paging import Cursor, Limit, read_cursor, write_cursor
-from central.centre import Centre
+from central.api.paging import Cursor, Limit, TheCentre, read_cursor, write_cursor
 from central.errors import not_found
 from central.views import alarm_view, row, rows
 
-AlarmNumber = Annotated[int, Parameter(ge=1, lt=2**53)]
+AlarmNumber = Annotated[int, PathParameter(ge=1, lt=2**53)]
 
 
 @get("/")
 async def list_alarms(
-    centre: Centre,
+    centre: TheCentre,
     *,
     limit: Limit = 100,
     cursor: Cursor = None,
     active: Annotated[
-        bool | None, Parameter(description="only those that last, or only those that are over")
+        bool | None, QueryParameter(description="only those that last, or only those that are over")
     ] = None,
-    cabinet: Annotated[str | None, Parameter(max_length=63)] = None,
-    device: Annotated[str | None, Parameter(max_length=63)] = None,
+    cabinet: Annotated[str | None, QueryParameter(max_length=63)] = None,
+    device: Annotated[str | None, QueryParameter(max_length=63)] = None,
 ) -> Page[AlarmView]:
     """List alarms, the newest first."""
     before = 2**62 if cursor is None else read_cursor(cursor, int)
@@ -43,7 +42,7 @@ async def list_alarms(
 
 
 @get("/{alarm:int}")
-async def get_alarm(centre: Centre, alarm: AlarmNumber) -> AlarmView:
+async def get_alarm(centre: TheCentre, alarm: AlarmNumber) -> AlarmView:
     """Show an alarm."""
     found = await centre.reader.ask(lambda db: row(db, "SELECT * FROM alarm WHERE id = ?", (alarm,)))
     if found is None:
@@ -53,7 +52,7 @@ async def get_alarm(centre: Centre, alarm: AlarmNumber) -> AlarmView:
 
 @post("/{alarm:int}/acknowledge", status_code=200)
 async def acknowledge_alarm(
-    centre: Centre, alarm: AlarmNumber, data: Annotated[Acknowledgement, Body(title="acknowledgement")]
+    centre: TheCentre, alarm: AlarmNumber, data: Annotated[Acknowledgement, Body(title="acknowledgement")]
 ) -> AlarmView:
     """Take notice of an alarm, in somebody's name."""
     return alarm_view(await centre.change(lambda tx: alarms.acknowledge(tx, alarm, data.by)))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 from litestar import Router, get
-from litestar.params import Parameter
+from litestar.params import FromPath, QueryParameter
 
 from central import contact, policies
 from central.api.bodies import (
@@ -17,8 +17,7 @@ from central.api.bodies import (
     RefusedDevice,
     StreamView,
 )
-from central.api.paging import Cursor, Limit, read_cursor, write_cursor
-from central.centre import Centre
+from central.api.paging import Cursor, Limit, TheCentre, read_cursor, write_cursor
 from central.clock import moment
 from central.errors import not_found
 from central.views import CLOCKS, STREAMS, Row, maybe_moment, point_reading, rows
@@ -42,7 +41,7 @@ def known_cabinet(db: sqlite3.Connection, cabinet: str) -> Row:
 
 
 @get("/")
-async def list_cabinets(centre: Centre, limit: Limit = 100, cursor: Cursor = None) -> Page[CabinetSummary]:
+async def list_cabinets(centre: TheCentre, limit: Limit = 100, cursor: Cursor = None) -> Page[CabinetSummary]:
     """List the cabinets, by id."""
     after = "" if cursor is None else read_cursor(cursor, str)
     now_ms = centre.clock.now().utc_ms
@@ -56,7 +55,7 @@ async def list_cabinets(centre: Centre, limit: Limit = 100, cursor: Cursor = Non
 
 
 @get("/{cabinet:str}")
-async def get_cabinet(centre: Centre, cabinet: str) -> CabinetView:
+async def get_cabinet(centre: TheCentre, cabinet: FromPath[str]) -> CabinetView:
     """Show all of a cabinet: contact, streams with their marks, versions, desired and reported policies."""
     now_ms = centre.clock.now().utc_ms
     return await centre.reader.ask(lambda db: _view(db, cabinet, now_ms))
@@ -64,11 +63,11 @@ async def get_cabinet(centre: Centre, cabinet: str) -> CabinetView:
 
 @get("/{cabinet:str}/latest")
 async def get_cabinet_latest(
-    centre: Centre,
-    cabinet: str,
+    centre: TheCentre,
+    cabinet: FromPath[str],
     limit: Limit = 1_000,
     cursor: Cursor = None,
-    point: Annotated[str | None, Parameter(max_length=63, description="only this point")] = None,
+    point: Annotated[str | None, QueryParameter(max_length=63, description="only this point")] = None,
 ) -> Page[PointReading]:
     """List the latest value of each point of each device of a cabinet."""
     after = ("", "") if cursor is None else read_cursor(cursor, tuple[str, str])
@@ -79,7 +78,7 @@ async def get_cabinet_latest(
 
 
 @get("/{cabinet:str}/policies")
-async def get_policies(centre: Centre, cabinet: str) -> Policies:
+async def get_policies(centre: TheCentre, cabinet: FromPath[str]) -> Policies:
     """Show what is wanted of a cabinet, what it goes by, and why it rejected what it rejected."""
     now_ms = centre.clock.now().utc_ms
 

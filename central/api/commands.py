@@ -3,12 +3,11 @@
 from typing import Annotated
 
 from litestar import Response, Router, delete, get, post
-from litestar.params import Body, Parameter
+from litestar.params import Body, FromPath, QueryParameter
 
 from central import commands, overrides
 from central.api.bodies import CommandRequest, CommandView, OverrideRequest, OverrideView, Page
-from central.api.paging import Cursor, Limit, read_cursor, write_cursor
-from central.centre import Centre
+from central.api.paging import Cursor, Limit, TheCentre, read_cursor, write_cursor
 from central.errors import not_found
 from central.views import command_view, row, rows
 from protocols.model.command import CommandState
@@ -16,7 +15,7 @@ from protocols.model.command import CommandState
 
 @post("/commands", status_code=202)
 async def post_command(
-    centre: Centre, data: Annotated[CommandRequest, Body(title="command")]
+    centre: TheCentre, data: Annotated[CommandRequest, Body(title="command")]
 ) -> Response[CommandView]:
     """Take on a command: 202 when it is new, 200 when the same one was taken on before."""
     known, new = await centre.change(lambda tx: commands.request(tx, data))
@@ -25,13 +24,13 @@ async def post_command(
 
 @get("/commands")
 async def list_commands(
-    centre: Centre,
+    centre: TheCentre,
     *,
     limit: Limit = 100,
     cursor: Cursor = None,
-    cabinet: Annotated[str | None, Parameter(max_length=63)] = None,
-    device: Annotated[str | None, Parameter(max_length=63)] = None,
-    state_: Annotated[CommandState | None, Parameter(query="state")] = None,
+    cabinet: Annotated[str | None, QueryParameter(max_length=63)] = None,
+    device: Annotated[str | None, QueryParameter(max_length=63)] = None,
+    state_: Annotated[CommandState | None, QueryParameter(name="state")] = None,
 ) -> Page[CommandView]:
     """List commands, the newest first; those given at the cabinet too."""
     after = (2**62, "") if cursor is None else read_cursor(cursor, tuple[int, str])
@@ -50,7 +49,7 @@ async def list_commands(
 
 
 @get("/commands/{command:str}")
-async def get_command(centre: Centre, command: str) -> CommandView:
+async def get_command(centre: TheCentre, command: FromPath[str]) -> CommandView:
     """Show a command and how far it has come."""
     found = await centre.reader.ask(lambda db: row(db, "SELECT * FROM command WHERE id = ?", (command,)))
     if found is None:
@@ -60,14 +59,14 @@ async def get_command(centre: Centre, command: str) -> CommandView:
 
 @post("/overrides", status_code=202)
 async def post_override(
-    centre: Centre, data: Annotated[OverrideRequest, Body(title="override")]
+    centre: TheCentre, data: Annotated[OverrideRequest, Body(title="override")]
 ) -> OverrideView:
     """Take on an override: one command for each lamp, under one id."""
     return await centre.change(lambda tx: overrides.request(tx, data))
 
 
 @get("/overrides")
-async def list_overrides(centre: Centre, limit: Limit = 100, cursor: Cursor = None) -> Page[OverrideView]:
+async def list_overrides(centre: TheCentre, limit: Limit = 100, cursor: Cursor = None) -> Page[OverrideView]:
     """List overrides, the newest first, without their commands."""
     after = (2**62, "") if cursor is None else read_cursor(cursor, tuple[int, str])
     found, more = await centre.reader.ask(lambda db: overrides.page(db, after, limit))
@@ -75,7 +74,7 @@ async def list_overrides(centre: Centre, limit: Limit = 100, cursor: Cursor = No
 
 
 @get("/overrides/{override:str}")
-async def get_override(centre: Centre, override: str) -> OverrideView:
+async def get_override(centre: TheCentre, override: FromPath[str]) -> OverrideView:
     """Show an override with the command of each lamp."""
     found = await centre.reader.ask(lambda db: overrides.find(db, override))
     if found is None:
@@ -85,9 +84,9 @@ async def get_override(centre: Centre, override: str) -> OverrideView:
 
 @delete("/overrides/{override:str}", status_code=202)
 async def delete_override(
-    centre: Centre,
-    override: str,
-    issuer: Annotated[str, Parameter(min_length=1, max_length=128)] = "operator",
+    centre: TheCentre,
+    override: FromPath[str],
+    issuer: Annotated[str, QueryParameter(min_length=1, max_length=128)] = "operator",
 ) -> OverrideView:
     """Give the lamps of an override back to their programs, before its time is over."""
     return await centre.change(lambda tx: overrides.release(tx, override, issuer))

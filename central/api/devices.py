@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 
 import msgspec
 from litestar import Router, get
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from central.api.bodies import DeviceView, GapView, History, Page, PointReading
-from central.api.paging import Cursor, HistoryLimit, Limit, moment_ms, read_cursor, write_cursor
-from central.centre import Centre
+from central.api.paging import Cursor, HistoryLimit, Limit, TheCentre, moment_ms, read_cursor, write_cursor
 from central.clock import LAST_MS
 from central.errors import Fault, RequestError, not_found
 from central.views import (
@@ -57,13 +56,13 @@ _DEVICES = """
 
 @get("/")
 async def list_devices(
-    centre: Centre,
+    centre: TheCentre,
     *,
     limit: Limit = 100,
     cursor: Cursor = None,
-    cabinet: Annotated[str | None, Parameter(max_length=63)] = None,
-    kind: Kind | None = None,
-    group: Annotated[str | None, Parameter(max_length=200)] = None,
+    cabinet: Annotated[str | None, QueryParameter(max_length=63)] = None,
+    kind: FromQuery[Kind | None] = None,
+    group: Annotated[str | None, QueryParameter(max_length=200)] = None,
 ) -> Page[DeviceView]:
     """List devices, by id."""
     after = "" if cursor is None else read_cursor(cursor, str)
@@ -80,13 +79,13 @@ async def list_devices(
 
 
 @get("/{device:str}")
-async def get_device(centre: Centre, device: str) -> DeviceView:
+async def get_device(centre: TheCentre, device: FromPath[str]) -> DeviceView:
     """Show a device."""
     return device_view(await centre.reader.ask(lambda db: _known(db, device)))
 
 
 @get("/{device:str}/latest")
-async def get_latest(centre: Centre, device: str) -> list[PointReading]:
+async def get_latest(centre: TheCentre, device: FromPath[str]) -> list[PointReading]:
     """List the latest value of each of a device's points."""
 
     def question(db: sqlite3.Connection) -> list[Row]:
@@ -103,15 +102,15 @@ async def get_latest(centre: Centre, device: str) -> list[PointReading]:
 
 @get("/{device:str}/points/{point:str}/history")
 async def get_history(
-    centre: Centre,
-    device: str,
-    point: str,
+    centre: TheCentre,
+    device: FromPath[str],
+    point: FromPath[str],
     *,
-    from_: Annotated[datetime | None, Parameter(query="from", description="first moment")] = None,
-    to: Annotated[datetime | None, Parameter(description="last moment")] = None,
+    from_: Annotated[datetime | None, QueryParameter(name="from", description="first moment")] = None,
+    to: Annotated[datetime | None, QueryParameter(description="last moment")] = None,
     limit: HistoryLimit = 500,
     cursor: Cursor = None,
-    order: Literal["asc", "desc"] = "asc",
+    order: FromQuery[Literal["asc", "desc"]] = "asc",
 ) -> History:
     """Show a point's readings in a range of time, and the gaps that are known in it."""
     wanted = Range(

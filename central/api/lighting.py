@@ -8,12 +8,12 @@ from typing import Annotated
 
 import msgspec
 from litestar import Router, delete, get, post, put
-from litestar.params import Body, Parameter
+from litestar.params import Body, FromPath, QueryParameter
 
 from central import lighting, policies
 from central.api.bodies import Lighting, Page, Policies, Preview, PublishRequest, SignedEnvelope
 from central.api.cabinets import known_cabinet
-from central.api.paging import Cursor, Limit, moment_ms, read_cursor, write_cursor
+from central.api.paging import Cursor, Limit, TheCentre, moment_ms, read_cursor, write_cursor
 from central.centre import Centre
 from central.errors import Fault, RequestError, not_found
 from central.store.writer import Tx
@@ -25,7 +25,7 @@ LONGEST_PREVIEW = timedelta(days=31)
 
 
 @get("/control-programs")
-async def list_programs(centre: Centre, limit: Limit = 100, cursor: Cursor = None) -> Page[ControlProgram]:
+async def list_programs(centre: TheCentre, limit: Limit = 100, cursor: Cursor = None) -> Page[ControlProgram]:
     """List the city's control programs."""
     found = await _documents(centre, "control_program", limit, cursor)
     items = [msgspec.json.decode(document, type=ControlProgram) for document in found[:limit]]
@@ -33,7 +33,7 @@ async def list_programs(centre: Centre, limit: Limit = 100, cursor: Cursor = Non
 
 
 @get("/calendars")
-async def list_calendars(centre: Centre, limit: Limit = 100, cursor: Cursor = None) -> Page[Calendar]:
+async def list_calendars(centre: TheCentre, limit: Limit = 100, cursor: Cursor = None) -> Page[Calendar]:
     """List the city's calendars."""
     found = await _documents(centre, "calendar", limit, cursor)
     items = [msgspec.json.decode(document, type=Calendar) for document in found[:limit]]
@@ -41,20 +41,20 @@ async def list_calendars(centre: Centre, limit: Limit = 100, cursor: Cursor = No
 
 
 @get("/control-programs/{program:str}")
-async def get_program(centre: Centre, program: str) -> ControlProgram:
+async def get_program(centre: TheCentre, program: FromPath[str]) -> ControlProgram:
     """Show a control program."""
     return msgspec.json.decode(await _document(centre, "control_program", program), type=ControlProgram)
 
 
 @get("/calendars/{calendar:str}")
-async def get_calendar(centre: Centre, calendar: str) -> Calendar:
+async def get_calendar(centre: TheCentre, calendar: FromPath[str]) -> Calendar:
     """Show a calendar."""
     return msgspec.json.decode(await _document(centre, "calendar", calendar), type=Calendar)
 
 
 @put("/control-programs/{program:str}")
 async def put_program(
-    centre: Centre, program: str, data: Annotated[ControlProgram, Body(title="control program")]
+    centre: TheCentre, program: FromPath[str], data: Annotated[ControlProgram, Body(title="control program")]
 ) -> ControlProgram:
     """Write a control program. Cabinets go by it once their lighting is published again."""
     _same_id(program, data.id)
@@ -64,7 +64,7 @@ async def put_program(
 
 @put("/calendars/{calendar:str}")
 async def put_calendar(
-    centre: Centre, calendar: str, data: Annotated[Calendar, Body(title="calendar")]
+    centre: TheCentre, calendar: FromPath[str], data: Annotated[Calendar, Body(title="calendar")]
 ) -> Calendar:
     """Write a calendar. Cabinets go by it once their lighting is published again."""
     _same_id(calendar, data.id)
@@ -73,26 +73,26 @@ async def put_calendar(
 
 
 @delete("/control-programs/{program:str}")
-async def delete_program(centre: Centre, program: str) -> None:
+async def delete_program(centre: TheCentre, program: FromPath[str]) -> None:
     """Delete a control program that no calendar names."""
     await centre.change(lambda tx: lighting.delete_program(tx, program))
 
 
 @delete("/calendars/{calendar:str}")
-async def delete_calendar(centre: Centre, calendar: str) -> None:
+async def delete_calendar(centre: TheCentre, calendar: FromPath[str]) -> None:
     """Delete a calendar that no cabinet's lighting names."""
     await centre.change(lambda tx: lighting.delete_calendar(tx, calendar))
 
 
 @get("/cabinets/{cabinet:str}/lighting")
-async def get_lighting(centre: Centre, cabinet: str) -> Lighting:
+async def get_lighting(centre: TheCentre, cabinet: FromPath[str]) -> Lighting:
     """Show what is wanted of a cabinet's lamps, published or not."""
     return await centre.reader.ask(lambda db: lighting.draft(db, cabinet))
 
 
 @put("/cabinets/{cabinet:str}/lighting")
 async def put_lighting(
-    centre: Centre, cabinet: str, data: Annotated[Lighting, Body(title="lighting")]
+    centre: TheCentre, cabinet: FromPath[str], data: Annotated[Lighting, Body(title="lighting")]
 ) -> Lighting:
     """Write what is wanted of a cabinet's lamps: a draft, until it is published."""
     await centre.change(lambda tx: lighting.put_draft(tx, cabinet, data))
@@ -101,7 +101,9 @@ async def put_lighting(
 
 @post("/cabinets/{cabinet:str}/lighting/publish", status_code=202)
 async def publish_lighting(
-    centre: Centre, cabinet: str, data: Annotated[PublishRequest | None, Body(title="publication")] = None
+    centre: TheCentre,
+    cabinet: FromPath[str],
+    data: Annotated[PublishRequest | None, Body(title="publication")] = None,
 ) -> Policies:
     """Compile, check, number and sign a cabinet's lighting, and send it down."""
     key = centre.key
@@ -121,7 +123,7 @@ async def publish_lighting(
 
 @post("/cabinets/{cabinet:str}/policies", status_code=202)
 async def post_policy(
-    centre: Centre, cabinet: str, data: Annotated[SignedEnvelope, Body(title="signed policy")]
+    centre: TheCentre, cabinet: FromPath[str], data: Annotated[SignedEnvelope, Body(title="signed policy")]
 ) -> Policies:
     """Take a policy that was signed elsewhere, and send it down."""
     signed = SignedPolicy(data.body.encode(), KeyId(data.key), _signature(data.signature))
@@ -136,11 +138,11 @@ async def post_policy(
 
 @get("/cabinets/{cabinet:str}/lighting/preview")
 async def preview(
-    centre: Centre,
-    cabinet: str,
-    at: Annotated[datetime | None, Parameter(description="one moment; now unless told")] = None,
-    from_: Annotated[datetime | None, Parameter(query="from", description="beginning of a while")] = None,
-    to: Annotated[datetime | None, Parameter(description="its end")] = None,
+    centre: TheCentre,
+    cabinet: FromPath[str],
+    at: Annotated[datetime | None, QueryParameter(description="one moment; now unless told")] = None,
+    from_: Annotated[datetime | None, QueryParameter(name="from", description="beginning of a while")] = None,
+    to: Annotated[datetime | None, QueryParameter(description="its end")] = None,
 ) -> Preview:
     """Say what each lamp would do by the draft, and why: at one moment, or through a while."""
     if from_ is None and to is None:

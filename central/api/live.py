@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 from litestar import Router, get
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from litestar.response import Stream
 
 from central.api.bodies import BrokerHealth, Health, IngestHealth, StoreHealth
+from central.api.paging import TheCentre
 from central.centre import Centre
 from central.clock import moment
 from central.effects import ChangeKind
@@ -22,7 +23,7 @@ from protocols.clock import Instant
 
 
 @get("/health", tags=["health"])
-async def get_health(centre: Centre) -> Health:
+async def get_health(centre: TheCentre) -> Health:
     """Show how the aggregator is: its broker, its store, and what it took in since it started."""
     now = centre.clock.now()
     size = await centre.reader.ask(lambda _db: _size(centre.db))
@@ -42,11 +43,11 @@ async def get_health(centre: Centre) -> Health:
 
 @get("/events", tags=["events"], media_type="text/event-stream", response_headers=None)
 async def get_events(
-    centre: Centre,
-    cabinet: Annotated[str | None, Parameter(max_length=63, description="only of this cabinet")] = None,
+    centre: TheCentre,
+    cabinet: Annotated[str | None, QueryParameter(max_length=63, description="only of this cabinet")] = None,
     kinds: Annotated[
         str | None,
-        Parameter(
+        QueryParameter(
             max_length=200,
             description="only these, with commas between: latest, alarm, command, policy, cabinet",
         ),

@@ -6,17 +6,21 @@ from datetime import datetime
 from typing import Annotated, TypeVar
 
 import msgspec
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import QueryParameter
 
+from central.centre import Centre
 from central.clock import LAST_MS, milliseconds
 from central.errors import Fault, RequestError
 
 T = TypeVar("T")
 
-Limit = Annotated[int, Parameter(ge=1, le=1_000, description="most items in one part")]
-HistoryLimit = Annotated[int, Parameter(ge=1, le=10_000, description="most readings in one part")]
+TheCentre = NamedDependency[Centre]
+
+Limit = Annotated[int, QueryParameter(ge=1, le=1_000, description="most items in one part")]
+HistoryLimit = Annotated[int, QueryParameter(ge=1, le=10_000, description="most readings in one part")]
 Cursor = Annotated[
-    str | None, Parameter(max_length=400, description="`next` of the part before; none for the first")
+    str | None, QueryParameter(max_length=400, description="`next` of the part before; none for the first")
 ]
 
 

@@ -45,6 +45,7 @@ def build(centre: Centre) -> Litestar:
             path="/schema",
             render_plugins=[pages.SchemaPage(), JsonRenderPlugin()],
         ),
+        before_send=[pages.add_safe_headers],
         request_max_body_size=MAX_BODY_BYTES,
         logging_config=None,
     )

@@ -1,10 +1,11 @@
 """What the aggregator's tests share."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.central.api_desk import Api
 from tests.central.cabinet_double import CabinetDouble
 from tests.central.desk import Desk
 
@@ -19,3 +20,11 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 @pytest.fixture
 def cabinet() -> CabinetDouble:
     return CabinetDouble()
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """The API in this process, on a real store; its link to the broker is not begun."""
+    opened = Api(tmp_path)
+    yield opened
+    await opened.close()

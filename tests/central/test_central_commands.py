@@ -187,7 +187,7 @@ def test_what_cannot_be_done_is_refused_with_its_place(
     street: Desk, wrong: dict[str, object], where: str
 ) -> None:
     with pytest.raises(RequestError) as refused:
-        wish(street, **wrong)
+        wish(street, **wrong)  # type: ignore[arg-type]  # wrong on purpose
     assert (refused.value.status, [fault.where for fault in refused.value.faults]) == (422, [where])
     assert street.ask("SELECT count(*) FROM command") == [(0,)]
 
