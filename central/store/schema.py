@@ -18,6 +18,8 @@ from central.errors import StartError
 CHECKED_BYTES = 256 << 20
 """A larger database is not walked at each start: it would take longer than the start may."""
 
+LOCK_WAIT_S = 2.0
+
 migrations = Migrations("luciole-central")
 
 _FIRST = """
@@ -243,10 +245,10 @@ CREATE INDEX command_by_override ON command (override) WHERE override IS NOT NUL
 @migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
 def m001_first(db: Database) -> None:
     """Lay out everything that a first street needs."""
-    _run(db, _FIRST)
+    run(db, _FIRST)
 
 
-def _run(db: Database, script: str) -> None:
+def run(db: Database, script: str) -> None:
     """Run statements one by one: `executescript` would commit the step's transaction half way."""
     for statement in script.split(";\n"):
         if statement.strip():
@@ -266,7 +268,7 @@ def prepare(path: Path) -> None:
 
 
 def _prepare(path: Path) -> None:
-    connection = sqlite3.connect(path, timeout=2.0, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         if path.stat().st_size <= CHECKED_BYTES:

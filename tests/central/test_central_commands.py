@@ -45,9 +45,7 @@ def state(desk: Desk, command: str) -> tuple[str, bool]:
     return view.state.value, view.assumed
 
 
-def answered(
-    cabinet: CabinetDouble, command: str, now: CommandState, reason: str = "", issuer: str = "operator"
-) -> CommandEvent:
+def answered(command: str, now: CommandState, reason: str = "", issuer: str = "operator") -> CommandEvent:
     return CommandEvent(CommandId(command), now, reason, START_MS, DeviceId(LAMP), LEVEL, 40, issuer)
 
 
@@ -76,17 +74,17 @@ def test_it_is_sent_again_ever_later_until_it_is_over(street: Desk) -> None:
 def test_it_is_not_sent_again_once_the_cabinet_has_answered(street: Desk, cabinet: CabinetDouble) -> None:
     command = wish(street)
     sent(street)
-    tell(street, cabinet, answered(cabinet, command, CommandState.EXECUTING))
+    tell(street, cabinet, answered(command, CommandState.EXECUTING))
     street.clock.pass_s(30)
     assert sent(street) == []
-    tell(street, cabinet, answered(cabinet, command, CommandState.VERIFIED))
+    tell(street, cabinet, answered(command, CommandState.VERIFIED))
     assert state(street, command) == ("verified", False)
 
 
 def test_a_receipt_that_changes_no_state_is_an_answer_too(street: Desk, cabinet: CabinetDouble) -> None:
     command = wish(street)
     sent(street)
-    tell(street, cabinet, answered(cabinet, command, CommandState.QUEUED))
+    tell(street, cabinet, answered(command, CommandState.QUEUED))
     street.clock.pass_s(30)
     assert sent(street) == []
     assert state(street, command) == ("sent", False)
@@ -95,8 +93,8 @@ def test_a_receipt_that_changes_no_state_is_an_answer_too(street: Desk, cabinet:
 def test_a_state_never_goes_back(street: Desk, cabinet: CabinetDouble) -> None:
     command = wish(street)
     sent(street)
-    tell(street, cabinet, answered(cabinet, command, CommandState.FAILED, "no answer"))
-    tell(street, cabinet, answered(cabinet, command, CommandState.EXECUTING))
+    tell(street, cabinet, answered(command, CommandState.FAILED, "no answer"))
+    tell(street, cabinet, answered(command, CommandState.EXECUTING))
     assert state(street, command) == ("failed", False)
 
 
@@ -144,7 +142,7 @@ def test_the_cabinets_late_word_replaces_the_centres_assumption(street: Desk, ca
         street.clock.pass_s(91)
         sent(street)
     assert state(street, command) == ("outcome_unknown", True)
-    tell(street, cabinet, answered(cabinet, command, CommandState.VERIFIED))
+    tell(street, cabinet, answered(command, CommandState.VERIFIED))
     assert state(street, command) == ("verified", False)
 
 
@@ -194,7 +192,7 @@ def test_what_cannot_be_done_is_refused_with_its_place(
 
 def test_a_technicians_command_is_kept_for_the_audit(street: Desk, cabinet: CabinetDouble) -> None:
     for now in (CommandState.EXECUTING, CommandState.VERIFIED):
-        tell(street, cabinet, answered(cabinet, "t-1", now, issuer="technician:root"))
+        tell(street, cabinet, answered("t-1", now, issuer="technician:root"))
     assert street.ask("SELECT ours, state, issuer FROM command") == [(0, "verified", "technician:root")]
 
 
@@ -202,7 +200,7 @@ def test_another_cabinet_cannot_answer(street: Desk) -> None:
     command = wish(street)
     sent(street)
     other = CabinetDouble("cab-2")
-    tell(street, other, answered(other, command, CommandState.VERIFIED))
+    tell(street, other, answered(command, CommandState.VERIFIED))
     assert state(street, command) == ("sent", False)
     assert street.ingest.counts.refused() == {"foreign_command": 1}
     assert street.mark(other, StreamClass.EVENTS) == 1

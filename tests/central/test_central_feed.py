@@ -1,0 +1,95 @@
+"""Live changes: each watcher gets what it asked for, in order, and an honest count of what it lost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from central.effects import Change, ChangeKind
+from central.feed import MAX_WAITING, MAX_WATCHERS, Feed, Watcher
+from protocols.model.ids import CabinetId
+
+ALL = frozenset(ChangeKind)
+
+
+class Body(msgspec.Struct, frozen=True):
+    n: int
+
+
+def change(n: int, kind: ChangeKind = ChangeKind.ALARM, cabinet: str = "cab-1") -> Change:
+    return Change(kind, CabinetId(cabinet), Body(n))
+
+
+async def next_write(writes: AsyncIterator[bytes]) -> bytes:
+    async with asyncio.timeout(5):
+        return await anext(writes)
+
+
+async def begun(watcher: Watcher) -> AsyncIterator[bytes]:
+    writes = watcher.writes()
+    assert await next_write(writes) == b"retry: 2000\n\n"
+    return writes
+
+
+async def test_what_waits_is_written_at_once_and_in_order() -> None:
+    feed = Feed()
+    watcher = feed.join(None, ALL)
+    writes = await begun(watcher)
+    feed.publish([change(1), change(2, ChangeKind.POLICY)])
+    assert await next_write(writes) == b'event: alarm\ndata: {"n":1}\n\nevent: policy\ndata: {"n":2}\n\n'
+
+
+async def test_a_watcher_gets_only_what_it_asked_for() -> None:
+    feed = Feed()
+    watcher = feed.join("cab-2", frozenset({ChangeKind.LATEST}))
+    writes = await begun(watcher)
+    feed.publish(
+        [change(1, ChangeKind.LATEST, "cab-1"), change(2, ChangeKind.ALARM, "cab-2")]
+        + [change(3, ChangeKind.LATEST, "cab-2")]
+    )
+    assert await next_write(writes) == b'event: latest\ndata: {"n":3}\n\n'
+
+
+async def test_a_slow_watcher_loses_the_oldest_and_is_told_how_many() -> None:
+    feed = Feed()
+    watcher = feed.join(None, ALL)
+    writes = await begun(watcher)
+    feed.publish(change(n) for n in range(MAX_WAITING + 25))
+    written = (await next_write(writes)).split(b"\n\n")[:-1]
+    assert written[0] == b'event: lost\ndata: {"count":25}'
+    assert len(written) == MAX_WAITING + 1
+    assert written[1].endswith(b'{"n":25}')
+    assert written[-1].endswith(b'{"n":%d}' % (MAX_WAITING + 24))
+
+
+async def test_a_slow_watcher_does_not_hold_up_another() -> None:
+    feed = Feed()
+    feed.join(None, ALL)
+    quick = await begun(feed.join(None, ALL))
+    for n in range(MAX_WAITING + 5):
+        feed.publish([change(n)])
+        assert b"lost" not in await next_write(quick)
+
+
+async def test_closing_ends_every_feed_after_what_waits() -> None:
+    feed = Feed()
+    writes = await begun(feed.join(None, ALL))
+    feed.publish([change(1)])
+    feed.close()
+    assert [chunk async for chunk in writes] == [b'event: alarm\ndata: {"n":1}\n\n']
+    assert feed.is_full()
+
+
+async def test_who_has_left_gets_nothing_and_frees_the_place() -> None:
+    feed = Feed()
+    watchers = [feed.join(None, ALL) for _ in range(MAX_WATCHERS)]
+    assert feed.is_full()
+    feed.leave(watchers[0])
+    assert not feed.is_full()
+    assert feed.count() == MAX_WATCHERS - 1
+
+
+def test_nothing_is_encoded_when_nobody_watches() -> None:
+    feed = Feed()
+    feed.publish([Change(ChangeKind.ALARM, CabinetId("c"), Body)])  # type: ignore[arg-type]  # would fail to encode
+    assert not feed.watched()

@@ -1,0 +1,105 @@
+"""Databases of earlier versions open; those of later ones, and what is no database, are refused in words."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlite_utils import Database
+
+from central.errors import StartError
+from central.store import schema
+from protocols.model.device import StreamClass
+from tests.central.cabinet_double import CabinetDouble, taken
+from tests.central.desk import Desk
+
+DATABASES = Path(__file__).parent.parent / "databases"
+
+
+def written(path: Path, script: Path) -> Path:
+    db = sqlite3.connect(path)
+    db.executescript(script.read_text(encoding="utf-8"))
+    db.close()
+    return path
+
+
+@pytest.mark.parametrize("script", sorted(DATABASES.glob("central_v*.sql")), ids=lambda path: path.stem)
+def test_a_database_of_an_earlier_version_keeps_what_it_holds_and_goes_on(
+    tmp_path: Path, script: Path
+) -> None:
+    desk = Desk(written(tmp_path / "old.db", script))
+    cabinet = CabinetDouble()
+    assert desk.values(cabinet.lamp()) == [10.0, 20.0, 30.0]
+    assert desk.mark(cabinet) == 3
+    cabinet.next[StreamClass.ORDINARY] = 4
+    cabinet.seal([taken(cabinet.lamp(), 40.0)])
+    desk.deliver(cabinet.message(4))
+    assert desk.values(cabinet.lamp()) == [10.0, 20.0, 30.0, 40.0]
+    assert desk.ask("SELECT state FROM command WHERE id = 'old-1'") == [("verified",)]
+    desk.close()
+
+
+def test_preparing_twice_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "central.db"
+    schema.prepare(path)
+    before = sqlite3.connect(path).execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall()
+    schema.prepare(path)
+    assert sqlite3.connect(path).execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall() == before
+
+
+def test_a_step_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    db = Database(tmp_path / "half.db")
+    with pytest.raises(sqlite3.OperationalError), db.atomic():
+        schema.run(db, "CREATE TABLE a (x);\nCREATE TABLE b (y);\nCREATE TABLE a (z)")
+    assert db.table_names() == []
+    db.close()
+
+
+def test_a_database_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "central.db"
+    schema.prepare(path)
+    with sqlite3.connect(path) as db:
+        db.execute(
+            "INSERT INTO _sqlite_migrations (migration_set, name, applied_at)"
+            " VALUES ('luciole-central', 'm099_tomorrow', '')"
+        )
+    with pytest.raises(StartError, match=r"newer version.*m099_tomorrow"):
+        schema.prepare(path)
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "central.db"
+    path.write_bytes(b"this is a letter to my grandmother, not a database" * 40)
+    with pytest.raises(StartError, match="is not a database"):
+        schema.prepare(path)
+
+
+def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "central.db")
+    cabinet = CabinetDouble()
+    for n in range(40):
+        cabinet.seal([taken(cabinet.lamp(n % 3), f"{n} {'x' * 400}") for _ in range(5)])
+    desk.deliver(*cabinet.waiting())
+    desk.close()
+    content = bytearray(desk.path.read_bytes())
+    for page in range(40, len(content) // 4096 - 1, 3):
+        content[page * 4096 : page * 4096 + 2_000] = b"\xa5" * 2_000
+    desk.path.write_bytes(content)
+    with pytest.raises(StartError, match="damaged"):
+        schema.prepare(desk.path)
+
+
+def test_a_locked_database_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "central.db"
+    monkeypatch.setattr(schema, "LOCK_WAIT_S", 0.05)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(StartError, match="locked by another process"):
+            schema.prepare(path)
+    finally:
+        holder.close()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="does its folder exist"):
+        schema.prepare(tmp_path / "no" / "such" / "central.db")
