@@ -16,7 +16,6 @@ import pytest
 import structlog
 
 from drivers.base import Driver, LineState, Priority
-from drivers.line import MAX_QUEUE
 from drivers.registry import check, open_line
 from drivers.settings import DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp
 from protocols.clock import Instant
@@ -682,8 +681,9 @@ async def test_a_caller_that_leaves_does_not_disturb_the_line(line: Line) -> Non
 async def test_the_queue_is_bounded_and_keeps_room_for_commands(line: Line) -> None:
     await line.bench.slow_down()
     await line.expect_truth(NEIGHBOUR)
-    polls = [asyncio.create_task(line.read(NEIGHBOUR)) for _ in range(MAX_QUEUE + 40)]
+    polls = [asyncio.create_task(line.read(NEIGHBOUR)) for _ in range(300)]
     await line.until(lambda: line.driver.health().turned_away >= 30)
+    assert line.driver.health().queued <= 256
     assert await line.write(line.bench.order[1]) is CommandState.VERIFIED
     turned_away = [task.result() for task in polls if task.done() and task.result().faults]
     assert {reason(sample) for sample in turned_away} == {Reason.BACKED_OFF}

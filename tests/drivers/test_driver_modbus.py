@@ -373,18 +373,16 @@ def adu(number: bytes, pdu: bytes) -> bytes:
 async def test_an_answer_to_another_question_is_garbled(
     connect: Connect, answer: Callable[[bytes], bytes]
 ) -> None:
-    liar = Liar(answer)
-    server = await liar.start()
-    device = DeviceSettings(id=DEVICE, kind=Kind.SENSOR, line=LINE, address=1, map="twenty")
-    driver = connect(tcp(liar.port), [device], {"twenty": MAP})
-    got = await read(driver, TWENTY[:1])
+    async with await (liar := Liar(answer)).start():
+        got = await read(connected_to(liar, connect), TWENTY[:1])
     assert (got.values, reasons(got)) == ((None,), {Reason.GARBLED})
-    server.close()
+
+
+def connected_to(liar: Liar, connect: Connect) -> Driver:
+    device = DeviceSettings(id=DEVICE, kind=Kind.SENSOR, line=LINE, address=1, map="twenty")
+    return connect(tcp(liar.port), [device], {"twenty": MAP})
 
 
 async def test_a_true_answer_from_the_same_server_is_good(connect: Connect) -> None:
-    server = await (liar := Liar(lambda question: adu(question[:2], b"\3\2\0\7"))).start()
-    device = DeviceSettings(id=DEVICE, kind=Kind.SENSOR, line=LINE, address=1, map="twenty")
-    driver = connect(tcp(liar.port), [device], {"twenty": MAP})
-    assert (await read(driver, TWENTY[:1])).values == (7,)
-    server.close()
+    async with await (liar := Liar(lambda question: adu(question[:2], b"\3\2\0\7"))).start():
+        assert (await read(connected_to(liar, connect), TWENTY[:1])).values == (7,)

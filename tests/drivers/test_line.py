@@ -86,9 +86,10 @@ async def line() -> AsyncIterator[WorkingLine]:
 
 async def test_a_bug_reaches_its_caller_and_the_log_and_the_line_lives_on(line: WorkingLine) -> None:
     with structlog.testing.capture_logs() as logs:
-        with pytest.raises(ZeroDivisionError):
-            await line.read(DEVICE, (BUG,))
-        assert (await line.read(DEVICE, (POINT,))).values == (1.0,)
+        async with asyncio.timeout(5):
+            with pytest.raises(ZeroDivisionError):
+                await line.read(DEVICE, (BUG,))
+            assert (await line.read(DEVICE, (POINT,))).values == (1.0,)
     assert [(entry["log_level"], entry["device"]) for entry in logs] == [("error", DEVICE)]
 
 

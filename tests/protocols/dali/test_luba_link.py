@@ -7,7 +7,7 @@ import pytest
 from dali import address, frame
 from dali.driver.serial import DriverLubaRs232
 from dali.gear import general
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protocols.dali import luba
@@ -81,7 +81,15 @@ def test_any_split_gives_the_same_events(said: list[luba.Event], cuts: list[int]
     assert link.noise_bytes == 0
 
 
-@given(st.binary(max_size=60), st.lists(events, min_size=1))
+# Garbage that looks like the beginning of a frame is the worst kind.
+beginnings = st.sampled_from(
+    [b"\x59", b"\x59\x31", b"\x59\x31\x09", b"\x59\x33\x02", b"\x59\x21\x14\x59\x29\x17"]
+)
+garbage_bytes = st.lists(st.one_of(beginnings, st.binary(max_size=20)), max_size=6).map(b"".join)
+
+
+@given(garbage_bytes, st.lists(events, min_size=1))
+@example(b"\x59\x21\x14", [luba.Accepted(1)])
 def test_after_garbage_and_a_gap_every_frame_is_heard(garbage: bytes, said: list[luba.Event]) -> None:
     link = LubaLink()
     link.receive_data(garbage)
@@ -100,6 +108,7 @@ def test_noise_without_a_start_costs_no_frame(noise: bytes, said: list[luba.Even
 
 
 @given(events, st.integers(0, 12), events)
+@example(luba.FrameSent(0x1234, 1, b"\x06\xc8"), 3, luba.Accepted(1))
 def test_a_truncated_frame_costs_itself_alone(torn: luba.Event, kept: int, whole: luba.Event) -> None:
     link = LubaLink()
     link.receive_data(wire_of(torn)[: kept % len(wire_of(torn))] + wire_of(whole))
@@ -117,11 +126,14 @@ def test_one_flipped_bit_never_gives_another_event(said: luba.Event, bit: int, a
     assert drain(link) == []
 
 
-@given(st.lists(st.binary(max_size=3000), max_size=6))
-def test_what_is_held_is_bounded(flood: list[bytes]) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from([b"\x59", b"\x59\x31\x09", b"\0"]), st.integers(0, 3000)), max_size=6)
+)
+@example([(b"\0", 5000)])
+def test_what_is_held_is_bounded(flood: list[tuple[bytes, int]]) -> None:
     link = LubaLink()
-    for piece in flood:
-        link.receive_data(piece)
+    for pattern, times in flood:
+        link.receive_data(pattern * times)
         assert len(link._buffer) <= luba.MAX_BUFFER
 
 
