@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import click
 import msgspec
 import pytest
 import typer.main
@@ -34,10 +33,11 @@ SETTINGS = (
 )
 
 
-def commands(command: click.Command, path: str) -> list[str]:
-    if isinstance(command, click.Group):
-        return [found for name, sub in command.commands.items() for found in commands(sub, f"{path} {name}")]
-    return [path]
+def commands(command: object, path: str) -> list[str]:
+    below = getattr(command, "commands", None)
+    if below is None:
+        return [path]
+    return [found for name, sub in below.items() for found in commands(sub, f"{path} {name}")]
 
 
 @pytest.mark.parametrize(
