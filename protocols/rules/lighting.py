@@ -119,7 +119,7 @@ def decide_program(program: ControlProgram, place: Place, now_ms: int) -> Decisi
     The program is read as if it ruled every day, so that a night that crosses midnight is one night. Where
     several active periods hold, the first that is written rules. Each begins at its own level, or at that of
     a control that came due that evening while the lamp was not burning yet: with "70 % from 22:00" a June
-    night that begins at 22:12 begins at 70 %.
+    night that begins at 22:11 begins at 70 %.
     """
     today = datetime.fromtimestamp(now_ms / 1000, ZoneInfo(place.timezone)).date()
     days = [today + timedelta(days=shift) for shift in (-2, -1, 0, 1, 2)]

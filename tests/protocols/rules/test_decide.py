@@ -101,9 +101,9 @@ def test_the_rules_in_use_at_dijon(program: ControlProgram, local: str, expected
 
 
 def test_a_control_that_came_due_before_a_late_sunset_holds_from_the_beginning() -> None:
-    """With a lamp that waits until half an hour after sunset, a June night begins at 22:12: after 22:00."""
+    """With a lamp that waits until half an hour after sunset, a June night begins at 22:11: after 22:00."""
     late = msgspec.structs.replace(DIJON_70, active_periods=(AstroClockPeriod(sunset_offset_min=30),))
-    assert level(policy(late), f"{SUMMER} 22:11") == 0
+    assert level(policy(late), f"{SUMMER} 22:10") == 0
     assert level(policy(late), f"{SUMMER} 22:13") == 70
     assert level(policy(late), "2026-06-22 05:10") == 100
     assert level(policy(late), f"{WINTER} 17:30") == 100
