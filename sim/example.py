@@ -52,6 +52,7 @@ start_kwh = 1234.5
 count = 2                       # devices on consecutive ports
 registers = 20
 port = 0
+spread = false                  # true: each register begins its count at a number of its own
 
 [[event]]                       # what happens by itself
 at_s = 30.0                     # real seconds after the start, or civil = 2026-11-24T22:05:00+01:00

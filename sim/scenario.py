@@ -117,7 +117,10 @@ class MeterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CounterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Counting devices on Modbus TCP, on consecutive ports from `port`; with 0 each takes any free one."""
+    """Counting devices on Modbus TCP, on consecutive ports from `port`; with 0 each takes any free one.
+
+    With `spread` each register begins its count at a number of its own.
+    """
 
     name: Name = "counter"
     count: Annotated[int, msgspec.Meta(ge=1, le=500)] = 1
@@ -125,6 +128,7 @@ class CounterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: TcpPort = 0
     unit: UnitId = 1
+    spread: bool = False
 
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -308,7 +308,8 @@ class Street:
     def _build_counters(self, settings: CounterSettings) -> None:
         for number, name in enumerate(counter_names(settings)):
             port = settings.port + number if settings.port else 0
-            self._add_tcp(name, settings.unit, counting_device(settings.registers), settings.host, port)
+            device = counting_device(settings.registers, name if settings.spread else "")
+            self._add_tcp(name, settings.unit, device, settings.host, port)
 
     def _add_tcp(self, name: str, unit: int, device: RegisterDevice, host: str, port: int) -> None:
         server = TcpServer(self._station(name, unit, device), host, port, self._schedule)

@@ -72,7 +72,9 @@ class City:
             "--mqtt",
             "3.1.1",
         ]
-        return ["luciole-central", "serve", *where, "--signing-key", key]
+        evening = setting.folder / "evening.json"
+        evening.write_bytes(msgspec.json.encode(setting.evening))
+        return ["luciole-central", "serve", *where, "--signing-key", key, "--bench-time", str(evening)]
 
     async def start(self) -> None:
         """Begin every part, each when what it needs is there."""

@@ -52,7 +52,7 @@ class Devices:
         folder.mkdir()
         self._socket = folder / "sim.sock"
         scenario = folder / "street.toml"
-        counter = f"count = {DEVICES}\nregisters = {REGISTERS}\nport = {_run_of_ports()}"
+        counter = f"count = {DEVICES}\nregisters = {REGISTERS}\nport = {_run_of_ports()}\nspread = true"
         scenario.write_text(f'control = "sim.sock"\n[[counter]]\n{counter}\n', encoding="utf-8")
         self.process = Process([str(BIN / "luciole-sim"), "run", str(scenario), "--json"], folder / "sim.log")
         wait_until("the devices are there", self._socket.exists)
@@ -138,13 +138,13 @@ class Bench:
         return took
 
     def missing_and_duplicated(self) -> tuple[int, int]:
-        """Compare each register's own count with the values at the centre: each number from 1 on, once."""
+        """Compare each register's own count with the values at the centre: so many, all different."""
         missing = duplicated = 0
         committed = self._committed()
         for device, registers in self._ours.reads().items():
             for register, count in registers.items():
                 values = committed[device, f"r{register:02d}"]
-                missing += len(set(range(1, count + 1)) - set(values))
+                missing += count - len(set(values))
                 duplicated += len(values) - len(set(values))
         return missing, duplicated
 

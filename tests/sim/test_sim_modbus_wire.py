@@ -191,6 +191,12 @@ def test_a_counting_device_gives_each_register_its_read_number() -> None:
     assert device.counters() == {"holding_registers": {"0": 2, "1": 3, "2": 2, "3": 2}}
 
 
+def test_a_spread_counting_device_begins_each_register_at_a_number_of_its_own() -> None:
+    devices = [counting_device(20, name) for name in ("counter-1", "counter-2")]
+    first = [value for device in devices for value in device.read(Table.HOLDING_REGISTERS, Span(0, 20))]
+    assert len(set(first)) == 40
+
+
 def test_a_read_that_never_left_is_not_counted() -> None:
     device = counting_device(1)
     first, again = (serve(bytes.fromhex("03 0000 0001"), device) for _ in range(2))
