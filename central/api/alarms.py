@@ -8,13 +8,14 @@ from litestar.params import Body, PathParameter, QueryParameter
 from central import alarms
 from central.api.bodies import Acknowledgement, AlarmView, Page
 from central.api.paging import Cursor, Limit, TheCentre, read_cursor, write_cursor
+from central.api.problems import ASKING, CHANGING
 from central.errors import not_found
 from central.views import alarm_view, row, rows
 
 AlarmNumber = Annotated[int, PathParameter(ge=1, lt=2**53)]
 
 
-@get("/")
+@get("/", responses=ASKING)
 async def list_alarms(
     centre: TheCentre,
     *,
@@ -41,7 +42,7 @@ async def list_alarms(
     return Page(items, write_cursor(items[-1].id) if len(found) > limit else None)
 
 
-@get("/{alarm:int}")
+@get("/{alarm:int}", responses=ASKING)
 async def get_alarm(centre: TheCentre, alarm: AlarmNumber) -> AlarmView:
     """Show an alarm."""
     found = await centre.reader.ask(lambda db: row(db, "SELECT * FROM alarm WHERE id = ?", (alarm,)))
@@ -50,7 +51,7 @@ async def get_alarm(centre: TheCentre, alarm: AlarmNumber) -> AlarmView:
     return alarm_view(found)
 
 
-@post("/{alarm:int}/acknowledge", status_code=200)
+@post("/{alarm:int}/acknowledge", status_code=200, responses=CHANGING)
 async def acknowledge_alarm(
     centre: TheCentre, alarm: AlarmNumber, data: Annotated[Acknowledgement, Body(title="acknowledgement")]
 ) -> AlarmView:

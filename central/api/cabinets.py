@@ -18,6 +18,7 @@ from central.api.bodies import (
     StreamView,
 )
 from central.api.paging import Cursor, Limit, TheCentre, read_cursor, write_cursor
+from central.api.problems import ASKING
 from central.clock import moment
 from central.errors import not_found
 from central.views import CLOCKS, STREAMS, Row, maybe_moment, point_reading, rows
@@ -40,7 +41,7 @@ def known_cabinet(db: sqlite3.Connection, cabinet: str) -> Row:
     return found
 
 
-@get("/")
+@get("/", responses=ASKING)
 async def list_cabinets(centre: TheCentre, limit: Limit = 100, cursor: Cursor = None) -> Page[CabinetSummary]:
     """List the cabinets, by id."""
     after = "" if cursor is None else read_cursor(cursor, str)
@@ -54,14 +55,14 @@ async def list_cabinets(centre: TheCentre, limit: Limit = 100, cursor: Cursor = 
     return Page(items, write_cursor(items[-1].id) if len(found) > limit else None)
 
 
-@get("/{cabinet:str}")
+@get("/{cabinet:str}", responses=ASKING)
 async def get_cabinet(centre: TheCentre, cabinet: FromPath[str]) -> CabinetView:
     """Show all of a cabinet: contact, streams with their marks, versions, desired and reported policies."""
     now_ms = centre.clock.now().utc_ms
     return await centre.reader.ask(lambda db: _view(db, cabinet, now_ms))
 
 
-@get("/{cabinet:str}/latest")
+@get("/{cabinet:str}/latest", responses=ASKING)
 async def get_cabinet_latest(
     centre: TheCentre,
     cabinet: FromPath[str],
@@ -77,7 +78,7 @@ async def get_cabinet_latest(
     return Page(items, more)
 
 
-@get("/{cabinet:str}/policies")
+@get("/{cabinet:str}/policies", responses=ASKING)
 async def get_policies(centre: TheCentre, cabinet: FromPath[str]) -> Policies:
     """Show what is wanted of a cabinet, what it goes by, and why it rejected what it rejected."""
     now_ms = centre.clock.now().utc_ms

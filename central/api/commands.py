@@ -3,17 +3,21 @@
 from typing import Annotated
 
 from litestar import Response, Router, delete, get, post
+from litestar.openapi import ResponseSpec
 from litestar.params import Body, FromPath, QueryParameter
 
 from central import commands, overrides
 from central.api.bodies import CommandRequest, CommandView, OverrideRequest, OverrideView, Page
 from central.api.paging import Cursor, Limit, TheCentre, read_cursor, write_cursor
+from central.api.problems import ASKING, CHANGING
 from central.errors import not_found
 from central.views import command_view, row, rows
 from protocols.model.command import CommandState
 
+KNOWN_ALREADY = {200: ResponseSpec(CommandView, description="The same command was taken on before")}
 
-@post("/commands", status_code=202)
+
+@post("/commands", status_code=202, responses=CHANGING | KNOWN_ALREADY)
 async def post_command(
     centre: TheCentre, data: Annotated[CommandRequest, Body(title="command")]
 ) -> Response[CommandView]:
@@ -22,7 +26,7 @@ async def post_command(
     return Response(command_view(known), status_code=202 if new else 200)
 
 
-@get("/commands")
+@get("/commands", responses=ASKING)
 async def list_commands(
     centre: TheCentre,
     *,
@@ -48,7 +52,7 @@ async def list_commands(
     return Page([command_view(one) for one in found[:limit]], write_cursor(more) if more else None)
 
 
-@get("/commands/{command:str}")
+@get("/commands/{command:str}", responses=ASKING)
 async def get_command(centre: TheCentre, command: FromPath[str]) -> CommandView:
     """Show a command and how far it has come."""
     found = await centre.reader.ask(lambda db: row(db, "SELECT * FROM command WHERE id = ?", (command,)))
@@ -57,7 +61,7 @@ async def get_command(centre: TheCentre, command: FromPath[str]) -> CommandView:
     return command_view(found)
 
 
-@post("/overrides", status_code=202)
+@post("/overrides", status_code=202, responses=CHANGING)
 async def post_override(
     centre: TheCentre, data: Annotated[OverrideRequest, Body(title="override")]
 ) -> OverrideView:
@@ -65,7 +69,7 @@ async def post_override(
     return await centre.change(lambda tx: overrides.request(tx, data))
 
 
-@get("/overrides")
+@get("/overrides", responses=ASKING)
 async def list_overrides(centre: TheCentre, limit: Limit = 100, cursor: Cursor = None) -> Page[OverrideView]:
     """List overrides, the newest first, without their commands."""
     after = (2**62, "") if cursor is None else read_cursor(cursor, tuple[int, str])
@@ -73,7 +77,7 @@ async def list_overrides(centre: TheCentre, limit: Limit = 100, cursor: Cursor =
     return Page(found, write_cursor(more) if more else None)
 
 
-@get("/overrides/{override:str}")
+@get("/overrides/{override:str}", responses=ASKING)
 async def get_override(centre: TheCentre, override: FromPath[str]) -> OverrideView:
     """Show an override with the command of each lamp."""
     found = await centre.reader.ask(lambda db: overrides.find(db, override))
@@ -82,7 +86,7 @@ async def get_override(centre: TheCentre, override: FromPath[str]) -> OverrideVi
     return found
 
 
-@delete("/overrides/{override:str}", status_code=202)
+@delete("/overrides/{override:str}", status_code=202, responses=CHANGING)
 async def delete_override(
     centre: TheCentre,
     override: FromPath[str],

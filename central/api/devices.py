@@ -10,6 +10,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from central.api.bodies import DeviceView, GapView, History, Page, PointReading
 from central.api.paging import Cursor, HistoryLimit, Limit, TheCentre, moment_ms, read_cursor, write_cursor
+from central.api.problems import ASKING
 from central.clock import LAST_MS
 from central.errors import Fault, RequestError, not_found
 from central.views import (
@@ -54,7 +55,7 @@ _DEVICES = """
 """
 
 
-@get("/")
+@get("/", responses=ASKING)
 async def list_devices(
     centre: TheCentre,
     *,
@@ -78,13 +79,13 @@ async def list_devices(
     return Page(items, write_cursor(items[-1].id) if len(found) > limit else None)
 
 
-@get("/{device:str}")
+@get("/{device:str}", responses=ASKING)
 async def get_device(centre: TheCentre, device: FromPath[str]) -> DeviceView:
     """Show a device."""
     return device_view(await centre.reader.ask(lambda db: _known(db, device)))
 
 
-@get("/{device:str}/latest")
+@get("/{device:str}/latest", responses=ASKING)
 async def get_latest(centre: TheCentre, device: FromPath[str]) -> list[PointReading]:
     """List the latest value of each of a device's points."""
 
@@ -100,7 +101,7 @@ async def get_latest(centre: TheCentre, device: FromPath[str]) -> list[PointRead
     return [point_reading(one) for one in await centre.reader.ask(question)]
 
 
-@get("/{device:str}/points/{point:str}/history")
+@get("/{device:str}/points/{point:str}/history", responses=ASKING)
 async def get_history(
     centre: TheCentre,
     device: FromPath[str],

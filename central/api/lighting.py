@@ -14,6 +14,7 @@ from central import lighting, policies
 from central.api.bodies import Lighting, Page, Policies, Preview, PublishRequest, SignedEnvelope
 from central.api.cabinets import known_cabinet
 from central.api.paging import Cursor, Limit, TheCentre, moment_ms, read_cursor, write_cursor
+from central.api.problems import ASKING, CHANGING
 from central.centre import Centre
 from central.errors import Fault, RequestError, not_found
 from central.store.writer import Tx
@@ -24,7 +25,7 @@ from protocols.model.lighting import Calendar, ControlProgram
 LONGEST_PREVIEW = timedelta(days=31)
 
 
-@get("/control-programs")
+@get("/control-programs", responses=ASKING)
 async def list_programs(centre: TheCentre, limit: Limit = 100, cursor: Cursor = None) -> Page[ControlProgram]:
     """List the city's control programs."""
     found = await _documents(centre, "control_program", limit, cursor)
@@ -32,7 +33,7 @@ async def list_programs(centre: TheCentre, limit: Limit = 100, cursor: Cursor = 
     return Page(items, write_cursor(items[-1].id) if len(found) > limit else None)
 
 
-@get("/calendars")
+@get("/calendars", responses=ASKING)
 async def list_calendars(centre: TheCentre, limit: Limit = 100, cursor: Cursor = None) -> Page[Calendar]:
     """List the city's calendars."""
     found = await _documents(centre, "calendar", limit, cursor)
@@ -40,19 +41,19 @@ async def list_calendars(centre: TheCentre, limit: Limit = 100, cursor: Cursor =
     return Page(items, write_cursor(items[-1].id) if len(found) > limit else None)
 
 
-@get("/control-programs/{program:str}")
+@get("/control-programs/{program:str}", responses=ASKING)
 async def get_program(centre: TheCentre, program: FromPath[str]) -> ControlProgram:
     """Show a control program."""
     return msgspec.json.decode(await _document(centre, "control_program", program), type=ControlProgram)
 
 
-@get("/calendars/{calendar:str}")
+@get("/calendars/{calendar:str}", responses=ASKING)
 async def get_calendar(centre: TheCentre, calendar: FromPath[str]) -> Calendar:
     """Show a calendar."""
     return msgspec.json.decode(await _document(centre, "calendar", calendar), type=Calendar)
 
 
-@put("/control-programs/{program:str}")
+@put("/control-programs/{program:str}", responses=CHANGING)
 async def put_program(
     centre: TheCentre, program: FromPath[str], data: Annotated[ControlProgram, Body(title="control program")]
 ) -> ControlProgram:
@@ -62,7 +63,7 @@ async def put_program(
     return data
 
 
-@put("/calendars/{calendar:str}")
+@put("/calendars/{calendar:str}", responses=CHANGING)
 async def put_calendar(
     centre: TheCentre, calendar: FromPath[str], data: Annotated[Calendar, Body(title="calendar")]
 ) -> Calendar:
@@ -72,25 +73,25 @@ async def put_calendar(
     return data
 
 
-@delete("/control-programs/{program:str}")
+@delete("/control-programs/{program:str}", responses=CHANGING)
 async def delete_program(centre: TheCentre, program: FromPath[str]) -> None:
     """Delete a control program that no calendar names."""
     await centre.change(lambda tx: lighting.delete_program(tx, program))
 
 
-@delete("/calendars/{calendar:str}")
+@delete("/calendars/{calendar:str}", responses=CHANGING)
 async def delete_calendar(centre: TheCentre, calendar: FromPath[str]) -> None:
     """Delete a calendar that no cabinet's lighting names."""
     await centre.change(lambda tx: lighting.delete_calendar(tx, calendar))
 
 
-@get("/cabinets/{cabinet:str}/lighting")
+@get("/cabinets/{cabinet:str}/lighting", responses=ASKING)
 async def get_lighting(centre: TheCentre, cabinet: FromPath[str]) -> Lighting:
     """Show what is wanted of a cabinet's lamps, published or not."""
     return await centre.reader.ask(lambda db: lighting.draft(db, cabinet))
 
 
-@put("/cabinets/{cabinet:str}/lighting")
+@put("/cabinets/{cabinet:str}/lighting", responses=CHANGING)
 async def put_lighting(
     centre: TheCentre, cabinet: FromPath[str], data: Annotated[Lighting, Body(title="lighting")]
 ) -> Lighting:
@@ -99,7 +100,7 @@ async def put_lighting(
     return data
 
 
-@post("/cabinets/{cabinet:str}/lighting/publish", status_code=202)
+@post("/cabinets/{cabinet:str}/lighting/publish", status_code=202, responses=CHANGING)
 async def publish_lighting(
     centre: TheCentre,
     cabinet: FromPath[str],
@@ -121,7 +122,7 @@ async def publish_lighting(
     return await centre.change(work)
 
 
-@post("/cabinets/{cabinet:str}/policies", status_code=202)
+@post("/cabinets/{cabinet:str}/policies", status_code=202, responses=CHANGING)
 async def post_policy(
     centre: TheCentre, cabinet: FromPath[str], data: Annotated[SignedEnvelope, Body(title="signed policy")]
 ) -> Policies:
@@ -136,7 +137,7 @@ async def post_policy(
     return await centre.change(work)
 
 
-@get("/cabinets/{cabinet:str}/lighting/preview")
+@get("/cabinets/{cabinet:str}/lighting/preview", responses=ASKING)
 async def preview(
     centre: TheCentre,
     cabinet: FromPath[str],

@@ -12,6 +12,7 @@ from litestar.response import Stream
 
 from central.api.bodies import BrokerHealth, Health, IngestHealth, StoreHealth
 from central.api.paging import TheCentre
+from central.api.problems import ASKING
 from central.centre import Centre
 from central.clock import moment
 from central.effects import ChangeKind
@@ -22,7 +23,7 @@ from central.views import maybe_moment
 from protocols.clock import Instant
 
 
-@get("/health", tags=["health"])
+@get("/health", tags=["health"], responses=ASKING)
 async def get_health(centre: TheCentre) -> Health:
     """Show how the aggregator is: its broker, its store, and what it took in since it started."""
     now = centre.clock.now()
@@ -41,7 +42,7 @@ async def get_health(centre: TheCentre) -> Health:
     )
 
 
-@get("/events", tags=["events"], media_type="text/event-stream", response_headers=None)
+@get("/events", tags=["events"], media_type="text/event-stream", response_headers=None, responses=ASKING)
 async def get_events(
     centre: TheCentre,
     cabinet: Annotated[str | None, QueryParameter(max_length=63, description="only of this cabinet")] = None,

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
+from litestar.openapi import ResponseSpec
 from litestar.types import ExceptionHandlersMap
 
 from central.errors import CentralError, Fault, RequestError, StoreError
@@ -93,6 +94,18 @@ def _bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]
     log.error("a request failed", path=request.url.path, exc_info=error)
     return respond(request, 500, "this end failed; the log says how")
 
+
+def _documented(*statuses: int) -> dict[int, ResponseSpec]:
+    return {
+        status: ResponseSpec(Problem, description=HTTPStatus(status).phrase, media_type=MEDIA_TYPE)
+        for status in statuses
+    }
+
+
+ASKING = _documented(400, 404, 500, 503)
+"""What a question can be answered with instead."""
+CHANGING = _documented(400, 404, 409, 413, 422, 500, 503)
+"""What a wish can be answered with instead."""
 
 HANDLERS: ExceptionHandlersMap = {
     RequestError: _refusal,
