@@ -6,7 +6,6 @@ real values do, they then look different from each other, and a bench of bytes o
 """
 
 import zlib
-
 from collections.abc import Sequence
 
 from sim.registers import Block, RegisterDevice, Span, Table
