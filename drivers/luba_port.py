@@ -132,8 +132,8 @@ class LubaPort(asyncio.Protocol):
                     number = accepted
                 case luba.FrameSent(frame=frame, number=sent) if frame == transmit.frame:
                     missing -= number in {None, sent}
-                case _:
-                    pass  # of another frame, or of another control device
+                case stale:
+                    self._note_stale(stale)
         return self._loop.time()
 
     async def _unconfirmed(self) -> DeviceError | LineDownError:
