@@ -10,6 +10,7 @@ from rich.table import Table
 
 from edge.answers import BufferAnswer, DeviceAnswer, LatestValue, PolicyAnswer, StatusAnswer
 from edge.config import Settings, SettingsError
+from edge.lighting import DECIDED_POINTS
 from edge.offline import OfflineAnswer
 from edge.outbox.store import OutboxFigures
 from edge.state import CommandRecord
@@ -17,7 +18,9 @@ from protocols.backhaul.messages import PolicyInForce
 from protocols.model.alarm import SEVERITY, Alarm
 from protocols.model.reading import Quality, Reason, Sample, Value
 
-out = Console(highlight=False)
+out = Console(highlight=False, soft_wrap=True)
+
+_DECIDED = {point.name for point in DECIDED_POINTS}
 
 
 def as_json_line(answer: object) -> None:
@@ -63,9 +66,8 @@ def status(answer: StatusAnswer, *, as_json: bool) -> None:
         out.print(f"          bench clock, deciding sees {_when(answer.civil.utc_ms)}")
     backhaul = answer.backhaul
     state = "[green]connected[/]" if backhaul.connected else f"[red]gone[/]: {backhaul.reason}"
-    out.print(
-        f"backhaul  {state} since {_when(backhaul.since_ms)}; {backhaul.in_flight} batches on their way"
-    )
+    under_way = _count(backhaul.in_flight, "batch", "batches")
+    out.print(f"backhaul  {state} since {_when(backhaul.since_ms)}; {under_way} on the way")
     _outbox(answer.outbox)
     _policies(answer.policies, answer.rejected)
     out.print(
@@ -99,7 +101,8 @@ def devices(answer: list[DeviceAnswer], *, as_json: bool) -> None:
         return
     table = _table("device", "kind", "line", "address", "values", "decided")
     for one in answer:
-        values_text = "  ".join(f"{value.point} {_value(value)}" for value in one.latest) or "not read yet"
+        shown = [text for value in one.latest if (text := _brief(value))]
+        values_text = "  ".join(shown) or ("nothing remarkable" if one.latest else "not read yet")
         decided = f"{one.decision.level} %: {one.decision.because}" if one.decision else ""
         if one.trouble:
             decided += f" [red]({one.trouble})[/]"
@@ -185,9 +188,9 @@ def _policies(in_force: Iterable[PolicyInForce], rejected: tuple[str, ...]) -> N
 def _outbox(figures: OutboxFigures) -> None:
     share = 100 * figures.bytes / figures.max_bytes
     oldest = f", oldest from {_when(figures.oldest_ms)}" if figures.oldest_ms else ""
+    waiting = f"{_count(figures.readings, 'reading')} in {_count(figures.batches, 'batch', 'batches')}"
     out.print(
-        f"outbox    {figures.readings} readings in {figures.batches} batches wait for the centre"
-        f" ({figures.bytes / 1000:.1f} kB, {share:.2f} % full){oldest}"
+        f"outbox    {waiting} wait for the centre ({figures.bytes / 1000:.1f} kB, {share:.2f} % full){oldest}"
     )
     if figures.shed_readings:
         out.print(f"          [yellow]{figures.shed_readings} readings shed since the start[/]")
@@ -214,10 +217,13 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _value(value: LatestValue) -> str:
+def _brief(value: LatestValue) -> str:
+    """Return a value for a list of many: a state that does not hold, or that stands elsewhere, is left out."""
     if value.quality is Quality.BAD:
-        return _quality(value.quality, value.reason)
-    return _bare(value.value, value.unit)
+        return f"{value.point} {_quality(value.quality, value.reason)}"
+    if value.point in _DECIDED or value.value is False:
+        return ""
+    return value.point if value.value is True else f"{value.point} {_bare(value.value, value.unit)}"
 
 
 def _bare(value: Value, unit: str) -> str:
@@ -243,3 +249,7 @@ def _span(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
