@@ -34,6 +34,7 @@ from protocols.clock import ClockQuality
 from protocols.model.alarm import Alarm, AlarmType
 from protocols.model.device import Device, StreamClass
 from protocols.model.ids import DeviceId, KeyId, LineId
+from protocols.model.lighting import Override
 from protocols.model.policy import Policy, PolicyKind
 from protocols.model.reading import Quality, Sample
 from protocols.rules.acceptance import Standing
@@ -76,6 +77,7 @@ class Agent:
         self._devices = {device.id: device for device in self._describe_devices()}
         self._driver_of = {device.id: self._drivers[device.line] for device in self._devices.values()}
         self._alarms = Alarms(self._state.alarms())
+        self._storing = asyncio.Lock()
         self._latest: dict[DeviceId, dict[str, Sample]] = {}
         self._lighting = self._make_lighting()
         self._commands = Commands(
@@ -97,6 +99,9 @@ class Agent:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then commit what was taken, drain, say goodbye and end."""
         self._outbox.add_event(StartEvent(self._boot, AGENT_VERSION, self._store.last_end, self._started_ms))
+        self._alarms_changed(
+            self._alarms.forget_others({*self._devices, *map(DeviceId, self._drivers)}, self._started_ms)
+        )
         log.info("agent_started", cabinet=self._settings.cabinet, last_end=self._store.last_end.value)
         polling = _begin(self._supervise("poller", poller.run) for poller in self._pollers)
         lines = _begin(self._supervise(f"line {one.line}", one.run) for one in self._drivers.values())
@@ -216,10 +221,14 @@ class Agent:
             self._outbox.add_event(
                 AlarmEvent(alarm.device, alarm.type, alarm.raised_ms, alarm.cleared_ms, alarm.text)
             )
-        self._background.spawn(asyncio.to_thread(self._state.store_alarms, changed), "store alarms")
+        self._background.spawn(self._store_alarms(changed), "store alarms")
 
-    def _override_ended(self, device: DeviceId) -> None:
-        self._background.spawn(asyncio.to_thread(self._state.end_override, device), "end override")
+    async def _store_alarms(self, changed: list[Alarm]) -> None:
+        async with self._storing:  # in the order in which they changed
+            await asyncio.to_thread(self._state.store_alarms, changed)
+
+    def _override_ended(self, device: DeviceId, override: Override) -> None:
+        self._background.spawn(asyncio.to_thread(self._state.end_override, device, override), "end override")
 
     def _dimming(self, device: DeviceId, why: str) -> None:
         now_ms = self._clock.now().utc_ms
@@ -297,8 +306,10 @@ class Agent:
                 if reasons:
                     raise AskedWrongError("rejected: " + "; ".join(reasons))
                 return await self._policy()
-            case answers.Watch():
-                raise AskedWrongError("watching is not one answer")
+            case answers.Watch(device=device):
+                if device is not None and device not in self._devices:
+                    raise AskedWrongError(_no_device(device))
+                return None
 
     async def _status(self) -> answers.StatusAnswer:
         lamps = self._lighting.lamps.values()
@@ -355,7 +366,7 @@ class Agent:
     async def _read(self, device_id: DeviceId, wanted: tuple[str, ...]) -> list[answers.LatestValue]:
         device = self._devices.get(device_id)
         if device is None:
-            raise AskedWrongError(f"this cabinet has no device {device_id!r}; see `luciole-edge devices`")
+            raise AskedWrongError(_no_device(device_id))
         driver = self._driver_of[device_id]
         readable = [polled.point.name for polled in driver.points(device_id)]
         unknown = [point for point in wanted if point not in readable]
@@ -364,6 +375,7 @@ class Agent:
         points = [point for point in readable if not wanted or point in wanted]
         sample = await driver.read(device_id, points)
         self._sample_came(sample)
+        self._outbox.add(device.stream, sample)  # what the hardware gave is taken, whoever asked for it
         return [self._value(device, sample, position) for position in range(len(points))]
 
     async def _buffer(self, limit: int) -> answers.BufferAnswer:
@@ -377,6 +389,10 @@ class Agent:
             bodies={kind.value: one.signed.body.decode() for kind, one in stored.items()},
             rejected=self._policies.rejected,
         )
+
+
+def _no_device(device: DeviceId) -> str:
+    return f"this cabinet has no device {device!r}; see `luciole-edge devices`"
 
 
 async def run_agent(settings: Settings) -> None:

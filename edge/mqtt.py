@@ -5,6 +5,7 @@ whoever owns it.
 """
 
 import asyncio
+import contextlib
 import random
 import ssl
 from collections.abc import Callable
@@ -28,7 +29,9 @@ log = structlog.get_logger()
 
 CONNECT_TIMEOUT_S = 10.0
 BACKOFF_S = 0.5
-BACKOFF_BOUND_S = 30.0
+BACKOFF_BOUND_S = 15.0
+PAHO_IN_FLIGHT = 20
+"""What paho hands to a broker at a time; it does not lower it to the broker's receive maximum by itself."""
 DEFAULT_RECEIVE_MAXIMUM = 65_535
 """MQTT 5, 3.2.2.3.3: what a broker that says nothing accepts."""
 
@@ -50,6 +53,7 @@ class MqttLink:
         on_sent: called with the number that `publish` returned when the broker has taken that message.
         will: what the broker says of us when we are gone, from the next connection on.
         receive_maximum: how many QoS 1 messages the broker takes at a time.
+        reason: why there is no connection; "" while there is one.
     """
 
     def __init__(self, settings: BackhaulSettings, base: Path, client_id: str, will: Will) -> None:
@@ -59,12 +63,13 @@ class MqttLink:
         self.on_sent: Callable[[int], None] = lambda _: None
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
         self.will = will
+        self.reason = "not connected yet"
         self._settings = settings
         url = urlsplit(settings.url)
         self._host = url.hostname or ""
         self._port = url.port or MQTT_PORTS[url.scheme]
         self._loop = asyncio.get_running_loop()
-        self._up = False
+        self._up = self._refusal_told = False
         self._gone = asyncio.Event()
         self._socket: SocketLike | None = None
         self._client_id = client_id
@@ -82,6 +87,7 @@ class MqttLink:
         told = ""
         while True:
             was_up, why = await self._one_connection()
+            self.reason = why
             if was_up:
                 backoff_s = BACKOFF_S
                 self.on_down(why)
@@ -109,7 +115,7 @@ class MqttLink:
         if self._up:
             self._client.disconnect()
             self._flush()
-            await asyncio.wait([asyncio.ensure_future(self._gone.wait())], timeout=1.0)
+            await self._gone_within(1.0)
 
     def _make_client(self) -> Client:
         """Make a client for one connection: at a reconnect paho would send all that it remembers at once."""
@@ -162,8 +168,13 @@ class MqttLink:
             if self._client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._why = self._why or "the broker fell silent"
                 break
-            await asyncio.wait([asyncio.ensure_future(self._gone.wait())], timeout=1.0)
+            await self._gone_within(1.0)
         return was_up or self._up
+
+    async def _gone_within(self, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._gone.wait()
 
     def _join_loop(self) -> None:
         self._socket = self._client.socket()
@@ -217,6 +228,9 @@ class MqttLink:
             return
         announced = getattr(properties, "ReceiveMaximum", None)
         self.receive_maximum = announced or DEFAULT_RECEIVE_MAXIMUM
+        self._client.max_inflight_messages_set(min(PAHO_IN_FLIGHT, self.receive_maximum))
+        self.reason = ""
+        self._refusal_told = False
         self._up = True
         self.on_up()
 
@@ -242,7 +256,8 @@ class MqttLink:
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        if reason.is_failure:
+        if reason.is_failure and not self._refusal_told:  # the same for each message: once a connection
+            self._refusal_told = True
             log.error("backhaul_publish_refused", reason=str(reason))
         self.on_sent(mid)
 
