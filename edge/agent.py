@@ -106,7 +106,12 @@ class Agent:
         polling = _begin(self._supervise("poller", poller.run) for poller in self._pollers)
         lines = _begin(self._supervise(f"line {one.line}", one.run) for one in self._drivers.values())
         core = _begin(
-            [self._lighting.run(), self._look_at_lines(), self._control.run(), self._outbox.watch()]
+            [
+                self._supervise("lighting", self._lighting.run),
+                self._look_at_lines(),
+                self._control.run(),
+                self._outbox.watch(),
+            ]
         )
         backhaul = _begin([self._link.run(), self._backhaul.run()])
         try:

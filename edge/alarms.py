@@ -1,7 +1,7 @@
 """What a cabinet raises from what it reads. One per (device, type); a dead line speaks for all there."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import structlog
 
@@ -27,6 +27,9 @@ RAISED_BY: dict[PointName, tuple[AlarmType, Value, str]] = {
 """Which value of which point raises what; any other good value clears it."""
 
 _UNASKED = frozenset({Reason.LINE_DOWN, Reason.BACKED_OFF, Reason.UNPOWERED})
+_UNHEARD = frozenset({Reason.NO_ANSWER, Reason.GARBLED, Reason.COLLISION})
+MAX_TEXT = 400
+"""As much as an alarm carries; a longer text would make the hello that names it unreadable."""
 
 
 class Alarms:
@@ -53,6 +56,11 @@ class Alarms:
             if (changed := self._set(sample.device, kind, text if raised else None, now_ms)) is not None
         ]
 
+    def forget_others(self, known: Collection[DeviceId], now_ms: int) -> list[Alarm]:
+        """Clear the alarms of what is no longer there; return them."""
+        gone = [(device, kind) for device, kind in self.active if device not in known]
+        return [changed for device, kind in gone if (changed := self._set(device, kind, None, now_ms))]
+
     def look_at_line(self, health: LineHealth, now_ms: int) -> list[Alarm]:
         """Return what a line's health raises and clears."""
         if health.state is LineState.CONNECTING:
@@ -68,14 +76,11 @@ class Alarms:
 
     def _communication(self, sample: Sample) -> Iterator[tuple[AlarmType, bool, str]]:
         faults = [sample.fault(position) for position in range(len(sample.points))]
-        if any(fault is None for fault in faults):
+        reasons = {fault.reason if fault is not None else None for fault in faults}
+        if reasons - _UNASKED - _UNHEARD:  # a value, or a refusal: it answers
             self._silent[sample.device] = 0
             yield AlarmType.COMMUNICATION_FAILURE, False, ""
-            return
-        reasons = {fault.reason for fault in faults if fault is not None}
-        if reasons & _UNASKED:
-            return
-        if Reason.NO_ANSWER in reasons or Reason.GARBLED in reasons:
+        elif not reasons & _UNASKED:
             self._silent[sample.device] += 1
             if self._silent[sample.device] >= SILENT_READS:
                 yield AlarmType.COMMUNICATION_FAILURE, True, f"{sample.device} does not answer"
@@ -98,7 +103,7 @@ class Alarms:
             log.info("alarm_cleared", device=device, type=kind.value)
             return Alarm(device, kind, lasting.raised_ms, now_ms, lasting.text)
         if text is not None and lasting is None:
-            raised = self.active[device, kind] = Alarm(device, kind, now_ms, None, text)
+            raised = self.active[device, kind] = Alarm(device, kind, now_ms, None, text[:MAX_TEXT])
             log.warning("alarm_raised", device=device, type=kind.value, text=text)
             return raised
         return None

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import getpass
+import math
 import re
 import socket
 import uuid
@@ -24,6 +25,8 @@ from protocols.model.reading import Sample, Value
 
 T = TypeVar("T")
 
+MAX_NUMBER = 1e15
+"""As a command's value is bounded."""
 ANSWER_TIMEOUT_S = 120.0
 """A ramp of 90 s ends within it."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
@@ -131,6 +134,8 @@ def _value(text: str) -> Value:
         number = float(text)
     except ValueError:
         return text
+    if not math.isfinite(number) or abs(number) > MAX_NUMBER:
+        raise ValueError(f"{text!r} is no number that a device could have")
     return int(number) if number.is_integer() else number
 
 
@@ -155,7 +160,9 @@ def _read(stream: BufferedRWPair, wanted: type[T]) -> T:
         line = stream.readline()
     except TimeoutError as error:
         raise RefusedError("the agent does not answer; look at its log") from error
-    if not line:
+    except ConnectionError as error:
+        raise NoAgentError("the agent has gone") from error
+    if not line.endswith(b"\n"):
         raise NoAgentError("the agent has gone")
     reply = msgspec.json.decode(line, type=Reply)
     if reply.error:

@@ -9,15 +9,16 @@ When nothing is acknowledged for a while, everything since the mark is sent agai
 import asyncio
 import contextlib
 import functools
+import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 import structlog
 
 from edge.mqtt import MqttLink
 from edge.outbox.outbox import Outbox
-from edge.outbox.store import OutboxFigures, OutboxStore, Sealed
+from edge.outbox.store import Fetched, OutboxFigures, OutboxStore, Sealed
 from edge.window import Wanted, Window
 from protocols.backhaul import codec
 from protocols.backhaul.messages import Ack, CommandMessage, Hello, Presence, SignedPolicy, StreamMark
@@ -29,6 +30,8 @@ from protocols.model.ids import CabinetId
 
 log = structlog.get_logger()
 
+MAX_TOLD = 64
+"""Topics of which a refused message is logged."""
 HELLO_EVERY_S = 5.0
 """How often an unanswered hello is said again."""
 
@@ -91,7 +94,6 @@ class Backhaul:
         self._acks: deque[Ack] = deque()
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
-        self._reason = "not connected yet"
         self._since_ms = clock.now().utc_ms
         self._sent = self._refused = 0
         self._told: set[str] = set()
@@ -103,15 +105,25 @@ class Backhaul:
     async def run(self) -> None:
         """Keep the window full and notice silence, until cancelled."""
         await self._outbox.ask(lambda store: store.figures(0), then=self._learn)
+        unreadable = ""
         while True:
             self._wake.clear()
-            await self._take_acks()
-            if self._link.up and not self._welcomed:
-                await self._say_hello()
-            elif self._link.up:
-                self._notice_silence()
-                await self._fill_window()
+            try:
+                await self._go_on()
+                unreadable = ""
+            except sqlite3.Error as error:  # a disk that stutters must not darken the street
+                if str(error) != unreadable:
+                    log.error("outbox_unreadable", error=str(error))
+                unreadable = str(error)
             await self._wait()
+
+    async def _go_on(self) -> None:
+        await self._take_acks()
+        if self._link.up and not self._welcomed:
+            await self._say_hello()
+        elif self._link.up:
+            self._notice_silence()
+            await self._fill_window()
 
     async def drained(self, timeout_s: float) -> bool:
         """Wait until the centre has everything that is committed; tell whether it came to that."""
@@ -135,7 +147,7 @@ class Backhaul:
         return BackhaulFigures(
             connected=self._link.up,
             welcomed=self._welcomed,
-            reason="" if self._link.up else self._reason,
+            reason=self._link.reason,
             in_flight=self._window.in_flight,
             rewinds=self._window.rewinds,
             sent=self._sent,
@@ -147,6 +159,7 @@ class Backhaul:
 
     def _up(self) -> None:
         self._welcomed = False
+        self._acks.clear()  # of an earlier connection
         self._said_hello_s = float("-inf")
         self._since_ms = self._clock.now().utc_ms
         self._link.subscribe(down_filter(self._identity.cabinet))
@@ -156,7 +169,6 @@ class Backhaul:
 
     def _down(self, reason: str) -> None:
         self._welcomed = False
-        self._reason = reason
         self._since_ms = self._clock.now().utc_ms
         self._wake.set()
         log.warning("backhaul_down", reason=reason)
@@ -174,8 +186,9 @@ class Backhaul:
 
     # Sending
 
-    def _committed(self, batches: Sequence[Sealed]) -> None:
+    def _committed(self, batches: Sequence[Sealed], floors: Mapping[StreamClass, int]) -> None:
         self._window.committed(batches)
+        self._window.gone(floors)
         self._wake.set()
 
     async def _fill_window(self) -> None:
@@ -223,7 +236,9 @@ class Backhaul:
                     self.on_command(codec.decode_command(payload))
         except RemoteProtocolError as error:
             self._refused += 1
-            if topic not in self._told:  # one line a topic: noise must not fill the log
+            if (
+                topic not in self._told and len(self._told) < MAX_TOLD
+            ):  # one line a topic: noise must not fill the log
                 self._told.add(topic)
                 log.warning("backhaul_message_refused", topic=topic, error=str(error))
 
@@ -234,13 +249,14 @@ class Backhaul:
 
     async def _take_acks(self) -> None:
         while self._acks:
-            marks = self._acks.popleft().marks
+            ack = self._acks.popleft()
+            marks = ack.marks
             if await self._disagrees(marks):
                 await self._renew_epoch(marks)
                 return
             self._window.acknowledged(marks, self._loop.time(), anew=not self._welcomed)
             self._welcomed = True
-            self._outbox.acknowledge(marks)
+            self._outbox.acknowledge(ack)
             self._progress.set()
 
     async def _disagrees(self, marks: tuple[StreamMark, ...]) -> bool:
@@ -260,9 +276,9 @@ class Backhaul:
         self._wake.set()
 
     def _renew(self, store: OutboxStore) -> OutboxFigures:
-        store.renew_epoch(self._clock.now())
+        store.renew_epoch()
         return store.figures(0)
 
 
-def _fetch(stream: StreamClass, first: int, limit: int, store: OutboxStore) -> list[Sealed]:
+def _fetch(stream: StreamClass, first: int, limit: int, store: OutboxStore) -> Fetched:
     return store.fetch(stream, first, limit)

@@ -11,7 +11,7 @@ QUALITY_EVERY_MS = 10_000
 
 _STA_UNSYNC = 0x0040
 _TIMEX_BYTES = 256
-_STATUS_OFFSET = 40  # struct timex, 64 bit: modes 0, offset 8, freq 16, maxerror 24, esterror 32, status 40
+_STATUS_OFFSET = 5 * ctypes.sizeof(ctypes.c_long)  # struct timex: modes, offset, freq, maxerror, esterror
 
 
 class SystemClock:

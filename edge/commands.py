@@ -27,6 +27,8 @@ from protocols.rules.limits import level_faults
 
 log = structlog.get_logger()
 
+LOOK_AT_CLOCK_S = 10.0
+"""How often a command that must wait looks at the clock again."""
 MAX_WAITING = 512
 """Commands that may wait or be under way at a time; more are rejected, and the centre sends them again."""
 
@@ -68,7 +70,7 @@ def objection(street: Street, command: Command) -> str:
 def _level_objection(street: Street, lamp: Lamp, value: Value) -> str:
     if value is None:
         return ""
-    if isinstance(value, bool | str) or value != int(value) or not 0 <= value <= 100:
+    if isinstance(value, bool | str) or not 0 <= value <= 100 or value != int(value):
         return f"a level is a whole number of percent, 0 to 100, not {value!r}"
     return "; ".join(level_faults(street.limits, lamp, value))
 
@@ -86,6 +88,7 @@ class Commands:
         self._report = report
         self._background = Background()
         self._under_way: dict[str, asyncio.Task[CommandRecord]] = {}
+        self._lock = asyncio.Lock()
 
     async def recover(self) -> None:
         """Take up what an earlier run left: queued commands go on, begun ones are read back."""
@@ -97,11 +100,15 @@ class Commands:
 
     async def receive(self, command: Command) -> CommandRecord:
         """Take a command, or recognise one that was here before; return where it is now."""
+        async with self._lock:  # a command and its repetition may come in one breath
+            return await self._receive(command)
+
+    async def _receive(self, command: Command) -> CommandRecord:
         known = await asyncio.to_thread(self._state.command, command.id)
         if known is not None:
             self._tell(known)
             return known
-        if command.id in self._under_way or len(self._under_way) >= MAX_WAITING:
+        if len(self._under_way) >= MAX_WAITING:
             return CommandRecord(command, CommandState.QUEUED, "too much to do", None, self._now_ms())
         state, reason = self._judge(command)
         record = await asyncio.to_thread(self._state.add_command, command, state, reason, self._now_ms())
@@ -124,8 +131,8 @@ class Commands:
         reason = objection(self._street, command)
         if reason:
             return CommandState.REJECTED, reason
-        if self._now_ms() > command.expires_ms:
-            return CommandState.EXPIRED, "it came too late"
+        if max(self._now_ms(), command.not_before_ms) > command.expires_ms:
+            return CommandState.EXPIRED, "it came too late, or must not begin before it is"
         if command.until_ms is not None and self._clock.civil().utc_ms >= command.until_ms:
             return CommandState.EXPIRED, "the override would be over already"
         return CommandState.QUEUED, ""
@@ -137,8 +144,8 @@ class Commands:
 
     async def _carry_out(self, record: CommandRecord) -> CommandRecord:
         command = record.command
-        if (wait_ms := command.not_before_ms - self._now_ms()) > 0:
-            await asyncio.sleep(wait_ms / 1000)
+        while (wait_ms := command.not_before_ms - self._now_ms()) > 0:  # noqa: ASYNC110  a clock tells nobody when it is set
+            await asyncio.sleep(min(wait_ms / 1000, LOOK_AT_CLOCK_S))
         state, reason = self._judge(command)
         if state is not CommandState.QUEUED:
             return await self._advance(record, state, reason, None)
@@ -162,11 +169,12 @@ class Commands:
     async def _read_back(self, record: CommandRecord) -> CommandRecord:
         """Find out what became of a command that was begun before a crash; never do it again."""
         command = record.command
-        if command.device not in self._street.drivers:
+        if objection(self._street, command):
             why = "the agent ended while it was under way, and the device is gone"
             return await self._advance(record, CommandState.OUTCOME_UNKNOWN, why, None)
         if command.device in self._street.lamps and command.point == LEVEL:
-            why = "the agent ended while it was under way; the override is in force again"
+            ruling = "program" if command.value is None else "override"
+            why = f"the agent ended while it was under way; the {ruling} is in force again"
             return await self._advance(record, CommandState.APPLIED, why, None)
         sample = await self._street.drivers[command.device].read(command.device, (command.point,))
         value = sample.values[0]

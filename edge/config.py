@@ -1,8 +1,8 @@
 """The cabinet's settings: one TOML file, parsed once, every fault named at once."""
 
 import base64
-import binascii
 import tomllib
+from collections.abc import Container
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -23,6 +23,8 @@ from protocols.strict import SettingsFault, read
 
 DEFAULT_PATH = Path("/etc/luciole/cabinet.toml")
 T = TypeVar("T")
+MAX_SOCKET_PATH_BYTES = 107
+"""unix(7): sun_path has 108 bytes and ends with a zero."""
 MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -153,27 +155,36 @@ def load(file: Path) -> Settings:
     """Read and check the settings and the limits file.
 
     Raises:
-        SettingsError: with every fault of both files.
+        SettingsError: with every fault of both files. Where a part of a file cannot be read, what other
+            parts say of it is not judged.
     """
-    document, faults = _read_toml(file, Document)
-    if document is None:
-        raise SettingsError(faults)
+    raw, faults = _toml(file)
+    document, shape = _read(file, raw, Document)
+    faults += shape
+    faults += [FileFault(file, fault) for fault in _cross_faults(raw, file.parent)]
+    named = _limits_file(raw)
     limits: Limits | None = Limits()
-    if document.cabinet.limits:
-        limits, limit_faults = _read_toml(file.parent / document.cabinet.limits, Limits)
+    if named:
+        limits_raw, limit_faults = _toml(file.parent / named)
+        limits, shape = _read(file.parent / named, limits_raw, Limits)
+        lines = _part(raw, "line", tuple[LineSettings, ...])
+        limit_faults += shape + [
+            FileFault(file.parent / named, fault)
+            for fault in _limit_faults(
+                limits or Limits(), None if lines is None else {one.id for one in lines}
+            )
+        ]
         faults += limit_faults
-    faults += [FileFault(file, fault) for fault in _document_faults(document, file.parent)]
-    if limits is not None and document.cabinet.limits:
-        path = file.parent / document.cabinet.limits
-        faults += [FileFault(path, fault) for fault in _limit_faults(limits, document)]
-    if faults or limits is None:
+    if faults or document is None or limits is None:
         raise SettingsError(faults)
-    directory = (file.parent / document.cabinet.directory).absolute()
-    socket = document.cabinet.socket
+    return _settings(file, document, limits)
+
+
+def _settings(file: Path, document: Document, limits: Limits) -> Settings:
     return Settings(
         file=file,
-        directory=directory,
-        socket=(file.parent / socket).absolute() if socket else directory / "agent.sock",
+        directory=(file.parent / document.cabinet.directory).absolute(),
+        socket=_socket(document.cabinet, file.parent),
         document=document,
         limits=limits,
         trusted=tuple(
@@ -188,25 +199,68 @@ def load(file: Path) -> Settings:
     )
 
 
-def _read_toml(path: Path, wanted: type[T]) -> tuple[T | None, list[FileFault]]:
+def _socket(cabinet: CabinetSettings, base: Path) -> Path:
+    return (base / cabinet.socket if cabinet.socket else base / cabinet.directory / "agent.sock").absolute()
+
+
+def _toml(path: Path) -> tuple[dict[str, object] | None, list[FileFault]]:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8")), []
     except OSError as error:
         return None, [FileFault(path, SettingsFault("", f"cannot be read: {error.strerror}"))]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         return None, [FileFault(path, SettingsFault("", f"is not TOML: {error}"))]
+
+
+def _read(path: Path, raw: dict[str, object] | None, wanted: type[T]) -> tuple[T | None, list[FileFault]]:
+    if raw is None:
+        return None, []
     result = read(raw, wanted)
     if isinstance(result, list):
         return None, [FileFault(path, fault) for fault in result]
     return result, []
 
 
-def _document_faults(document: Document, base: Path) -> list[SettingsFault]:
-    maps = {one.name: one for one in document.map}
+def _part(raw: dict[str, object] | None, key: str, wanted: type[T]) -> T | None:
+    """Return one part of the settings, if it can be read, whatever is wrong with the others."""
+    if raw is None:
+        return None
+    found = read(raw.get(key, []), wanted)
+    return None if isinstance(found, list) else found
+
+
+def _limits_file(raw: dict[str, object] | None) -> str:
+    cabinet = (raw or {}).get("cabinet")
+    named = cabinet.get("limits") if isinstance(cabinet, dict) else None
+    return named if isinstance(named, str) else ""
+
+
+def _cross_faults(raw: dict[str, object] | None, base: Path) -> list[SettingsFault]:
+    """Return what is wrong between values that are right by themselves."""
+    faults: list[SettingsFault] = []
+    if (cabinet := _part(raw, "cabinet", CabinetSettings)) is not None:
+        faults += _cabinet_faults(cabinet, base)
+    if (backhaul := _part(raw, "backhaul", BackhaulSettings)) is not None:
+        faults += _backhaul_faults(backhaul, base)
+    if (keys := _part(raw, "trusted_key", tuple[KeySettings, ...])) is not None:
+        faults += _key_faults(keys)
+    lines = _part(raw, "line", tuple[LineSettings, ...])
+    devices = _part(raw, "device", tuple[DeviceSettings, ...])
+    maps = _part(raw, "map", tuple[RegisterMap, ...])
+    if lines is not None and devices is not None and maps is not None:
+        faults += check(lines, devices, maps)
+    return faults
+
+
+def _cabinet_faults(cabinet: CabinetSettings, base: Path) -> list[SettingsFault]:
+    size = len(bytes(_socket(cabinet, base)))
+    if size <= MAX_SOCKET_PATH_BYTES:
+        return []
     return [
-        *_backhaul_faults(document.backhaul, base),
-        *_key_faults(document.trusted_key),
-        *check(document.line, document.device, maps),
+        SettingsFault(
+            "cabinet.socket",
+            f"the socket's path has {size} bytes, Linux allows {MAX_SOCKET_PATH_BYTES}; name a shorter one",
+        )
     ]
 
 
@@ -224,19 +278,31 @@ def _backhaul_faults(backhaul: BackhaulSettings, base: Path) -> list[SettingsFau
         expected = "plain MQTT leaves this machine; use mqtts://, or set backhaul.insecure = true on a bench"
         faults.append(SettingsFault("backhaul.url", expected))
     for key, name in (("ca", backhaul.ca), ("certificate", backhaul.certificate), ("key", backhaul.key)):
-        if name and not (base / name).is_file():
+        if name and not _is_file(base / name):
             faults.append(SettingsFault(f"backhaul.{key}", f"there is no file {name!r}"))
     if bool(backhaul.certificate) != bool(backhaul.key):
         faults.append(SettingsFault("backhaul.certificate", "goes with backhaul.key, both or neither"))
     return faults
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # somebody else's folder
+        return False
+
+
 def _key_faults(keys: tuple[KeySettings, ...]) -> list[SettingsFault]:
-    faults = []
+    names = [key.id for key in keys]
+    faults = [
+        SettingsFault(f"trusted_key[{position}].id", f"{name!r} is that of trusted_key[{names.index(name)}]")
+        for position, name in enumerate(names)
+        if names.index(name) < position
+    ]
     for position, key in enumerate(keys):
         try:
             size = len(base64.b64decode(key.public, validate=True))
-        except binascii.Error:
+        except ValueError:  # no base64 (binascii.Error), or no ASCII
             size = -1
         if size != 32:
             faults.append(
@@ -248,12 +314,12 @@ def _key_faults(keys: tuple[KeySettings, ...]) -> list[SettingsFault]:
     return faults
 
 
-def _limit_faults(limits: Limits, document: Document) -> list[SettingsFault]:
+def _limit_faults(limits: Limits, lines: Container[str] | None) -> list[SettingsFault]:
+    """Return the faults of sound limits; `lines` is None while they cannot be known."""
     faults = []
-    lines = {line.id for line in document.line}
     for position, limit in enumerate(limits.lamp):
         where = f"lamp[{position}]"
-        if limit.line not in lines:
+        if lines is not None and limit.line not in lines:
             faults.append(SettingsFault(f"{where}.line", f"there is no line {limit.line!r}"))
         try:
             addresses(limit.addresses)

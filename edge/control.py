@@ -64,26 +64,50 @@ class ControlServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while line := await reader.readline():
-                await self._one_request(line, writer)
-        except (ConnectionError, ValueError):  # gone, or a line beyond the limit
+            while line := await _next_line(reader):
+                await self._one_request(line, reader, writer)
+        except AskedWrongError as error:
+            await _say(writer, Reply(error=str(error)))
+        except ConnectionError:
             log.debug("control_caller_left")
         finally:
             writer.close()
 
-    async def _one_request(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _one_request(
+        self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         try:
             request = _REQUEST.decode(line)
+            answer = await self._answer(request)
             if isinstance(request, Watch):
-                await self._watch(request, writer)
+                await self._watch(request, reader, writer)
                 return
-            reply = Reply(msgspec.Raw(msgspec.json.encode(await self._answer(request))))
-        except (AskedWrongError, ProtocolError, msgspec.DecodeError) as error:
+            reply = Reply(msgspec.Raw(msgspec.json.encode(answer)))
+        except (AskedWrongError, ProtocolError, msgspec.DecodeError, UnicodeDecodeError) as error:
             reply = Reply(error=str(error))
-        writer.write(msgspec.json.encode(reply) + b"\n")
-        await writer.drain()
+        except ConnectionError:
+            raise
+        except Exception as error:
+            log.exception("control_request_broke")
+            reply = Reply(error=f"the agent cannot answer: {str(error) or type(error).__name__}")
+        await _say(writer, reply)
 
-    async def _watch(self, request: Watch, writer: asyncio.StreamWriter) -> None:
+    async def _watch(
+        self, request: Watch, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Tell samples until the caller leaves, which it also may when nothing comes."""
+        telling = asyncio.create_task(self._tell_samples(request, writer))
+        leaving = asyncio.create_task(reader.read(1))
+        try:
+            await asyncio.wait([telling, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if telling.done():
+                await telling
+        finally:
+            telling.cancel()
+            leaving.cancel()
+            await asyncio.gather(telling, leaving, return_exceptions=True)
+
+    async def _tell_samples(self, request: Watch, writer: asyncio.StreamWriter) -> None:
         if len(self.watchers) >= MAX_WATCHERS:
             raise AskedWrongError(f"{MAX_WATCHERS} are watching already")
         waiting: asyncio.Queue[Sample] = asyncio.Queue(WATCH_QUEUE)
@@ -92,7 +116,18 @@ class ControlServer:
             while True:
                 self.on_watch()
                 sample = await waiting.get()
-                writer.write(msgspec.json.encode(Reply(msgspec.Raw(msgspec.json.encode(sample)))) + b"\n")
-                await writer.drain()
+                await _say(writer, Reply(msgspec.Raw(msgspec.json.encode(sample))))
         finally:
             del self.watchers[waiting]
+
+
+async def _next_line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except ValueError as error:  # asyncio's way of saying that the line is beyond the limit
+        raise AskedWrongError(f"a request has at most {MAX_REQUEST_BYTES} bytes") from error
+
+
+async def _say(writer: asyncio.StreamWriter, reply: Reply) -> None:
+    writer.write(msgspec.json.encode(reply) + b"\n")
+    await writer.drain()

@@ -5,6 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+WAL_KEPT_BYTES = 16 << 20
+"""What the write-ahead log may keep of the disk after it had to grow."""
+
 
 class NewerSchemaError(Exception):
     """The file was written by a newer version of the agent."""
@@ -23,9 +26,19 @@ def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
     """
     path.touch(mode=0o600)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+    try:
+        _prepare(connection, path, migrations)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute(f"PRAGMA journal_size_limit={WAL_KEPT_BYTES}")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(migrations):
         raise NewerSchemaError(
@@ -34,7 +47,6 @@ def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
         )
     for number, script in enumerate(migrations[version:], start=version + 1):
         connection.executescript(f"BEGIN IMMEDIATE;\n{script};\nPRAGMA user_version={number};\nCOMMIT;")
-    return connection
 
 
 def open_readonly(path: Path) -> sqlite3.Connection:
@@ -48,8 +60,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")  # where a full disk is noticed
     except BaseException:
         if connection.in_transaction:  # SQLite itself rolls back on some errors
             connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")

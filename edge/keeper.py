@@ -26,6 +26,7 @@ class Keeper:
         self._points = tuple(points)
         self._each = all(point.report is Report.EACH for point in points)
         self._last: list[_Last | None] = [None] * len(self._points)
+        self._any_kept = False
 
     def keep(self, sample: Sample) -> Sample | None:
         """Return what of a sample is worth keeping; None if nothing is.
@@ -34,10 +35,14 @@ class Keeper:
             sample: of exactly the points that this keeper was made for.
         """
         if self._each and not sample.faults:
+            if self._any_kept:  # so that a fault that comes back is news again
+                self._last = [None] * len(self._points)
+                self._any_kept = False
             return sample
         kept = [position for position in range(len(self._points)) if self._is_news(position, sample)]
         for position in kept:
             self._last[position] = _Last(sample.values[position], sample.fault(position), sample.monotonic_ms)
+        self._any_kept = self._any_kept or bool(kept)
         if len(kept) == len(self._points):
             return sample
         return sample.pick(kept) if kept else None

@@ -15,6 +15,7 @@ import structlog
 from drivers.base import Driver, Written
 from edge.background import Background
 from protocols.clock import Clock
+from protocols.errors import LocalProtocolError
 from protocols.model.command import CommandState
 from protocols.model.device import Point, StreamClass
 from protocols.model.ids import DeviceId, PointName
@@ -69,7 +70,7 @@ class Lighting:
     """The cabinet's lamps.
 
     Attributes:
-        on_ended: called with a lamp whose override's time is over.
+        on_ended: called with a lamp and its override whose time is over.
         on_dimming: called with a lamp and why it cannot be dimmed, or "" when it can again.
         reasserted: how often a lamp was found at another level and set anew.
         lamps: each lamp's state.
@@ -83,7 +84,7 @@ class Lighting:
         policy: LightingPolicy | None,
         overrides: Mapping[DeviceId, Override],
     ) -> None:
-        self.on_ended: Callable[[DeviceId], None] = lambda _: None
+        self.on_ended: Callable[[DeviceId, Override], None] = lambda _lamp, _override: None
         self.on_dimming: Callable[[DeviceId, str], None] = lambda _lamp, _why: None
         self.reasserted = 0
         self.lamps = {state.lamp.id: state for state in lamps}
@@ -117,13 +118,12 @@ class Lighting:
         else:
             self.overrides[device] = override
         state = self.lamps[device]
-        self._decide(state)
+        begun = self._decide(state)
         if state.decision is None:
             return Written(
                 CommandState.VERIFIED, None, "released; no policy is in force, the lamp stays as it is"
             )
-        task = self._write(state)
-        return await asyncio.shield(task)
+        return await asyncio.shield(begun or self._write(state))
 
     def look_at_sample(self, sample: Sample) -> None:
         """Set a lamp anew that was found at another level than it had confirmed."""
@@ -143,7 +143,7 @@ class Lighting:
         for device, override in list(self.overrides.items()):
             if override.until_ms is not None and civil_ms >= override.until_ms:
                 del self.overrides[device]
-                self.on_ended(device)
+                self.on_ended(device, override)
         for state in self.lamps.values():
             decision = state.decision
             if decision is None or not state.decided_ms <= civil_ms < decision.valid_until_ms:
@@ -151,7 +151,8 @@ class Lighting:
             elif not state.settled and state.lamp.id not in self._writing and now_s >= state.retry_s:
                 self._write(state)
 
-    def _decide(self, state: LampState) -> None:
+    def _decide(self, state: LampState) -> asyncio.Task[Written] | None:
+        """Renew a lamp's decision; return the write that this began, if it did."""
         civil = self._clock.civil()
         override = self.overrides.get(state.lamp.id)
         before = state.decision
@@ -163,11 +164,12 @@ class Lighting:
         state.decision = decision
         if decision is None:
             state.settled = True
-            return
+            return None
         if before is None or (before.level, before.reason) != (decision.level, decision.reason):
             self._report(state, (COMMANDED_LEVEL, LIGHT_REASON), (decision.level, decision.reason.value))
         if before is None or before.level != decision.level:
-            self._write(state)
+            return self._write(state)
+        return None
 
     def _report(self, state: LampState, points: Sequence[PointName], values: Sequence[Value]) -> None:
         at_ms = self._clock.now().monotonic_ms
@@ -186,7 +188,10 @@ class Lighting:
         decision = state.decision
         if decision is None:
             return Written(CommandState.FAILED, None, "nothing is decided")
-        written = await state.driver.write(state.lamp.id, LEVEL, decision.level, ramp_s=decision.ramp_s)
+        try:
+            written = await state.driver.write(state.lamp.id, LEVEL, decision.level, ramp_s=decision.ramp_s)
+        except LocalProtocolError as error:  # a lamp without a level: its settings are wrong
+            written = Written(CommandState.FAILED, None, str(error))
         if number == state.writes:
             self._settle(state, written)
         return written
@@ -202,7 +207,9 @@ class Lighting:
             return
         state.retry_s = self._loop.time() + RETRY_S
         state.trouble = written.reason or written.state.value
-        if written.state is CommandState.APPLIED:
+        if (
+            written.state is CommandState.APPLIED or written.value is not None
+        ):  # it answers, with another level
             self.on_dimming(state.lamp.id, state.trouble)
 
     def _written(self, device: DeviceId, task: asyncio.Task[Written]) -> None:

@@ -81,9 +81,9 @@ def _figures(db: sqlite3.Connection, settings: Settings) -> OutboxFigures:
 @contextmanager
 def _held(settings: Settings) -> Iterator[None]:
     """Hold the agent's lock while looking, so that no agent starts under our eyes."""
-    if not (settings.directory / "outbox.db").exists():
-        raise NothingHereError(f"no agent has run here yet: {settings.directory} holds no outbox")
     try:
+        if not (settings.directory / "outbox.db").exists():
+            raise NothingHereError(f"no agent has run here yet: {settings.directory} holds no outbox")
         with only_agent(settings.directory):
             yield
     except AlreadyRunsError as error:

@@ -222,10 +222,11 @@ class State:
             rows = self._db.execute("SELECT device, body FROM override").fetchall()
         return {DeviceId(device): msgspec.json.decode(body, type=Override) for device, body in rows}
 
-    def end_override(self, device: DeviceId) -> None:
-        """Forget an override whose time is over."""
+    def end_override(self, device: DeviceId, override: Override) -> None:
+        """Forget an override whose time is over, unless a newer one has taken its place."""
+        body = msgspec.json.encode(override)
         with self._transaction():
-            self._db.execute("DELETE FROM override WHERE device = ?", (device,))
+            self._db.execute("DELETE FROM override WHERE device = ? AND body = ?", (device, body))
 
     # Alarms
 

@@ -6,11 +6,11 @@ For each stream, numbers only grow:
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from edge.outbox.store import Sealed
+from edge.outbox.store import Fetched, Sealed
 from protocols.backhaul.messages import StreamHead, StreamMark
 from protocols.model.device import StreamClass
 
@@ -29,6 +29,7 @@ class Way(msgspec.Struct):
         committed: everything up to this number is durable here.
         floor: the lowest number that can still be sent.
         ready: batches that follow `sent`, in order, kept to spare the disk.
+        progress_s: monotonic seconds when the centre last took something of it, or all of it was there.
     """
 
     stream: StreamClass
@@ -37,6 +38,7 @@ class Way(msgspec.Struct):
     committed: int = 0
     floor: int = 1
     ready: deque[Sealed] = msgspec.field(default_factory=deque)
+    progress_s: float = 0.0
 
     @property
     def in_flight(self) -> int:
@@ -64,7 +66,6 @@ class Window:
         self.rewinds = 0
         self._silence_s = silence_s
         self._patience_s = silence_s
-        self._progress_s = 0.0
 
     def learn(self, heads: Iterable[StreamHead]) -> None:
         """Begin with what the outbox says of its streams."""
@@ -86,6 +87,11 @@ class Window:
                 way.ready.append(batch)
             way.committed = max(way.committed, batch.number)
 
+    def gone(self, floors: Mapping[StreamClass, int]) -> None:
+        """Take note of the lowest numbers that the outbox still has: what lies below is never sent again."""
+        for stream, floor in floors.items():
+            self._raise_floor(self.ways[stream], floor)
+
     def next(self, receive_maximum: int) -> Sealed | Wanted | None:
         """Return the batch to send now, or what must be read first, or None if nothing is to be sent.
 
@@ -101,24 +107,19 @@ class Window:
                 return Wanted(way.stream, way.sent + 1, room)
         return None
 
-    def found(self, wanted: Wanted, batches: Sequence[Sealed]) -> None:
-        """Take what the outbox holds of what was wanted; what it no longer holds has been shed."""
+    def found(self, wanted: Wanted, fetched: Fetched) -> None:
+        """Take what the outbox holds of what was wanted; what it no longer holds lies below its floor."""
         way = self.ways[wanted.stream]
-        if way.sent + 1 != wanted.first or way.ready:
-            return  # an acknowledgement or a rewind came in between
-        if not batches:
-            way.mark = way.sent = way.committed
-            way.floor = way.committed + 1
-        elif batches[0].number > wanted.first:
-            way.mark = way.sent = batches[0].number - 1
-            way.floor = batches[0].number
-        way.ready.extend(batches)
+        self._raise_floor(way, fetched.floor)
+        following = [batch for batch in fetched.batches if batch.number > way.sent]
+        if not way.ready and following and following[0].number == way.sent + 1:  # no rewind came in between
+            way.ready.extend(following)
 
     def sent(self, batch: Sealed, now_s: float) -> None:
         """Take note that a batch, the first of its stream's `ready`, is on its way."""
-        if not self.in_flight:
-            self._progress_s = now_s
         way = self.ways[batch.stream]
+        if not way.in_flight:
+            way.progress_s = now_s
         way.ready.popleft()
         way.sent = batch.number
 
@@ -137,7 +138,7 @@ class Window:
         for mark in marks:
             way = self.ways[mark.stream]
             if mark.mark > way.mark:
-                self._progress_s = now_s
+                way.progress_s = now_s
                 self._patience_s = self._silence_s
             if anew:
                 way.sent = way.mark = max(mark.mark, way.floor - 1)
@@ -149,8 +150,12 @@ class Window:
                 way.ready.clear()
 
     def silent_for_too_long(self, now_s: float) -> bool:
-        """Tell whether the centre owes us a word for too long; if so, be more patient next time."""
-        if not self.in_flight or now_s - self._progress_s < self._patience_s:
+        """Tell whether the centre owes us a word of some stream for too long; if so, be more patient next time.
+
+        Each stream by itself: events that go through must not hide that a reading was lost on the way.
+        """
+        late = (way for way in self.ways.values() if way.in_flight)
+        if not any(now_s - way.progress_s >= self._patience_s for way in late):
             return False
         self._patience_s = min(self._patience_s * 2, PATIENCE_BOUND_S)
         return True
@@ -158,8 +163,8 @@ class Window:
     def rewind(self, now_s: float) -> None:
         """Send everything since the marks again."""
         self.rewinds += 1
-        self._progress_s = now_s
         for way in self.ways.values():
+            way.progress_s = now_s
             way.sent = way.mark
             way.ready.clear()
 
@@ -172,3 +177,14 @@ class Window:
     def drained(self) -> bool:
         """Whether the centre has everything that is durable here."""
         return all(way.mark >= way.committed for way in self.ways.values())
+
+    @staticmethod
+    def _raise_floor(way: Way, floor: int) -> None:
+        if floor <= way.floor:
+            return
+        way.floor = floor
+        while way.ready and way.ready[0].number < floor:
+            way.ready.popleft()
+        way.mark = max(way.mark, floor - 1)
+        way.sent = max(way.sent, way.mark)
+        way.committed = max(way.committed, way.sent)

@@ -5,15 +5,15 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
 from edge.config import OutboxSettings
-from edge.outbox.store import Gathered, OutboxFigures, OutboxStore, Sealed
-from protocols.backhaul.messages import Event, GapCause, GapEvent, StreamMark
+from edge.outbox.store import DAMAGED, Gathered, OutboxFigures, OutboxStore, Sealed
+from protocols.backhaul.messages import Ack, Event, GapCause, GapEvent, StreamMark
 from protocols.clock import Clock
 from protocols.model.device import StreamClass
 from protocols.model.reading import Sample
@@ -36,16 +36,16 @@ def _nothing(_answer: object) -> None:
     pass
 
 
+def _deaf(_batches: Sequence[Sealed], _floors: Mapping[StreamClass, int]) -> None:
+    pass
+
+
 class _Open(msgspec.Struct):
     """What gathers for one stream until it is sealed."""
 
     samples: list[Sample]
     events: list[Event]
     readings: int = 0
-
-
-class _Acknowledge(msgspec.Struct, frozen=True):
-    marks: tuple[StreamMark, ...]
 
 
 class _Ask(msgspec.Struct, frozen=True):
@@ -64,11 +64,11 @@ class Outbox:
     """Takes readings and events on the loop, and tells on the loop when they are committed.
 
     Attributes:
-        on_committed: called on the loop with each commit's batches.
+        on_committed: called on the loop with each commit's batches, and with each stream's floor after it.
     """
 
     def __init__(self, store: OutboxStore, clock: Clock, settings: OutboxSettings) -> None:
-        self.on_committed: Callable[[Sequence[Sealed]], None] = lambda _: None
+        self.on_committed: Callable[[Sequence[Sealed], Mapping[StreamClass, int]], None] = _deaf
         self._store = store
         self._clock = clock
         self._seal_readings = settings.seal_readings
@@ -77,7 +77,7 @@ class Outbox:
         self._hurry_until = self._loop.time() + HURRY_FOR_S
         self._open = {stream: _Open([], []) for stream in StreamClass}
         self._timer: asyncio.TimerHandle | None = None
-        self._jobs: queue.SimpleQueue[Gathered | _Acknowledge | _Ask | _Stop] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Gathered | Ack | _Ask | _Stop] = queue.SimpleQueue()
         self._unsealed = 0
         self._lost: dict[StreamClass, tuple[int, int]] = {}
         self._broken: asyncio.Future[None] = self._loop.create_future()
@@ -114,6 +114,9 @@ class Outbox:
     def hurry(self) -> None:
         """Seal soon for a while, because somebody watches."""
         self._hurry_until = self._loop.time() + HURRY_FOR_S
+        if self._timer is not None and self._timer.when() > self._loop.time() + HURRY_S:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(HURRY_S, self.seal_all)
 
     def seal_all(self) -> None:
         """Seal whatever has gathered."""
@@ -123,9 +126,9 @@ class Outbox:
         for stream in StreamClass:
             self._seal(stream)
 
-    def acknowledge(self, marks: tuple[StreamMark, ...]) -> None:
-        """Let go of what the centre has committed."""
-        self._jobs.put(_Acknowledge(marks))
+    def acknowledge(self, ack: Ack) -> None:
+        """Let go of what the centre has committed; marks of another epoch than the outbox's say nothing."""
+        self._jobs.put(ack)
 
     async def ask(self, question: Callable[[OutboxStore], T], then: Callable[[T], None] = _nothing) -> T:
         """Run something in the database's thread, after all that was given to it before.
@@ -159,10 +162,10 @@ class Outbox:
             self._open[stream] = _Open([], [])
             self._jobs.put(Gathered(stream, gathering.samples, gathering.events, gathering.readings))
 
-    def _committed(self, batches: Sequence[Sealed], readings: int) -> None:
+    def _committed(self, batches: Sequence[Sealed], floors: Mapping[StreamClass, int], readings: int) -> None:
         self._unsealed -= readings
         self._report_lost()
-        self.on_committed(batches)
+        self.on_committed(batches, floors)
 
     def _report_lost(self) -> None:
         for stream, (since_ms, count) in self._lost.items():
@@ -180,7 +183,7 @@ class Outbox:
 
     def _run(self) -> None:
         waiting: list[Gathered] = []
-        marks: dict[StreamClass, StreamMark] = {}
+        marks: dict[tuple[int, StreamClass], StreamMark] = {}
         stopping = False
         while not stopping:
             jobs = self._take(RETRY_S if waiting else ACK_WAIT_S if marks else None)
@@ -190,31 +193,34 @@ class Outbox:
                 match job:
                     case Gathered():
                         waiting.append(job)
-                    case _Acknowledge():
-                        marks.update((mark.stream, mark) for mark in job.marks)
+                    case Ack():
+                        marks.update(((job.epoch, mark.stream), mark) for mark in job.marks)
                     case _Ask():
                         asks.append(job)
                     case _Stop():
                         stopping = True
-            if (waiting or (marks and (idle or stopping))) and self._commit(waiting, list(marks.values())):
+            if (waiting or (marks and (idle or stopping))) and self._commit(waiting, marks):
                 waiting, marks = [], {}
             for ask in asks:
                 self._answer(ask)
-        self._end()
+        self._end(clean=not waiting)
 
-    def _take(self, timeout_s: float | None) -> list[Gathered | _Acknowledge | _Ask | _Stop]:
+    def _take(self, timeout_s: float | None) -> list[Gathered | Ack | _Ask | _Stop]:
         """Wait for a job, then take all that wait with it."""
-        jobs: list[Gathered | _Acknowledge | _Ask | _Stop] = []
+        jobs: list[Gathered | Ack | _Ask | _Stop] = []
         with contextlib.suppress(queue.Empty):
             jobs.append(self._jobs.get(timeout=timeout_s))
             while True:
                 jobs.append(self._jobs.get_nowait())
         return jobs
 
-    def _commit(self, waiting: list[Gathered], marks: list[StreamMark]) -> bool:
+    def _commit(self, waiting: list[Gathered], marks: dict[tuple[int, StreamClass], StreamMark]) -> bool:
+        ours = [mark for (epoch, _), mark in marks.items() if epoch == self._store.epoch]
         try:
-            batches = self._store.commit(waiting, marks)
+            batches = self._store.commit(waiting, ours)
         except sqlite3.Error as error:
+            if error.sqlite_errorname in DAMAGED:
+                raise  # trying again would not mend it; the next start puts the file aside
             if self._store.error != str(error):
                 log.error("outbox_commit_failed", error=str(error), name=error.sqlite_errorname)
             self._store.error = str(error)
@@ -222,18 +228,22 @@ class Outbox:
         if self._store.error:
             log.warning("outbox_commits_again")
             self._store.error = ""
-        self._on_loop(self._committed, batches, sum(one.readings for one in waiting))
+        readings = sum(one.readings for one in waiting)
+        self._on_loop(self._committed, batches, self._store.floors(), readings)
         return True
 
     def _answer(self, ask: _Ask) -> None:
         try:
             result = ask.question()
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001  whoever asked gets it; the outbox has others to serve
             self._on_loop(_fail, ask.answer, error)
         else:
             self._on_loop(_settle, ask, result)
 
-    def _end(self) -> None:
+    def _end(self, *, clean: bool) -> None:
+        if not clean:  # the next start must say that something is missing
+            log.error("outbox_not_committed", error=self._store.error)
+            return
         try:
             self._store.end_run()
         except sqlite3.Error as error:

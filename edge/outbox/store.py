@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
 from edge.database import open_database, transaction
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
@@ -22,7 +23,8 @@ from protocols.backhaul.messages import (
     StreamHead,
     StreamMark,
 )
-from protocols.clock import Clock, ClockQuality, Instant
+from protocols.clock import Clock, ClockQuality
+from protocols.errors import RemoteProtocolError
 from protocols.model.device import StreamClass
 from protocols.model.ids import CabinetId
 from protocols.model.reading import Sample
@@ -31,6 +33,8 @@ log = structlog.get_logger()
 SHED_SHARE = 0.02
 """How much of the bound is freed at once when it is reached, so that shedding is not done at each commit."""
 DAY_MS = 86_400_000
+DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
+"""What SQLite says of a file that is no longer sound."""
 
 MIGRATIONS = (
     """
@@ -63,6 +67,13 @@ class Sealed(msgspec.Struct, frozen=True):
     stream: StreamClass
     number: int
     sealed: bytes
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """Waiting batches of a stream, in order, and the lowest number that it still has."""
+
+    batches: list[Sealed]
+    floor: int
 
 
 class StreamState(msgspec.Struct):
@@ -181,6 +192,7 @@ class OutboxStore:
         self.db, corrupt = self._open()
         self.epoch = self._epoch()
         self.streams = self._streams()
+        self._run_before_began_ms = self._number("run_began_ms")
         self.last_end = self._begin_run()
         waiting = weigh(self.db)
         self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
@@ -188,6 +200,7 @@ class OutboxStore:
         self.shed_readings = 0
         self.commits = 0
         self.error = ""
+        self._untold: list[GapEvent] = []
         self.birth_events = self._birth_events(corrupt)
 
     def figures(self, unsealed: int) -> OutboxFigures:
@@ -198,7 +211,7 @@ class OutboxStore:
             readings=self._readings,
             bytes=self._bytes,
             max_bytes=self._max_bytes,
-            oldest_ms=self.db.execute("SELECT min(utc_ms) FROM batch").fetchone()[0],
+            oldest_ms=self._oldest_ms(),
             heads=tuple(state.head() for state in self.streams.values()),
             unsealed=unsealed,
             committed_readings=self.committed_readings,
@@ -210,6 +223,9 @@ class OutboxStore:
     def commit(self, seals: Sequence[Gathered], marks: Iterable[StreamMark]) -> list[Sealed]:
         """Delete what is acknowledged and insert what waits, in one transaction.
 
+        Returns:
+            The new batches, without those that had to give way at once.
+
         Raises:
             sqlite3.Error: with nothing of it done, in memory as on disk.
         """
@@ -217,17 +233,34 @@ class OutboxStore:
             for mark in marks:
                 self._delete(mark)
             done = [self._insert(one) for one in seals]
-            done += self._insert_gaps(self._shed())
+            done += self._insert_gaps([*self._untold, *self._shed()])
+        self._untold.clear()
         self.commits += 1
-        return done
+        return [one for one in done if one.number >= self.streams[one.stream].floor]
 
-    def fetch(self, stream: StreamClass, first: int, limit: int) -> list[Sealed]:
-        """Return up to `limit` waiting batches of a stream, from number `first` on."""
+    def floors(self) -> dict[StreamClass, int]:
+        """Return for each stream the lowest number that can still be sent."""
+        return {stream: state.floor for stream, state in self.streams.items()}
+
+    def fetch(self, stream: StreamClass, first: int, limit: int) -> Fetched:
+        """Return up to `limit` waiting batches of a stream, from number `first` on.
+
+        A batch whose bytes have changed on the disk is replaced by an empty one of the same number, so that
+        the centre can go on, and its readings are reported as a gap.
+        """
         rows = self.db.execute(
-            "SELECT number, sealed FROM batch WHERE stream = ? AND number >= ? ORDER BY number LIMIT ?",
+            "SELECT number, sealed, hash FROM batch WHERE stream = ? AND number >= ? ORDER BY number LIMIT ?",
             (stream, first, limit),
+        ).fetchall()
+        return Fetched(
+            [
+                Sealed(
+                    stream, number, sealed if batch_hash(sealed) == known else self._emptied(stream, number)
+                )
+                for number, sealed, known in rows
+            ],
+            self.streams[stream].floor,
         )
-        return [Sealed(stream, number, sealed) for number, sealed in rows]
 
     def oldest(self, limit: int) -> tuple[WaitingBatch, ...]:
         """Return the oldest waiting batches."""
@@ -241,23 +274,24 @@ class OutboxStore:
         known = state.mark_hash if mark.mark == state.mark else self._hash(mark.stream, mark.mark)
         return bool(mark.hash and known and mark.hash != known)
 
-    def renew_epoch(self, now: Instant) -> None:
-        """Open a new epoch: what still waits is sealed again under new numbers, so that nothing is lost."""
+    def renew_epoch(self) -> None:
+        """Open a new epoch: what still waits is sealed again under new numbers, so that nothing is lost.
+
+        One batch after another, because all that waits may be far more than memory. A new number is never
+        above the old one, so none is taken yet. What can no longer be read is reported as a gap.
+        """
         with self._all_or_nothing():
-            rows = self.db.execute("SELECT stream, sealed FROM batch ORDER BY stream, number").fetchall()
-            self.db.execute("DELETE FROM batch")
-            self.epoch = _random_epoch()
+            before, self.epoch = self.epoch, _random_epoch()
             self._set("epoch", self.epoch)
             self.streams = {
-                stream: StreamState(stream, sealed_ms=now.utc_ms, taken=state.taken)
+                stream: StreamState(stream, sealed_ms=state.sealed_ms, taken=state.taken)
                 for stream, state in self.streams.items()
             }
-            self._bytes = self._batches = self._readings = 0
-            for stream, sealed in rows:
-                self._reseal(StreamClass(stream), sealed, now)
-            for state in self.streams.values():
-                self._save(state)
-        log.warning("epoch_renewed", epoch=self.epoch, batches=len(rows))
+            gaps = [gap for stream in StreamClass for gap in self._reseal_stream(stream, before)]
+            waiting = weigh(self.db)
+            self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
+            self._insert_gaps(gaps)
+        log.warning("epoch_renewed", epoch=self.epoch, batches=self._batches, unreadable=len(gaps))
 
     def end_run(self) -> None:
         """Remember that this run ended as it should, and close."""
@@ -275,7 +309,7 @@ class OutboxStore:
         try:
             with transaction(self.db):
                 yield
-        except sqlite3.Error:
+        except BaseException:
             self.streams = streams
             self.epoch, self._bytes, self._batches, self._readings = remembered
             self.shed_readings, self.committed_readings = counted
@@ -288,7 +322,7 @@ class OutboxStore:
                 return db, None
             db.close()
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorname not in {"SQLITE_CORRUPT", "SQLITE_NOTADB"}:
+            if error.sqlite_errorname not in DAMAGED:
                 raise
             found = str(error)
         aside = self._path.with_name(f"{self._path.name}.damaged-{self._clock.now().utc_ms}")
@@ -300,9 +334,8 @@ class OutboxStore:
         return open_database(self._path, MIGRATIONS), aside
 
     def _epoch(self) -> int:
-        row = self.db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
-        if row is not None:
-            return int(row[0])
+        if epoch := self._number("epoch"):
+            return epoch
         epoch = _random_epoch()
         with transaction(self.db):
             self._set("epoch", epoch)
@@ -318,6 +351,7 @@ class OutboxStore:
         row = self.db.execute("SELECT value FROM meta WHERE key = 'running'").fetchone()
         with transaction(self.db):
             self._set("running", self._boot)
+            self._set("run_began_ms", self._clock.now().utc_ms)
         if row is None:
             return LastEnd.FIRST
         return LastEnd.CRASH if row[0] else LastEnd.CLEAN
@@ -329,17 +363,33 @@ class OutboxStore:
             return [GapEvent(stream, GapCause.CORRUPT, 0, now_ms, None) for stream in StreamClass]
         if self.last_end is not LastEnd.CRASH:
             return []
-        return [
-            GapEvent(state.stream, GapCause.CRASH, state.sealed_ms, now_ms, None, epoch=self.epoch)
-            for state in self.streams.values()
-            if state.sealed_ms
-        ]
+        return [self._crash_gap(state, now_ms) for state in self.streams.values() if state.sealed_ms]
+
+    def _crash_gap(self, state: StreamState, now_ms: int) -> GapEvent:
+        """Say between when something may be missing: since the last seal of the run that crashed, until now."""
+        from_ms = max(state.sealed_ms, self._run_before_began_ms)
+        to_ms = max(now_ms, from_ms)  # a cold clock may be behind
+        return GapEvent(state.stream, GapCause.CRASH, from_ms, to_ms, None, epoch=self.epoch)
 
     def _insert(self, one: Gathered) -> Sealed:
+        batch = self._new_batch(one)
+        now_ms = self._clock.now().utc_ms
+        sealed = self._write(batch, one.readings, now_ms)
+        state = self.streams[batch.stream]
+        state.next = batch.number + 1
+        state.sealed_ms = now_ms
+        state.taken += one.readings
+        self._save(state)
+        self.committed_readings += one.readings
+        self._bytes += len(sealed)
+        self._batches += 1
+        self._readings += one.readings
+        return Sealed(batch.stream, batch.number, sealed)
+
+    def _new_batch(self, one: Gathered) -> Batch:
         now = self._clock.now()
-        offset_ms = None if now.quality is ClockQuality.UNSYNCHRONISED else now.utc_ms - now.monotonic_ms
         base_ms = one.samples[0].monotonic_ms if one.samples else now.monotonic_ms
-        batch = Batch(
+        return Batch(
             version=VERSION,
             cabinet=self._cabinet,
             epoch=self.epoch,
@@ -347,34 +397,63 @@ class OutboxStore:
             number=self.streams[one.stream].next,
             boot=self._boot,
             base_monotonic_ms=base_ms,
-            utc_offset_ms=offset_ms,
+            utc_offset_ms=None
+            if now.quality is ClockQuality.UNSYNCHRONISED
+            else now.utc_ms - now.monotonic_ms,
             clock=now.quality,
             columns=columns(one.samples, base_ms),
             events=tuple(one.events),
         )
-        self.committed_readings += one.readings
-        self.streams[one.stream].taken += one.readings
-        return self._insert_batch(batch, one.readings, now)
 
-    def _insert_batch(self, batch: Batch, readings: int, now: Instant) -> Sealed:
+    def _write(self, batch: Batch, readings: int, utc_ms: int) -> bytes:
         sealed = seal(batch)
-        state = self.streams[batch.stream]
         self.db.execute(
-            "INSERT INTO batch (stream, number, utc_ms, readings, hash, sealed) VALUES (?, ?, ?, ?, ?, ?)",
-            (batch.stream, batch.number, now.utc_ms, readings, batch_hash(sealed), sealed),
+            "INSERT OR REPLACE INTO batch (stream, number, utc_ms, readings, hash, sealed)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (batch.stream, batch.number, utc_ms, readings, batch_hash(sealed), sealed),
         )
-        state.next = batch.number + 1
-        state.sealed_ms = now.utc_ms
-        self._save(state)
-        self._bytes += len(sealed)
-        self._batches += 1
-        self._readings += readings
-        return Sealed(batch.stream, batch.number, sealed)
+        return sealed
 
-    def _reseal(self, stream: StreamClass, sealed: bytes, now: Instant) -> None:
-        batch = unseal(sealed)
-        renewed = msgspec.structs.replace(batch, epoch=self.epoch, number=self.streams[stream].next)
-        self._insert_batch(renewed, len(batch.columns.values), now)
+    def _reseal_stream(self, stream: StreamClass, before: int) -> Iterator[GapEvent]:
+        """Seal what waits of a stream again under this epoch; yield what can no longer be read."""
+        rows = self.db.execute(
+            "SELECT number FROM batch WHERE stream = ? ORDER BY number", (stream,)
+        ).fetchall()
+        for (number,) in rows:
+            utc_ms, readings, sealed = self.db.execute(
+                "SELECT utc_ms, readings, sealed FROM batch WHERE stream = ? AND number = ?", (stream, number)
+            ).fetchone()
+            self.db.execute("DELETE FROM batch WHERE stream = ? AND number = ?", (stream, number))
+            try:
+                batch = unseal(sealed)
+            except RemoteProtocolError as error:
+                log.error("batch_unreadable", stream=stream.name.lower(), number=number, error=str(error))
+                yield _corrupt(stream, number, readings, utc_ms, before)
+            else:
+                self._write(self._renumbered(batch), readings, utc_ms)
+        self._save(self.streams[stream])
+
+    def _renumbered(self, batch: Batch) -> Batch:
+        state = self.streams[batch.stream]
+        renewed = msgspec.structs.replace(batch, epoch=self.epoch, number=state.next)
+        state.next += 1
+        return renewed
+
+    def _emptied(self, stream: StreamClass, number: int) -> bytes:
+        """Put an empty batch in the place of one that can no longer be read, and remember to tell of it."""
+        now_ms = self._clock.now().utc_ms
+        empty = msgspec.structs.replace(self._new_batch(Gathered(stream, (), (), 0)), number=number)
+        utc_ms, readings, size = self.db.execute(
+            "SELECT utc_ms, readings, length(sealed) FROM batch WHERE stream = ? AND number = ?",
+            (stream, number),
+        ).fetchone()
+        with self._all_or_nothing():
+            sealed = self._write(empty, 0, now_ms)
+            self._bytes += len(sealed) - size
+            self._readings -= readings
+        log.error("batch_unreadable", stream=stream.name.lower(), number=number)
+        self._untold.append(_corrupt(stream, number, readings, utc_ms, self.epoch))
+        return sealed
 
     def _delete(self, mark: StreamMark) -> None:
         state = self.streams[mark.stream]
@@ -404,27 +483,29 @@ class OutboxStore:
         gaps = []
         horizon_ms = self._clock.now().utc_ms - self._max_age_ms
         for stream in reversed(StreamClass):
-            excess = self._bytes - self._max_bytes
-            last = self._last_to_shed(stream, excess, horizon_ms)
+            last = self._last_to_shed(stream, self._bytes - self._max_bytes, horizon_ms)
             if last:
                 gaps.append(self._shed_stream(self.streams[stream], last))
         return gaps
 
     def _last_to_shed(self, stream: StreamClass, excess: int, horizon_ms: int) -> int:
-        (last,) = self.db.execute(
-            "SELECT coalesce(max(number), 0) FROM batch WHERE stream = ? AND utc_ms < ?", (stream, horizon_ms)
-        ).fetchone()
-        if excess > 0:
-            goal = excess + self._max_bytes * SHED_SHARE
-            rows = self.db.execute(
-                "SELECT number, length(sealed) FROM batch WHERE stream = ? ORDER BY number", (stream,)
-            )
-            for number, size in rows:
-                last = max(last, number)
-                goal -= size
-                if goal <= 0:
-                    break
-        return int(last)
+        """Return the number up to which a stream gives way, 0 for none; looks no further than it must.
+
+        A batch that was sealed before the clock was set has no age that can be known, so it is not too old.
+        """
+        goal = excess + self._max_bytes * SHED_SHARE if excess > 0 else 0.0
+        rows = self.db.execute(
+            "SELECT number, utc_ms, length(sealed) FROM batch WHERE stream = ? ORDER BY number", (stream,)
+        )
+        last = 0
+        for number, utc_ms, size in rows:
+            too_old = EARLIEST_PLAUSIBLE_MS <= utc_ms < horizon_ms
+            if goal <= 0 and not too_old:
+                break
+            last = int(number)
+            goal -= size
+        rows.close()
+        return last
 
     def _shed_stream(self, state: StreamState, last: int) -> GapEvent:
         first = state.floor
@@ -441,6 +522,19 @@ class OutboxStore:
 
     def _insert_gaps(self, gaps: list[GapEvent]) -> list[Sealed]:
         return [self._insert(Gathered(StreamClass.EVENTS, (), gaps, 0))] if gaps else []
+
+    def _oldest_ms(self) -> int | None:
+        heads = [
+            self.db.execute(
+                "SELECT utc_ms FROM batch WHERE stream = ? ORDER BY number LIMIT 1", (stream,)
+            ).fetchone()
+            for stream in StreamClass
+        ]
+        return min((head[0] for head in heads if head), default=None)
+
+    def _number(self, key: str) -> int:
+        row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return int(row[0]) if row else 0
 
     def _hash(self, stream: StreamClass, number: int) -> str:
         row = self.db.execute(
@@ -465,3 +559,9 @@ class OutboxStore:
 
     def _set(self, key: str, value: str | int) -> None:
         self.db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+def _corrupt(stream: StreamClass, number: int, readings: int, utc_ms: int, epoch: int) -> GapEvent:
+    return GapEvent(
+        stream, GapCause.CORRUPT, utc_ms, utc_ms, readings, first=number, last=number, epoch=epoch
+    )
