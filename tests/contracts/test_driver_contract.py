@@ -170,7 +170,14 @@ class DaliBench(StreetBench):
         await super().start()
         port = self.street.ports().serial["dali-1"]
         self.settings = DaliLuba(
-            id=LINE, port=port, silent_after=2, probe_s=0.2, probe_bound_s=0.4, reconnect_s=0.05
+            id=LINE,
+            port=port,
+            answer_timeout_s=0.2,
+            worst_delay_s=0.4,
+            silent_after=2,
+            probe_s=0.2,
+            probe_bound_s=0.4,
+            reconnect_s=0.05,
         )
 
     def devices(self) -> list[DeviceSettings]:
@@ -222,8 +229,8 @@ class RtuBench(StreetBench):
             id=LINE,
             port=self.street.ports().serial["rtu-1"],
             parity="E",
-            timeout_s=0.15,
-            worst_delay_s=0.3,
+            timeout_s=0.25,
+            worst_delay_s=0.45,
             silent_after=2,
             probe_s=0.2,
             probe_bound_s=0.4,
@@ -333,7 +340,7 @@ class TcpBench(Bench):
             id=LINE,
             host="127.0.0.1",
             port=self.gateway.port,
-            timeout_s=0.15,
+            timeout_s=0.25,
             silent_after=2,
             probe_s=0.2,
             probe_bound_s=0.4,
@@ -433,7 +440,7 @@ class Line:
     async def expect_truth(self, device: DeviceId) -> None:
         got = await self.read(device)
         assert got.faults == {}
-        assert got.values[0] == pytest.approx(self.bench.truth(device), abs=0.06)
+        assert got.values[0] == pytest.approx(self.bench.truth(device), rel=1e-3, abs=0.06)
 
     async def expect(self, device: DeviceId, reason: Reason) -> None:
         got = await self.read(device)
@@ -631,7 +638,7 @@ async def test_a_line_that_is_not_there_at_the_start_is_down_with_a_reason(bench
 
 
 async def test_a_late_answer_is_never_taken_for_the_next_one(line: Line) -> None:
-    await line.bench.fault(ASKED, "late", 0.18)
+    await line.bench.fault(ASKED, "late", 0.32)
     await line.expect(ASKED, Reason.NO_ANSWER)
     line.bench.change(ASKED)
     await line.bench.heal(ASKED)

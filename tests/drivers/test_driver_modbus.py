@@ -91,7 +91,7 @@ def tcp(port: int, *, silent_after: int = 3) -> ModbusTcp:
         id=LINE,
         host="127.0.0.1",
         port=port,
-        timeout_s=0.15,
+        timeout_s=0.25,
         silent_after=silent_after,
         reconnect_s=0.05,
         reconnect_bound_s=0.2,
@@ -146,7 +146,7 @@ async def test_registers_that_do_not_exist_cost_their_neighbours_nothing(unit: U
         (ModbusFault.SILENT, FaultSettings(), Reason.NO_ANSWER),
         (ModbusFault.HALF_OPEN, FaultSettings(), Reason.NO_ANSWER),
         (ModbusFault.CLOSED, FaultSettings(), Reason.NO_ANSWER),
-        (ModbusFault.LATE, FaultSettings(delay_s=0.2), Reason.NO_ANSWER),
+        (ModbusFault.LATE, FaultSettings(delay_s=0.32), Reason.NO_ANSWER),
         (ModbusFault.GARBAGE, FaultSettings(), Reason.GARBLED),
         (ModbusFault.TRUNCATED, FaultSettings(), Reason.GARBLED),
         (ModbusFault.WRONG_UNIT, FaultSettings(), Reason.GARBLED),
@@ -229,7 +229,7 @@ async def test_a_write_whose_answer_was_lost_is_read_back(
     server: TcpServer, unit: Unit, driver: Driver, until: Until
 ) -> None:
     """The device obeys each time and only its answers are late, the read-back's too; then only the first."""
-    await server.set_fault(ModbusFault.LATE, FaultSettings(delay_s=0.3))
+    await server.set_fault(ModbusFault.LATE, FaultSettings(delay_s=0.4))
     lost = await driver.write(DEVICE, PointName("setpoint"), 7)
     assert lost.state is CommandState.OUTCOME_UNKNOWN
     assert unit.values[30] == 7
@@ -269,7 +269,7 @@ async def street(tmp_path: Path) -> AsyncIterator[Street]:
 @pytest.fixture
 async def rtu(street: Street, connect: Connect) -> Driver:
     settings = ModbusRtu(
-        id=LINE, port=street.ports().serial["rtu-1"], timeout_s=0.15, worst_delay_s=0.3, silent_after=100
+        id=LINE, port=street.ports().serial["rtu-1"], timeout_s=0.25, worst_delay_s=0.45, silent_after=100
     )
     device = DeviceSettings(id=DEVICE, kind=Kind.CABINET_IO, line=LINE, address=1, map="cabinet_io")
     return connect(settings, [device], {})
@@ -296,7 +296,7 @@ async def test_what_is_wrong_on_an_rtu_line_is_garbled_and_passes(
 
 
 async def test_late_bytes_are_counted_and_kept_from_the_next_question(street: Street, rtu: Driver) -> None:
-    await street.fault("cabinet", "late", settings=FaultSettings(delay_s=0.2))
+    await street.fault("cabinet", "late", settings=FaultSettings(delay_s=0.32))
     assert reasons(await read(rtu, CONTACTS)) == {Reason.NO_ANSWER}
     street.set("cabinet", {"door_open": True})
     await street.clear("cabinet")

@@ -175,7 +175,9 @@ async def test_an_open_that_nobody_waits_for_leaves_the_port_free(pty: Pty) -> N
     opening = asyncio.create_task(connect(pty, Ear()))
     await asyncio.to_thread(os.sched_yield)
     opening.cancel()
-    await asyncio.gather(opening, return_exceptions=True)
+    (opened,) = await asyncio.gather(opening, return_exceptions=True)
+    if isinstance(opened, SerialTransport):
+        opened.close()  # it was there before anybody left
     async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
