@@ -51,16 +51,17 @@ class Link:
         self._deliver = deliver
         self._stopping = False
         self._thread_name = f"paho-mqtt-client-{client_id}"  # as paho names it
-        self._client = self._prepare(client_id)
+        self._client_id = client_id
+        self._client = self._prepare()
         self.connected = False
         self.since_ms: int | None = None
         self.connections = 0
         self.why = "not connected yet"
 
-    def _prepare(self, client_id: str) -> Client:
+    def _prepare(self) -> Client:
         version = _VERSIONS[self._settings.protocol]
         clean = None if version is MQTTProtocolVersion.MQTTv5 else True
-        client = Client(CallbackAPIVersion.VERSION2, client_id, clean_session=clean, protocol=version)
+        client = Client(CallbackAPIVersion.VERSION2, self._client_id, clean_session=clean, protocol=version)
         client.max_queued_messages_set(MAX_QUEUED)
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
@@ -91,13 +92,16 @@ class Link:
         self._client.loop_stop()
 
     def watch(self) -> None:
-        """Begin paho's thread again if it has ended, whatever it met."""
+        """Begin with a new client if paho's thread has ended, whatever it met."""
         if self._stopping or any(thread.name == self._thread_name for thread in threading.enumerate()):
             return
         log.error("the MQTT thread has ended and is begun again")
         self._down("its thread ended")
-        self._client.loop_stop()
-        self._client.loop_start()
+        abandoned = self._client.socket()
+        self._client = self._prepare()
+        if abandoned is not None:
+            abandoned.close()
+        self.start()
 
     def send(self, message: Downlink) -> bool:
         """Hand a message to paho; return whether it took it. What it does not take is sent again later."""

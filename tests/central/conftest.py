@@ -1,13 +1,24 @@
 """What the aggregator's tests share."""
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.central.api_desk import Api
 from tests.central.cabinet_double import CabinetDouble
 from tests.central.desk import Desk
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """Undo what a command line run in this process did to the logs."""
+    handlers = list(logging.getLogger().handlers)
+    yield
+    structlog.reset_defaults()
+    logging.getLogger().handlers[:] = handlers
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Real processes: a broker, the aggregator as its console script, and a cabinet on the wire."""
 
+import os
+import pwd
 import shutil
 import signal
 import socket
@@ -43,12 +45,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def mosquitto(folder: Path, port: int) -> Iterator[str]:
+def mosquitto(folder: Path, port: int, options: str = "") -> Iterator[str]:
     """Run Debian's mosquitto on loopback; yield its URL."""
     if MOSQUITTO is None:
         pytest.skip("mosquitto is not installed: apt-get install mosquitto")
     settings = folder / "mosquitto.conf"
-    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n", encoding="utf-8")
+    options += f"user {pwd.getpwuid(os.geteuid()).pw_name}\n"  # as root it would leave our files unread
+    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n{options}", encoding="utf-8")
     process = subprocess.Popen([MOSQUITTO, "-c", str(settings)], stderr=subprocess.DEVNULL)
     try:
         _wait_for_port(port)

@@ -8,6 +8,8 @@ import msgspec
 from central.effects import Change, ChangeKind
 from central.feed import MAX_WAITING, MAX_WATCHERS, Feed, Watcher
 from protocols.model.ids import CabinetId
+from tests.central.api_desk import Api
+from tests.central.cabinet_double import CabinetDouble, taken
 
 ALL = frozenset(ChangeKind)
 
@@ -44,8 +46,11 @@ async def test_a_watcher_gets_only_what_it_asked_for() -> None:
     watcher = feed.join("cab-2", frozenset({ChangeKind.LATEST}))
     writes = await begun(watcher)
     feed.publish(
-        [change(1, ChangeKind.LATEST, "cab-1"), change(2, ChangeKind.ALARM, "cab-2")]
-        + [change(3, ChangeKind.LATEST, "cab-2")]
+        [
+            change(1, ChangeKind.LATEST, "cab-1"),
+            change(2, ChangeKind.ALARM, "cab-2"),
+            change(3, ChangeKind.LATEST, "cab-2"),
+        ]
     )
     assert await next_write(writes) == b'event: latest\ndata: {"n":3}\n\n'
 
@@ -93,3 +98,16 @@ def test_nothing_is_encoded_when_nobody_watches() -> None:
     feed = Feed()
     feed.publish([Change(ChangeKind.ALARM, CabinetId("c"), Body)])  # type: ignore[arg-type]  # would fail to encode
     assert not feed.watched()
+
+
+async def test_committed_readings_reach_a_watcher_as_latest_values(api: Api, cabinet: CabinetDouble) -> None:
+    cabinet.seal([taken(cabinet.lamp(), 1), taken(cabinet.lamp(), 2), taken(cabinet.lamp(1), True)])
+    writes = await begun(api.central.feed.join("cab-1", frozenset({ChangeKind.LATEST})))
+    await api.deliver(cabinet.message(1))
+    name, body = (await next_write(writes)).decode().strip().split("\n")
+    told = msgspec.json.decode(body.removeprefix("data: "))
+    assert (name, told["cabinet"]) == ("event: latest", "cab-1")
+    assert [(one["device"], one["point"], one["value"]) for one in told["readings"]] == [
+        (cabinet.lamp(), "dimming_level", 2),
+        (cabinet.lamp(1), "dimming_level", True),
+    ]

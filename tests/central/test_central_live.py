@@ -133,7 +133,7 @@ def test_nothing_is_lost_or_doubled_when_the_aggregator_is_killed_in_the_middle(
     centre: Aggregator, wired: LiveCabinet
 ) -> None:
     cabinet = wired.cabinet
-    expected = list(range(120))
+    expected = list(range(80))
     for number in expected:
         cabinet.seal([taken(cabinet.lamp(), number, at_ms=number)])
         if number % 40 == 20:
