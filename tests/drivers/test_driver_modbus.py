@@ -166,6 +166,19 @@ async def test_every_fault_of_a_server_has_its_reason_and_passes(
     assert (await read(driver)).values == tuple(range(100, 120))
 
 
+async def test_after_a_time_out_the_question_is_put_on_a_new_connection(
+    server: TcpServer, driver: Driver
+) -> None:
+    await read(driver)
+    await read(driver)
+    assert server.connections == 1
+    await server.set_fault(ModbusFault.SILENT, FaultSettings())
+    assert reasons(await read(driver)) == {Reason.NO_ANSWER}
+    await server.clear_fault(ModbusFault.SILENT)
+    assert (await read(driver)).faults == {}
+    assert server.connections == 2
+
+
 async def test_a_server_that_closes_an_idle_connection_is_not_down(
     server: TcpServer, driver: Driver, until: Until
 ) -> None:
