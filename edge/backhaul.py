@@ -204,7 +204,7 @@ class Backhaul:
     def _send(self, batch: Sealed) -> bool:
         topic = up(self._identity.cabinet, Up.BATCH, batch.stream)
         floor = self._window.ways[batch.stream].floor
-        if self._link.publish(topic, codec.frame_batch(floor, batch.sealed)) is None:
+        if not self._link.publish(topic, codec.frame_batch(floor, batch.sealed)):
             return False
         self._window.sent(batch, self._loop.time())
         self._sent += 1

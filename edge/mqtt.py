@@ -30,8 +30,6 @@ log = structlog.get_logger()
 CONNECT_TIMEOUT_S = 10.0
 BACKOFF_S = 0.5
 BACKOFF_BOUND_S = 15.0
-PAHO_IN_FLIGHT = 20
-"""What paho hands to a broker at a time; it does not lower it to the broker's receive maximum by itself."""
 DEFAULT_RECEIVE_MAXIMUM = 65_535
 """MQTT 5, 3.2.2.3.3: what a broker that says nothing accepts."""
 
@@ -50,7 +48,6 @@ class MqttLink:
         on_up: called when the broker has accepted us.
         on_down: called with the reason when the connection is gone.
         on_message: called with each message's topic and payload.
-        on_sent: called with the number that `publish` returned when the broker has taken that message.
         will: what the broker says of us when we are gone, from the next connection on.
         receive_maximum: how many QoS 1 messages the broker takes at a time.
         reason: why there is no connection; "" while there is one.
@@ -60,7 +57,6 @@ class MqttLink:
         self.on_up: Callable[[], None] = lambda: None
         self.on_down: Callable[[str], None] = lambda _: None
         self.on_message: Callable[[str, bytes], None] = lambda _topic, _payload: None
-        self.on_sent: Callable[[int], None] = lambda _: None
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
         self.will = will
         self.reason = "not connected yet"
@@ -70,6 +66,7 @@ class MqttLink:
         self._port = url.port or MQTT_PORTS[url.scheme]
         self._loop = asyncio.get_running_loop()
         self._up = self._refusal_told = False
+        self._unanswered: set[int] = set()
         self._gone = asyncio.Event()
         self._socket: SocketLike | None = None
         self._client_id = client_id
@@ -102,13 +99,15 @@ class MqttLink:
         self._client.subscribe(topic_filter, qos=1)
         self._flush()
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int | None:
-        """Hand a message over; return its number, or None if it was not taken."""
-        if not self._up:
-            return None
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+        """Hand a message over; tell whether it was taken."""
+        if not self._up or (qos and len(self._unanswered) >= self.receive_maximum):
+            return False  # paho would send on, whatever the broker has said that it takes at a time
         info = self._client.publish(topic, payload, qos=qos, retain=retain)
+        if qos and info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._unanswered.add(info.mid)
         self._flush()
-        return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+        return info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     async def leave(self) -> None:
         """Say goodbye, so that the broker does not publish our will. Whoever cares has published its own."""
@@ -143,6 +142,7 @@ class MqttLink:
         """Connect once and stay until the connection is gone; return whether it came up, and why it ended."""
         self._gone.clear()
         self._why = ""
+        self._unanswered.clear()
         self._client = client = self._make_client()
         try:  # connect() blocks for a name look-up and a handshake
             await asyncio.to_thread(client.connect, self._host, self._port, self._settings.keepalive_s)
@@ -228,7 +228,6 @@ class MqttLink:
             return
         announced = getattr(properties, "ReceiveMaximum", None)
         self.receive_maximum = announced or DEFAULT_RECEIVE_MAXIMUM
-        self._client.max_inflight_messages_set(min(PAHO_IN_FLIGHT, self.receive_maximum))
         self.reason = ""
         self._refusal_told = False
         self._up = True
@@ -259,7 +258,7 @@ class MqttLink:
         if reason.is_failure and not self._refusal_told:  # the same for each message: once a connection
             self._refusal_told = True
             log.error("backhaul_publish_refused", reason=str(reason))
-        self.on_sent(mid)
+        self._unanswered.discard(mid)
 
 
 def _tls(settings: BackhaulSettings, base: Path) -> ssl.SSLContext:

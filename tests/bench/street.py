@@ -8,6 +8,7 @@ or there twice is found by comparing each register's own count with the rows at 
 
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import statistics
@@ -52,7 +53,7 @@ class Devices:
         folder.mkdir()
         self._socket = folder / "sim.sock"
         scenario = folder / "street.toml"
-        counter = f"count = {DEVICES}\nregisters = {REGISTERS}\nport = {_run_of_ports()}\nspread = true"
+        counter = f"count = {DEVICES}\nregisters = {REGISTERS}\nspread = true"
         scenario.write_text(f'control = "sim.sock"\n[[counter]]\n{counter}\n', encoding="utf-8")
         self.process = Process([str(BIN / "luciole-sim"), "run", str(scenario), "--json"], folder / "sim.log")
         wait_until("the devices are there", self._socket.exists)
@@ -176,19 +177,29 @@ class Bench:
 
 
 def run() -> Report:
-    """Run the bench."""
-    with tempfile.TemporaryDirectory(prefix="luciole-bench-") as name:
-        bench = Bench(Path(name))
-        ours, floor = [], []
-        for number in range(ROUNDS):
-            print(f"round {number + 1} of {ROUNDS}: the agent…", file=sys.stderr, flush=True)
-            ours.append(bench.round_of_agent())
-            print(f"round {number + 1} of {ROUNDS}: the floor…", file=sys.stderr, flush=True)
-            floor.append(bench.round_of_floor())
-        print(f"{STARTS} starts…", file=sys.stderr, flush=True)
-        starts = [bench.first_commit_s(number) for number in range(STARTS)]
-        missing, duplicated = bench.missing_and_duplicated()
-        bench.stop()
+    """Run the bench. If it breaks, its folder with every log stays, and is named."""
+    folder = Path(tempfile.mkdtemp(prefix="luciole-bench-"))
+    try:
+        report = _run(folder)
+    except BaseException:
+        print(f"what the processes said is in {folder}", file=sys.stderr)
+        raise
+    shutil.rmtree(folder)
+    return report
+
+
+def _run(folder: Path) -> Report:
+    bench = Bench(folder)
+    ours, floor = [], []
+    for number in range(ROUNDS):
+        print(f"round {number + 1} of {ROUNDS}: the agent…", file=sys.stderr, flush=True)
+        ours.append(bench.round_of_agent())
+        print(f"round {number + 1} of {ROUNDS}: the floor…", file=sys.stderr, flush=True)
+        floor.append(bench.round_of_floor())
+    print(f"{STARTS} starts…", file=sys.stderr, flush=True)
+    starts = [bench.first_commit_s(number) for number in range(STARTS)]
+    missing, duplicated = bench.missing_and_duplicated()
+    bench.stop()
     ratios = [mine.cpu_ms_per_1000 / his.cpu_ms_per_1000 for mine, his in zip(ours, floor, strict=True)]
     floor_ms = statistics.median(one.cpu_ms_per_1000 for one in floor)
     rate = statistics.median(one.readings / WINDOW_S for one in ours)
@@ -218,14 +229,6 @@ def _agent(settings: Path) -> Process:
 def wait_for_s(seconds: float) -> None:
     """Let a window pass."""
     subprocess.run(["sleep", str(seconds)], check=True)
-
-
-def _run_of_ports() -> int:
-    """Return the first of a run of ports that nobody listens on."""
-    while True:
-        first = free_port()
-        if first + DEVICES < 65_536 and not any(listens(first + n) for n in range(DEVICES)):
-            return first
 
 
 def _settings(cabinet: str, devices: Devices, state: Path, broker_port: int) -> str:
