@@ -7,6 +7,7 @@ whoever owns it.
 import asyncio
 import contextlib
 import random
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +182,8 @@ class MqttLink:
         if self._socket is None:
             self._gone.set()
             return
+        if isinstance(self._socket, socket.socket):  # a batch must not wait for the answer to the one before
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.add_reader(self._socket, self._readable)
         self._flush()
 

@@ -184,26 +184,31 @@ class Outbox:
     def _run(self) -> None:
         waiting: list[Gathered] = []
         marks: dict[tuple[int, StreamClass], StreamMark] = {}
+        marks_due_s = 0.0
         stopping = False
         while not stopping:
-            jobs = self._take(RETRY_S if waiting else ACK_WAIT_S if marks else None)
-            idle = not jobs
+            jobs = self._take(RETRY_S if waiting else self._until(marks_due_s) if marks else None)
             asks = []
             for job in jobs:
                 match job:
                     case Gathered():
                         waiting.append(job)
                     case Ack():
+                        marks_due_s = marks_due_s if marks else self._loop.time() + ACK_WAIT_S
                         marks.update(((job.epoch, mark.stream), mark) for mark in job.marks)
                     case _Ask():
                         asks.append(job)
                     case _Stop():
                         stopping = True
-            if (waiting or (marks and (idle or stopping))) and self._commit(waiting, marks):
+            due = waiting or (marks and (stopping or self._loop.time() >= marks_due_s))
+            if due and self._commit(waiting, marks):
                 waiting, marks = [], {}
             for ask in asks:
                 self._answer(ask)
         self._end(clean=not waiting)
+
+    def _until(self, when_s: float) -> float:
+        return max(0.0, when_s - self._loop.time())
 
     def _take(self, timeout_s: float | None) -> list[Gathered | Ack | _Ask | _Stop]:
         """Wait for a job, then take all that wait with it."""

@@ -4,21 +4,24 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from edge.config import OutboxSettings
 from edge.outbox import outbox as module
 from edge.outbox.outbox import Outbox
-from edge.outbox.store import OutboxStore, Sealed
+from edge.outbox.store import Gathered, OutboxStore, Sealed
 from protocols.backhaul.codec import unseal
-from protocols.backhaul.messages import Ack, AlarmEvent, GapCause, LastEnd, StreamMark
+from protocols.backhaul.messages import Ack, AlarmEvent, GapCause, GapEvent, LastEnd, StreamMark
 from protocols.model.alarm import AlarmType
 from protocols.model.device import StreamClass
 from protocols.model.ids import DeviceId
 from tests.edge.bench import (
     BULK,
+    CABINET,
     EVENTS,
     NOON_MS,
     ORDINARY,
@@ -211,22 +214,23 @@ async def test_an_end_that_could_not_commit_is_no_clean_end(tmp_path: Path) -> N
     await outbox.close()
     again = open_store(tmp_path)
     assert again.last_end is LastEnd.CRASH
-    assert [gap.stream for gap in again.birth_events if hasattr(gap, "cause")] == [ORDINARY]
+    assert [gap.stream for gap in again.birth_events if isinstance(gap, GapEvent)] == [ORDINARY]
 
 
 async def test_a_file_that_is_damaged_at_work_ends_the_agent_so_that_the_next_start_mends_it(
     tmp_path: Path,
 ) -> None:
-    store = open_store(tmp_path)
-    outbox = open_outbox(store, seal_readings=1)
+    class Damaged(OutboxStore):
+        def commit(self, seals: Sequence[Gathered], marks: Iterable[StreamMark]) -> list[Sealed]:
+            del seals, marks
+            error = sqlite3.DatabaseError("database disk image is malformed")
+            error.sqlite_errorname = "SQLITE_CORRUPT"
+            raise error
+
+    clock, settings = HandClock(), OutboxSettings(seal_readings=1)
+    store = Damaged(tmp_path / "outbox.db", CABINET, "boot-1", clock, settings)
+    outbox = Outbox(store, clock, settings)
     watching = asyncio.create_task(outbox.watch())
-
-    def broken(_seals: object, _marks: object) -> list[Sealed]:
-        error = sqlite3.DatabaseError("database disk image is malformed")
-        error.sqlite_errorname = "SQLITE_CORRUPT"
-        raise error
-
-    store.commit = broken  # type: ignore[method-assign]
     outbox.add(ORDINARY, taken(1))
     with pytest.raises(sqlite3.DatabaseError, match="malformed"):
         await asyncio.wait_for(watching, 10)
@@ -282,31 +286,37 @@ asyncio.run(main())
 """
 
 
+@contextmanager
+def writer(folder: Path, first: int) -> Iterator[tuple[subprocess.Popen[str], Iterator[list[str]]]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(folder), str(first)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    with process, process.stdout:
+        try:
+            yield process, (line.split() for line in process.stdout)
+        finally:
+            process.kill()
+
+
 def test_kill_9_loses_nothing_that_was_told_as_committed(tmp_path: Path) -> None:
     told: list[int] = []
     ends: list[str] = []
+    gaps: list[tuple[str, int, int]] = []
     for turn in range(3):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), str(turn * 1_000_000)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert writer.stdout is not None
-        heard = 0
-        for line in writer.stdout:
-            word, *rest = line.split()
-            if word == "end":
-                ends.append(rest[0])
-            elif word == "gap":
-                assert rest[0] == "ORDINARY"
-                assert NOON_MS / 2 < int(rest[1]) <= int(rest[2])
-            else:
-                told.append(int(rest[0]))
-                heard += 1
-            if heard == 200 + 61 * turn:
-                writer.kill()
-        writer.wait(10)
+        with writer(tmp_path, turn * 1_000_000) as (process, lines):
+            for heard, (word, *rest) in enumerate(lines):
+                if word == "end":
+                    ends.append(rest[0])
+                elif word == "gap":
+                    gaps.append((rest[0], int(rest[1]), int(rest[2])))
+                else:
+                    told.append(int(rest[0]))
+                if heard == 200 + 61 * turn:
+                    process.kill()
     assert ends == ["first", "crash", "crash"]
+    assert [name for name, _, _ in gaps] == ["ORDINARY", "EVENTS", "ORDINARY"]  # the first gap is an event
+    assert all(0 < from_ms <= to_ms < from_ms + 60_000 for _, from_ms, to_ms in gaps)
     batches = held(tmp_path / "outbox.db")
     numbers = [number for number in numbers_in(batches) if isinstance(number, int)]
     assert set(told) <= set(numbers)

@@ -1,0 +1,385 @@
+"""The way to the centre, over a real broker: hello first, in order, again after silence, never forgotten."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
+from edge import backhaul, mqtt
+from edge.backhaul import Backhaul, Identity
+from edge.config import BackhaulSettings
+from edge.mqtt import MqttLink, Will
+from edge.outbox import outbox as outbox_module
+from edge.outbox.outbox import Outbox
+from protocols.backhaul import codec
+from protocols.backhaul.messages import Ack, CommandMessage, Hello, LastEnd, SignedPolicy, StreamMark
+from protocols.backhaul.topics import Down, Up, up
+from protocols.clock import ClockQuality
+from tests.edge.bench import (
+    CABINET,
+    EVENTS,
+    NOON_MS,
+    ORDINARY,
+    HandClock,
+    open_outbox,
+    open_store,
+    taken,
+    until,
+)
+from tests.edge.broker import Broker
+from tests.edge.centre_double import CentreDouble
+from tests.protocols.backhaul import examples
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    with Broker(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def centre(broker: Broker) -> Iterator[CentreDouble]:
+    with CentreDouble(broker.port) as double:
+        yield double
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "BACKOFF_S", 0.05)
+    monkeypatch.setattr(mqtt, "BACKOFF_BOUND_S", 0.2)
+    monkeypatch.setattr(outbox_module, "ACK_WAIT_S", 0.05)
+    monkeypatch.setattr(backhaul, "HELLO_EVERY_S", 0.2)
+
+
+class Cabinet:
+    """Outbox, link and backhaul as the agent wires them."""
+
+    def __init__(self, folder: Path, url: str, silence_s: float) -> None:
+        self.store = open_store(folder)
+        self.outbox: Outbox = open_outbox(self.store, seal_readings=1)
+        self.commands: list[CommandMessage] = []
+        self.policies: list[SignedPolicy] = []
+        settings = BackhaulSettings(url=url, silence_s=silence_s)
+        will = Will(up(CABINET, Up.STATE), b"")
+        self.link = MqttLink(settings, folder, f"cabinet-{CABINET}", will)
+        identity = Identity(CABINET, "boot-1")
+        self.backhaul = Backhaul(identity, HandClock(), self.link, self.outbox, silence_s)
+        self.link.will = Will(will.topic, self.backhaul.presence(online=False))
+        self.backhaul.make_hello = self._hello
+        self.backhaul.on_command = self.commands.append
+        self.backhaul.on_policy = self.policies.append
+
+    async def _hello(self) -> Hello:
+        figures = await self.outbox.figures()
+        return msgspec.structs.replace(
+            examples.HELLO,
+            epoch=figures.epoch,
+            streams=figures.heads,
+            last_end=LastEnd.CLEAN,
+            utc_ms=NOON_MS,
+            clock=ClockQuality.SYNCHRONISED,
+        )
+
+    def take(self, *numbers: int) -> None:
+        for number in numbers:
+            self.outbox.add(ORDINARY, taken(number))
+
+    async def empty(self) -> None:
+        """Wait until the centre has everything and it is let go."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + 20
+        while (await self.outbox.figures()).batches:
+            assert loop.time() < end_s, self.backhaul.figures()
+            turn = loop.create_future()
+            loop.call_later(0.01, turn.set_result, None)
+            await turn
+
+
+@asynccontextmanager
+async def cabinet(folder: Path, url: str, silence_s: float = 60.0) -> AsyncIterator[Cabinet]:
+    one = Cabinet(folder, url, silence_s)
+    tasks = [asyncio.create_task(one.link.run()), asyncio.create_task(one.backhaul.run())]
+    try:
+        yield one
+        for task in tasks:
+            assert not task.done(), task
+    finally:
+        await one.link.leave()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await one.outbox.close()
+
+
+async def hears(centre: CentreDouble, what: str, count: int = 1) -> None:
+    await asyncio.to_thread(centre.wait, lambda: centre.heard.count(what) >= count, what)
+
+
+async def has(centre: CentreDouble, numbers: list[int]) -> None:
+    await asyncio.to_thread(centre.wait, lambda: centre.numbers() == numbers, f"{len(numbers)} readings")
+
+
+async def test_hello_comes_first_and_nothing_else_before_the_centre_s_word(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    centre.silent = True
+    async with cabinet(tmp_path, broker.url) as one:
+        one.take(1, 2, 3)
+        await hears(centre, "hello")
+        assert set(centre.heard) <= {"state", "hello"}
+        assert not one.backhaul.figures().welcomed
+        centre.silent = False
+        centre.acknowledge(one.store.epoch)
+        await has(centre, [1, 2, 3])
+        assert one.backhaul.figures().welcomed
+    assert centre.heard.index("hello") < centre.heard.index("batch/ordinary")
+
+
+async def test_everything_arrives_once_in_order_and_is_then_let_go(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    async with cabinet(tmp_path, broker.url) as one:
+        one.take(*range(500))
+        await has(centre, list(range(500)))
+        await until(lambda: one.backhaul.figures().in_flight == 0)
+        await one.empty()
+        assert await one.backhaul.drained(5)
+    assert centre.repeated == 0
+    assert [batch.number for batch in centre.batches] == list(range(1, 501))
+
+
+async def test_never_more_than_a_window_is_on_its_way(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    async with cabinet(tmp_path, broker.url) as one:
+        await until(lambda: one.backhaul.figures().welcomed)
+        centre.silent = True
+        one.take(*range(100))
+        await hears(centre, "batch/ordinary", 20)
+        await one.outbox.figures()
+        assert one.backhaul.figures().in_flight == 20
+        assert centre.heard.count("batch/ordinary") == 20
+
+
+async def test_a_broker_that_takes_few_at_a_time_is_given_no_more(tmp_path: Path) -> None:
+    with Broker(tmp_path, "max_inflight_messages 3") as small, CentreDouble(small.port) as centre:
+        async with cabinet(tmp_path, small.url) as one:
+            await until(lambda: one.backhaul.figures().welcomed)
+            assert one.link.receive_maximum == 3
+            one.take(*range(60))
+            await has(centre, list(range(60)))
+            assert centre.heard.count("hello") == 1
+    assert centre.repeated == 0
+
+
+async def test_after_silence_both_say_again_where_they_stand_and_nothing_is_missing(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    async with cabinet(tmp_path, broker.url, silence_s=0.3) as one:
+        await until(lambda: one.backhaul.figures().welcomed)
+        centre.silent = True
+        one.take(1, 2, 3)
+        await hears(centre, "batch/ordinary", 3)
+        await hears(centre, "hello", 2)
+        centre.silent = False
+        centre.acknowledge(one.store.epoch)
+        await has(centre, [1, 2, 3])
+        assert one.backhaul.figures().rewinds >= 1
+    assert centre.numbers() == [1, 2, 3]
+
+
+async def test_a_broker_that_dies_and_comes_back_costs_nothing(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    async with cabinet(tmp_path, broker.url) as one:
+        one.take(*range(50))
+        await has(centre, list(range(50)))
+        centre.silent = True
+        one.take(*range(50, 60))
+        broker.kill()
+        await until(lambda: not one.link.up)
+        assert one.backhaul.figures().reason
+        one.take(*range(60, 300))
+        centre.leave()
+        centre.silent = False
+        broker.start()
+        centre.connect()
+        await has(centre, list(range(300)))
+        assert one.backhaul.figures().reason == ""
+    assert [batch.number for batch in centre.batches] == list(range(1, 301))
+
+
+async def test_a_connection_that_comes_back_is_not_flooded(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    """Paho would send all that it remembers at once: it has nothing to remember."""
+    async with cabinet(tmp_path, broker.url) as one:
+        await until(lambda: one.backhaul.figures().welcomed)
+        broker.kill()
+        await until(lambda: not one.link.up)
+        one.take(*range(500))
+        await one.outbox.figures()
+        centre.leave()
+        centre.silent = True
+        broker.start()
+        centre.connect()
+        await hears(centre, "hello", 2)
+        assert "batch/ordinary" not in centre.heard
+        centre.acknowledge(one.store.epoch)
+        await hears(centre, "batch/ordinary", 20)
+        await one.outbox.figures()
+        assert centre.heard.count("batch/ordinary") == 20
+
+
+async def test_a_cabinet_without_a_broker_says_why(tmp_path: Path) -> None:
+    async with cabinet(tmp_path, "mqtt://127.0.0.1:1") as one:
+        await until(lambda: "refused" in one.backhaul.figures().reason.lower())
+        one.take(1, 2)
+        await one.outbox.figures()
+        assert not await one.backhaul.drained(0.05)
+
+
+async def test_a_centre_that_knows_more_than_was_ever_made_opens_a_new_epoch(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    async with cabinet(tmp_path, broker.url) as one:
+        before = one.store.epoch
+        centre.marks[before, ORDINARY] = StreamMark(ORDINARY, 1000)
+        one.take(1, 2, 3)
+        await has(centre, [1, 2, 3])
+        assert one.store.epoch != before
+        assert {batch.epoch for batch in centre.batches} == {one.store.epoch}
+        assert [batch.number for batch in centre.batches] == [1, 2, 3]
+        await one.empty()
+
+
+async def test_a_centre_whose_last_batch_was_another_opens_a_new_epoch(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    """A cloned card: the same numbers, other bytes."""
+    async with cabinet(tmp_path, broker.url) as one:
+        one.take(1, 2, 3)
+        before = one.store.epoch
+        centre.marks[before, ORDINARY] = StreamMark(ORDINARY, 2, "0123456789abcdef")
+        await has(centre, [1, 2, 3])
+        assert one.store.epoch != before
+
+
+async def test_a_centre_that_was_restored_from_yesterday_is_given_all_that_is_still_here(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    async with cabinet(tmp_path, broker.url) as one:
+        one.take(*range(10))
+        await has(centre, list(range(10)))
+        await one.empty()
+        centre.marks.clear()
+        centre.batches.clear()
+        broker.kill()
+        await until(lambda: not one.link.up)
+        one.take(10, 11)
+        centre.leave()
+        broker.start()
+        centre.connect()
+        await has(centre, [10, 11])
+    assert [batch.number for batch in centre.batches] == [11, 12]
+
+
+async def test_presence_is_retained_and_the_broker_says_it_when_the_cabinet_cannot(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    async with cabinet(tmp_path, broker.url) as one:
+        await hears(centre, "hello")
+        with CentreDouble(broker.port) as late:
+            await asyncio.to_thread(late.wait, lambda: bool(late.presence))
+            assert late.presence[0].online
+        one.backhaul.goodbye()
+        await asyncio.to_thread(centre.wait, lambda: not centre.presence[-1].online)
+        said = len(centre.presence)
+    assert [presence.online for presence in centre.presence][:said] == [True, False]
+
+
+async def test_a_cabinet_that_vanishes_is_reported_by_its_last_will(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    async with cabinet(tmp_path, broker.url) as one:
+        await hears(centre, "hello")
+        stream = one.link._client.socket()
+        assert isinstance(stream, socket.socket)
+        stream.shutdown(socket.SHUT_RDWR)  # no DISCONNECT
+        await asyncio.to_thread(centre.wait, lambda: [p.online for p in centre.presence][:2] == [True, False])
+        await asyncio.to_thread(centre.wait, lambda: centre.presence[-1].online)
+
+
+async def test_what_cannot_be_read_is_counted_told_once_a_topic_and_harms_nothing(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    with capture_logs() as logs:
+        async with cabinet(tmp_path, broker.url) as one:
+            await until(lambda: one.backhaul.figures().welcomed)
+            for _ in range(5):
+                for kind in Down:
+                    centre.say(kind, b"\xc1 noise")
+            assert centre._client is not None
+            centre._client.publish(f"luciole/1/down/{CABINET}/firmware", b"", qos=1)
+            await until(lambda: one.backhaul.figures().refused == 16)
+            one.take(1)
+            await has(centre, [1])
+    told = [entry["topic"] for entry in logs if entry["event"] == "backhaul_message_refused"]
+    assert len(told) == len(set(told)) == 4
+
+
+async def test_commands_and_policies_are_handed_on_as_they_came(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    async with cabinet(tmp_path, broker.url) as one:
+        await until(lambda: one.backhaul.figures().welcomed)
+        centre.command(examples.COMMAND.command)
+        centre.policy(examples.POLICY)
+        await until(lambda: bool(one.commands and one.policies))
+    assert (one.commands, one.policies) == ([examples.COMMAND], [examples.POLICY])
+
+
+async def test_marks_of_another_epoch_mean_nothing(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    async with cabinet(tmp_path, broker.url) as one:
+        await until(lambda: one.backhaul.figures().welcomed)
+        centre.silent = True
+        one.take(1)
+        await hears(centre, "batch/ordinary")
+        centre.say(Down.ACK, codec.encode(Ack(one.store.epoch ^ 2, (StreamMark(ORDINARY, 1),))))
+        centre.say(Down.ACK, codec.encode(Ack(one.store.epoch, (StreamMark(EVENTS, 0),))))
+        centre.command(examples.COMMAND.command)
+        await until(lambda: bool(one.commands))
+        assert one.backhaul.figures().in_flight == 1
+        assert (await one.outbox.figures()).batches == 1
+
+
+async def test_events_pass_ahead_of_a_backlog(tmp_path: Path, broker: Broker, centre: CentreDouble) -> None:
+    store = open_store(tmp_path)
+    backlog = open_outbox(store, seal_readings=1)
+    for number in range(200):
+        backlog.add(ORDINARY, taken(number))
+    await backlog.figures()
+    backlog.add_event(examples.EVENTS[0])
+    await backlog.close()
+    async with cabinet(tmp_path, broker.url) as one:
+        await has(centre, list(range(200)))
+        assert centre.heard.index("batch/events") < centre.heard.index("batch/ordinary")
+        await one.empty()
+    assert open_store(tmp_path).figures(0).batches == 0
+
+
+async def test_a_long_connection_keeps_no_tasks(tmp_path: Path, broker: Broker, centre: CentreDouble) -> None:
+    async with cabinet(tmp_path, broker.url) as one:
+        await until(lambda: one.backhaul.figures().welcomed)
+        before = len(asyncio.all_tasks())
+        for _ in range(20):
+            await one.link._gone_within(0.01)
+        assert len(asyncio.all_tasks()) <= before
+        assert centre.hellos
