@@ -123,7 +123,8 @@ def test_one_flipped_bit_never_gives_another_event(said: luba.Event, bit: int, a
     link = LubaLink()
     link.receive_data(bytes(wire))
     link.gap()
-    assert drain(link) == []
+    # A shorter length may leave a frame whose check happens to fit; its payload then fits no event.
+    assert [heard for heard in drain(link) if not isinstance(heard, luba.Unrecognised)] == []
 
 
 @given(
