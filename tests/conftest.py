@@ -1,9 +1,18 @@
-"""What all tests share: with STRICT=1 a skip is a failure, so that nothing is quietly left out."""
+"""What all tests share.
+
+With STRICT=1 a skip is a failure, so that nothing is quietly left out. Examples of property tests are new ones at
+each run at a desk, and the same ones in CI, which judges a change and not its luck.
+"""
 
 import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("desk", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 
 @pytest.hookimpl(wrapper=True)
