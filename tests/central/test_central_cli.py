@@ -35,7 +35,7 @@ version = 3
 [lighting]
 programs = [{id = "evening", active_periods = [{period = "astro", level = 80}]}]
 calendars = [{id = "year", default_program = "evening"}]
-assignments = [{calendar = "year", groups = ["street"]}]
+assignments = [{calendar = "year", groups = ["street"], devices = ["cab-1-lamp-7"]}]
 
 [lighting.place]
 latitude = 47.32

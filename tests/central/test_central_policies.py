@@ -38,6 +38,7 @@ EVENING = ControlProgram("evening", (AstroClockPeriod(level=100),))
 LATE = ControlProgram("late", (AbsolutePeriod("18:00", "02:00", level=60),))
 UNUSED = ControlProgram("unused", (AstroClockPeriod(level=1),))
 YEAR = Calendar("year", "evening", (CalendarRule("late", weekdays=(Weekday.SAT,)),))
+ELSEWHERE = Calendar("elsewhere", "unused")
 DRAFT = Lighting(DIJON, (Assignment("year", groups=("street",)),), default_level=70)
 WEEK_S = 7 * 86_400.0
 
@@ -53,6 +54,7 @@ def city(desk: Desk, cabinet: CabinetDouble) -> Desk:
     for program in (EVENING, LATE, UNUSED):
         desk.do(lambda tx, p=program: lighting.put_program(tx, p))  # type: ignore[misc]  # a lambda with a default
     desk.do(lambda tx: lighting.put_calendar(tx, YEAR))
+    desk.do(lambda tx: lighting.put_calendar(tx, ELSEWHERE))
     desk.do(lambda tx: lighting.put_draft(tx, CAB, DRAFT))
     return desk
 
@@ -286,6 +288,7 @@ class TestDocuments:
         assert (refused.value.status, refused.value.faults[0].where) == (409, "cabinets.cab-1")
 
     def test_what_nobody_names_is_deleted(self, city: Desk) -> None:
+        city.do(lambda tx: lighting.delete_calendar(tx, "elsewhere"))
         city.do(lambda tx: lighting.delete_program(tx, "unused"))
         city.do(lambda tx: lighting.put_draft(tx, CAB, Lighting(DIJON)))
         city.do(lambda tx: lighting.delete_calendar(tx, "year"))
