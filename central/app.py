@@ -23,7 +23,7 @@ from central.centre import Centre, Totals
 from central.clock import SystemClock
 from central.config import Address, BrokerSettings
 from central.effects import Downlink, Effects
-from central.errors import RefusedFor, StartError
+from central.errors import RefusedFor, StartError, StoreError
 from central.feed import Feed
 from central.ingest import Ingest
 from central.mqtt import Link
@@ -107,10 +107,15 @@ class Central:
         self.link.start()
 
     async def watch(self) -> None:
-        """Look after the MQTT thread until cancelled."""
-        while True:
+        """Look after the threads until cancelled.
+
+        Raises:
+            StoreError: if the store's thread has ended; nothing can be kept then.
+        """
+        while self.writer.alive():
             await asyncio.sleep(WATCH_S)
             self.link.watch()
+        raise StoreError("the store's thread has ended")
 
     async def stop(self) -> None:
         """Take no more messages, commit those that were taken, and close."""
@@ -185,15 +190,20 @@ async def _serve(central: Central, api: Litestar, sock: socket.socket, announce:
     central.start()
     serving = asyncio.create_task(server.serve([sock]))
     watching = asyncio.create_task(central.watch())
+    stopping = asyncio.create_task(stop.wait())
     try:
         announce()
-        await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({serving, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         central.feed.close()
         server.should_exit = True
         await serving
+        stopping.cancel()
         watching.cancel()
+        (ended, _) = await asyncio.gather(watching, stopping, return_exceptions=True)
         await central.stop()
+    if isinstance(ended, StoreError):
+        raise ended
 
 
 def _ready(settings: Settings, sock: socket.socket) -> Ready:

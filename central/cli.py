@@ -26,12 +26,13 @@ from central.config import (
     read_embedded,
     read_listen,
 )
-from central.errors import StartError
+from central.errors import StartError, StoreError
 from protocols.clock import BenchTime
 from protocols.strict import read
 
 DEFAULT_DB = Path("var/central.db")
 DEFAULT_KEYS = Path("var/keys")
+EXIT_FAILED = 1
 EXIT_FAULT = 2
 
 app = typer.Typer(
@@ -208,6 +209,9 @@ def _run(work: Coroutine[object, object, None]) -> None:
         asyncio.run(work)
     except StartError as fault:
         _give_up([str(fault)])
+    except StoreError as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(EXIT_FAILED) from error
 
 
 def _log_to_stderr() -> None:

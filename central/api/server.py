@@ -1,8 +1,9 @@
 """The API as one application."""
 
 from importlib.metadata import version
+from typing import Any
 
-from litestar import Litestar, Router
+from litestar import Litestar, Request, Router
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -10,9 +11,27 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from central.api import alarms, cabinets, commands, devices, lighting, live, pages
 from central.api.problems import HANDLERS
 from central.centre import Centre
+from central.errors import RequestError
 
 MAX_BODY_BYTES = 1 << 20
 """The largest body that makes sense is a signed policy, of 256 KiB."""
+_HARMLESS = {"GET", "HEAD", "OPTIONS"}
+
+
+async def refuse_other_sites(request: Request[Any, Any, Any]) -> None:
+    """Refuse a change that another site's page asks for through somebody's browser.
+
+    Nobody is asked who they are yet, so a page that an operator happens to visit must not be able to
+    command lamps. Browsers name the page's origin; programs name none.
+
+    Raises:
+        RequestError: if the request comes from another site.
+    """
+    origin = request.headers.get("origin")
+    if request.method in _HARMLESS or origin is None:
+        return
+    if origin.partition("://")[2] != request.headers.get("host"):
+        raise RequestError(403, f"pages of {origin[:200]} may not change anything here")
 
 
 def build(centre: Centre) -> Litestar:
@@ -45,6 +64,7 @@ def build(centre: Centre) -> Litestar:
             path="/schema",
             render_plugins=[pages.SchemaPage(), JsonRenderPlugin()],
         ),
+        before_request=refuse_other_sites,
         before_send=[pages.add_safe_headers],
         request_max_body_size=MAX_BODY_BYTES,
         logging_config=None,

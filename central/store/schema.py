@@ -237,6 +237,7 @@ CREATE TABLE command (
 ) WITHOUT ROWID;
 CREATE INDEX command_to_send ON command (send_ms) WHERE send_ms IS NOT NULL;
 CREATE INDEX command_by_point ON command (device, point, created_ms);
+CREATE INDEX command_by_time ON command (created_ms, id);
 CREATE INDEX command_by_cabinet ON command (cabinet, created_ms);
 CREATE INDEX command_by_override ON command (override) WHERE override IS NOT NULL;
 """

@@ -178,9 +178,15 @@ class Writer:
         if db.total_changes > changes:
             self.commits += 1
             self.last_commit_ms = now.monotonic_ms
-        self._after_commit(db, effects)
+        self._tell(db, effects)
         for job, outcome in outcomes:
             _settle(job, outcome)
+
+    def _tell(self, db: sqlite3.Connection, effects: Effects) -> None:
+        try:
+            self._after_commit(db, effects)
+        except Exception:  # what is committed stays so; cabinets ask again for what they were not told
+            log.exception("the world could not be told of a commit")
 
     def _transaction(
         self, db: sqlite3.Connection, jobs: list[_Job], outcomes: list[tuple[_Job, object]], *, ticking: bool

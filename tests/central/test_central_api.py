@@ -381,6 +381,14 @@ class TestProblems:
         )
         problem(answer, 413)
 
+    async def test_another_sites_page_cannot_change_anything(self, api: Api) -> None:
+        path = "/api/v1/control-programs/evening"
+        for origin in ("http://evil.example", "null", "http://[", "http://centre.evil.example"):
+            problem(await api.http.put(path, json=PROGRAM, headers={"origin": origin}), 403)
+        assert (
+            await api.http.put(path, json=PROGRAM, headers={"origin": "http://centre"})
+        ).status_code == 200
+
     async def test_a_bug_is_500_and_says_nothing_of_our_inside(
         self, api: Api, capsys: pytest.CaptureFixture[str]
     ) -> None:

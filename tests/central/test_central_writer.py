@@ -172,6 +172,18 @@ def test_work_that_is_due_is_done_in_the_commit_that_asks_for_it(path: Path, tol
     writer.stop()
 
 
+def test_when_the_world_cannot_be_told_the_commit_stands_and_the_thread_goes_on(path: Path) -> None:
+    def fail(_db: sqlite3.Connection, _effects: Effects) -> None:
+        raise RuntimeError("nobody listens")
+
+    writer = Writer(path, TestClock(), lambda _tx: None, fail)
+    writer.start()
+    assert writer.submit(lambda tx: put(tx, "a")).result(WAIT_S) == "a"
+    assert writer.submit(lambda tx: put(tx, "b")).result(WAIT_S) == "b"
+    writer.stop()
+    assert names(path) == ["a", "b"]
+
+
 async def test_readers_see_what_is_committed_and_cannot_write(writer: Writer, path: Path) -> None:
     writer.submit(lambda tx: put(tx, "seen")).result(WAIT_S)
     reader = Reader(path)

@@ -5,7 +5,7 @@ CREATE TABLE "_sqlite_migrations" (
    "name" TEXT,
    "applied_at" TEXT
 );
-INSERT INTO "_sqlite_migrations" VALUES(1,'luciole-central','m001_first','2026-11-23 07:18:14.638134+00:00');
+INSERT INTO "_sqlite_migrations" VALUES(1,'luciole-central','m001_first','2026-11-23 07:43:23.847013+00:00');
 CREATE TABLE alarm (
     id INTEGER PRIMARY KEY,
     cabinet TEXT NOT NULL,
@@ -230,6 +230,7 @@ CREATE INDEX alarm_by_device ON alarm (cabinet, device, type, repeated_ms);
 CREATE INDEX policy_report_by_version ON policy_report (cabinet, kind, version);
 CREATE INDEX command_to_send ON command (send_ms) WHERE send_ms IS NOT NULL;
 CREATE INDEX command_by_point ON command (device, point, created_ms);
+CREATE INDEX command_by_time ON command (created_ms, id);
 CREATE INDEX command_by_cabinet ON command (cabinet, created_ms);
 CREATE INDEX command_by_override ON command (override) WHERE override IS NOT NULL;
 COMMIT;
