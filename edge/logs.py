@@ -12,7 +12,9 @@ def set_up_logs(log_format: str, level: int = logging.INFO) -> None:
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
-        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
+        else structlog.processors.LogfmtRenderer(
+            key_order=["timestamp", "level", "event"], bool_as_flag=False
+        )
     )
     structlog.configure(
         processors=[

@@ -1,0 +1,158 @@
+"""Settings and limits: every fault of both files at once, each with its file and its key."""
+
+from pathlib import Path
+
+import pytest
+
+from edge.config import Settings, SettingsError, load
+from edge.example import EXAMPLE
+from protocols.model.policy import LampLimit
+
+KEY = "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="
+SOUND = f"""
+[cabinet]
+id = "dijon-0001"
+limits = "limits.toml"
+[backhaul]
+url = "mqtts://centre.example"
+[[trusted_key]]
+id = "city"
+public = "{KEY}"
+[[line]]
+id = "dali-1"
+driver = "dali-luba"
+port = "/dev/ttyUSB0"
+[[device]]
+id = "lamp-01"
+kind = "lamp"
+line = "dali-1"
+address = 0
+"""
+LIMITS = '[[lamp]]\nline = "dali-1"\naddresses = "0-3"\nminimum_level = 30\n'
+
+
+def write(folder: Path, text: str = SOUND, limits: str | None = LIMITS) -> Path:
+    if limits is not None:
+        (folder / "limits.toml").write_text(limits, encoding="utf-8")
+    (folder / "cabinet.toml").write_text(text, encoding="utf-8")
+    return folder / "cabinet.toml"
+
+
+def faults(file: Path) -> list[tuple[str, str]]:
+    with pytest.raises(SettingsError) as refusal:
+        load(file)
+    return [(one.file.name, one.fault.key) for one in refusal.value.faults]
+
+
+def texts(file: Path) -> str:
+    with pytest.raises(SettingsError) as refusal:
+        load(file)
+    return str(refusal.value)
+
+
+def test_sound_settings_are_read_with_every_path_absolute(tmp_path: Path) -> None:
+    settings: Settings = load(
+        write(tmp_path, SOUND.replace('id = "dijon', 'directory = "state"\nid = "dijon'))
+    )
+    assert settings.directory == tmp_path / "state"
+    assert settings.socket == tmp_path / "state" / "agent.sock"
+    assert settings.limits.lamp == (LampLimit("dali-1", "0-3", 30),)
+    assert [lamp.id for lamp in settings.lamps] == ["lamp-01"]
+    assert len(settings.trusted[0].public) == 32
+
+
+def test_the_example_is_sound(tmp_path: Path) -> None:
+    assert load(write(tmp_path, EXAMPLE)).cabinet == "dijon-0001"
+
+
+def test_every_fault_of_both_files_is_named_at_once(tmp_path: Path) -> None:
+    text = SOUND.replace('"dijon-0001"', '"Dijon 1"').replace("mqtts://centre", "mqtt://centre")
+    text = text.replace(KEY, "AAAA").replace("address = 0", "address = 64\ncolour = 1")
+    limits = LIMITS.replace("0-3", "0-") + '[[lamp]]\nline = "dali-9"\nminimum_level = 101\n'
+    assert faults(write(tmp_path, text, limits)) == [
+        ("cabinet.toml", "cabinet.id"),
+        ("cabinet.toml", "device[0].colour"),
+        ("cabinet.toml", "backhaul.url"),
+        ("cabinet.toml", "trusted_key[0].public"),
+        ("limits.toml", "lamp[1].minimum_level"),
+    ]
+
+
+def test_what_is_wrong_between_values_is_named_although_another_part_cannot_be_read(tmp_path: Path) -> None:
+    text = SOUND.replace('id = "city"', 'id = "a b"').replace("address = 0", "address = 64")
+    assert faults(write(tmp_path, text, LIMITS.replace("dali-1", "dali-9"))) == [
+        ("cabinet.toml", "trusted_key[0].id"),
+        ("cabinet.toml", "device[0].address"),
+        ("limits.toml", "lamp[0].line"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key", "why"),
+    [
+        ("mqtts://centre.example", "http://centre", "backhaul.url", "expected mqtt(s)://host:port"),
+        ("mqtts://centre.example", "mqtts://", "backhaul.url", "expected mqtt(s)://host:port"),
+        ("mqtts://centre.example", "mqtts://a:b", "backhaul.url", "Port"),
+        ("mqtts://centre.example", "mqtt://192.0.2.1", "backhaul.url", "plain MQTT leaves this machine"),
+        ('centre.example"', 'centre.example"\nca = "no.pem"', "backhaul.ca", "there is no file"),
+        (
+            'centre.example"',
+            'centre.example"\nkey = "cabinet.toml"',
+            "backhaul.certificate",
+            "both or neither",
+        ),
+        ('centre.example"', 'centre.example"\nsilence_s = nan', "backhaul.silence_s", "expected"),
+        ('centre.example"', 'centre.example"\nkeepalive_s = 1', "backhaul.keepalive_s", "expected"),
+        (KEY, "é", "trusted_key[0].public", "32 bytes in base64"),
+        (
+            'id = "dijon-0001"',
+            f'id = "dijon-0001"\nsocket = "{"x" * 120}"',
+            "cabinet.socket",
+            "Linux allows 107",
+        ),
+        ("[backhaul]", "[outbox]\nmax_mb = 0\n[backhaul]", "outbox.max_mb", "expected"),
+        (
+            "[[trusted_key]]",
+            f'[[trusted_key]]\nid = "city"\npublic = "{KEY}"\n[[trusted_key]]',
+            "trusted_key[1].id",
+            "is that of trusted_key[0]",
+        ),
+        (
+            'driver = "dali-luba"',
+            'driver = "knx"',
+            "line[0].driver",
+            '"dali-luba", "modbus-tcp", "modbus-rtu"',
+        ),
+        ("[backhaul]", "[bench_clock]\nspeed = 0\n[backhaul]", "bench_clock.speed", "expected"),
+    ],
+)
+def test_a_fault_is_named_with_its_key_and_what_was_expected(
+    tmp_path: Path, before: str, after: str, key: str, why: str
+) -> None:
+    file = write(tmp_path, SOUND.replace(before, after))
+    assert key in [found for _, found in faults(file)]
+    assert why in texts(file)
+
+
+@pytest.mark.parametrize(
+    ("limits", "key"),
+    [
+        ("[[lamp]]\n", "lamp[0].line"),
+        ('[[lamp]]\nline = "dali-1"\nminimum_level = 60\nmaximum_level = 50\n', "lamp[0].minimum_level"),
+        ('[[lamp]]\nline = "dali-1"\naddresses = "all"\n', "lamp[0].addresses"),
+        ("[lamps]\n", "lamps"),
+        ("[[lamp]\n", ""),
+        (None, ""),
+    ],
+)
+def test_a_fault_of_the_limits_file_is_named_with_that_file(
+    tmp_path: Path, limits: str | None, key: str
+) -> None:
+    assert faults(write(tmp_path, limits=limits)) == [("limits.toml", key)]
+
+
+@pytest.mark.parametrize("content", [b"[cabinet", b"\xff\xfe", b""])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "cabinet.toml").write_bytes(content)
+    assert faults(tmp_path / "cabinet.toml")[0][0] == "cabinet.toml"
+    assert "cannot be read" in texts(tmp_path / "nowhere.toml")
