@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -100,7 +101,10 @@ class Agent:
         """Run until `stop` is set, then commit what was taken, drain, say goodbye and end."""
         self._outbox.add_event(StartEvent(self._boot, AGENT_VERSION, self._store.last_end, self._started_ms))
         self._alarms_changed(
-            self._alarms.forget_others({*self._devices, *map(DeviceId, self._drivers)}, self._started_ms)
+            self._alarms.forget_others(
+                {DeviceId(self._settings.cabinet), *map(DeviceId, self._drivers), *self._devices},
+                self._started_ms,
+            )
         )
         log.info("agent_started", cabinet=self._settings.cabinet, last_end=self._store.last_end.value)
         polling = _begin(self._supervise("poller", poller.run) for poller in self._pollers)
@@ -415,13 +419,19 @@ async def run_agent(settings: Settings) -> None:
 
 
 async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Wait for `stop`, or for a task to break, and then raise what broke it."""
+    """Wait for `stop`, or for a task to break, and then raise what broke it.
+
+    A task may end by itself: a line without devices has nothing to poll.
+    """
     stopping = asyncio.create_task(stop.wait())
-    done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    for task in tasks:
-        if task in done:
-            await task
+    waiting: set[asyncio.Task[Any]] = {stopping, *tasks}
+    try:
+        while not stopping.done():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                await task
+    finally:
+        stopping.cancel()
 
 
 def _begin(work: Iterable[Coroutine[None, None, None]]) -> list[asyncio.Task[None]]:

@@ -161,6 +161,17 @@ def test_kill_9_in_the_middle_of_a_command_repeats_nothing_and_says_what_may_be_
     assert cabinet.stop() == 0
 
 
+def test_a_line_without_devices_ends_nothing(cabinet: Whole) -> None:
+    text = cabinet.file.read_text()
+    empty = '[[line]]\nid = "empty"\ndriver = "modbus-tcp"\nhost = "127.0.0.1"\nport = 1\n'
+    cabinet.file.write_text(text + empty)
+    cabinet.start()
+    cabinet.centre.wait(lambda: raised(cabinet, AlarmType.LINE_DOWN) == [True])
+    before = readings(cabinet, "meter-1")
+    cabinet.centre.wait(lambda: readings(cabinet, "meter-1") > before + 2)
+    assert cabinet.stop() == 0
+
+
 def test_a_second_agent_is_turned_away(cabinet: Whole) -> None:
     cabinet.start()
     second = cabinet.cli("run")

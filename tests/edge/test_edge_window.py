@@ -233,6 +233,15 @@ def test_nothing_that_is_committed_while_the_outbox_is_read_is_skipped() -> None
     assert window.next(WINDOW) == Wanted(ORDINARY, 4, WINDOW)
 
 
+def test_a_late_word_spares_what_was_to_be_sent_again() -> None:
+    window = filled(ordinary=5)
+    send(window)
+    window.rewind(1.0)
+    window.found(Wanted(ORDINARY, 1, 5), Fetched([batch(ORDINARY, n) for n in range(1, 6)], 1))
+    window.acknowledged([StreamMark(ORDINARY, 3)], 1.0, anew=False)
+    assert window.next(WINDOW) == Wanted(ORDINARY, 4, WINDOW)
+
+
 def test_a_centre_that_claims_what_was_never_made_is_noticed() -> None:
     window = filled(ordinary=3)
     assert not window.beyond([StreamMark(ORDINARY, 3)])
