@@ -179,6 +179,7 @@ class Agent:
             self._take_decided,
             stored.policy().lighting if stored else None,
             self._state.overrides(),
+            limits=self._settings.limits,
         )
         lighting.on_ended = self._override_ended
         lighting.on_dimming = self._dimming

@@ -20,9 +20,11 @@ from protocols.model.command import CommandState
 from protocols.model.device import Point, StreamClass
 from protocols.model.ids import DeviceId, PointName
 from protocols.model.lighting import Decision, Lamp, LightingPolicy, Override
+from protocols.model.policy import Limits
 from protocols.model.reading import Sample, Value
 from protocols.model.reading import sample as make_sample
 from protocols.rules.lighting import decide, decide_override
+from protocols.rules.limits import nearest_allowed
 
 log = structlog.get_logger()
 
@@ -32,6 +34,7 @@ LIGHT_REASON = PointName("light_reason")
 DECIDED_POINTS = (Point(COMMANDED_LEVEL, "%", minimum=0, maximum=100), Point(LIGHT_REASON))
 """What the agent itself reports of a lamp, beside what its driver reads."""
 
+NO_LIMITS = Limits()
 TICK_S = 0.25
 """How often it is looked whether a decision's time is over: a step-down is late by no more."""
 RETRY_S = 10.0
@@ -83,6 +86,8 @@ class Lighting:
         take: Callable[[StreamClass, Sample], None],
         policy: LightingPolicy | None,
         overrides: Mapping[DeviceId, Override],
+        *,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self.on_ended: Callable[[DeviceId, Override], None] = lambda _lamp, _override: None
         self.on_dimming: Callable[[DeviceId, str], None] = lambda _lamp, _why: None
@@ -92,6 +97,7 @@ class Lighting:
         self._clock = clock
         self._take = take
         self._policy = policy
+        self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._background = Background()
         self._writing: dict[DeviceId, asyncio.Task[Written]] = {}
@@ -161,7 +167,7 @@ class Lighting:
             decision = decide_override(override, civil.utc_ms)
         else:
             decision = decide(self._policy, state.lamp, override, civil)
-        state.decision = decision
+        state.decision = decision = self._bounded(state.lamp, decision)
         if decision is None:
             state.settled = True
             return None
@@ -170,6 +176,16 @@ class Lighting:
         if before is None or before.level != decision.level:
             return self._write(state)
         return None
+
+    def _bounded(self, lamp: Lamp, decision: Decision | None) -> Decision | None:
+        """Hold a decision to the limits of today: what it stands on may have been accepted under others."""
+        if (
+            decision is None
+            or (level := nearest_allowed(self._limits, lamp, decision.level)) == decision.level
+        ):
+            return decision
+        because = f"{decision.because}, bounded by the limits file"
+        return msgspec.structs.replace(decision, level=level, because=because)
 
     def _report(self, state: LampState, points: Sequence[PointName], values: Sequence[Value]) -> None:
         at_ms = self._clock.now().monotonic_ms

@@ -48,6 +48,20 @@ def level_faults(limits: Limits, lamp: Lamp, level: float) -> list[str]:
     return faults
 
 
+def nearest_allowed(limits: Limits, lamp: Lamp, level: int) -> int:
+    """Return the level nearest to a wanted one that a lamp's limits allow while it burns; 0 stays 0.
+
+    What was accepted once may break a limit that somebody has set at the cabinet since. Where limits
+    contradict each other the higher level wins: light is the safe side.
+    """
+    if level == 0:
+        return 0
+    named = limits_of(limits, lamp)
+    highest = min((limit.maximum_level for limit in named), default=level)
+    lowest = max((limit.minimum_level for limit in named), default=level)
+    return max(min(level, highest), lowest) if named else level
+
+
 def policy_faults(limits: Limits, policy: LightingPolicy, lamps: Sequence[Lamp]) -> list[str]:
     """Return every level of a policy that some lamp's limits forbid. The policy must be sound in itself."""
     faults: dict[str, None] = {}

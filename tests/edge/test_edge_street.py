@@ -82,6 +82,7 @@ class Cabinet:
             lambda _stream, sample: self.samples.append(sample),
             stored.policy().lighting if stored else None,
             self.state.overrides(),
+            limits=settings.limits,
         )
         self.lighting.on_ended = self.state.end_override
         self.lighting.on_dimming = lambda lamp, why: self.dimming.append((lamp, why))
@@ -433,6 +434,18 @@ class TestPolicies:
             await until(lambda: again.arc() == ARC[20])
             assert await again.policies.receive(signed(6))
             assert again.arc() == ARC[20]
+
+    async def test_a_limit_that_somebody_sets_at_the_cabinet_holds_for_what_is_in_force_already(
+        self, tmp_path: Path, street: Street
+    ) -> None:
+        async with cabinet_at(tmp_path, street) as one:
+            await one.policies.receive(signed(1, lighting(10)))
+            await until(lambda: one.arc() == one.arc(2) == ARC[10])
+        stricter = LIMITS.replace("minimum_level = 10", "minimum_level = 30")
+        async with cabinet_at(tmp_path, street, limits=stricter) as again:
+            await until(lambda: again.arc() == again.arc(1) == ARC[30])
+            await until(lambda: again.lighting.lamps[DeviceId("lamp-02")].settled)
+            assert again.arc(2) == ARC[10]
 
     async def test_a_cold_clock_revives_nothing_that_has_expired(
         self, cabinet: Cabinet, monkeypatch: pytest.MonkeyPatch

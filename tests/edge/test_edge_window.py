@@ -233,6 +233,18 @@ def test_nothing_that_is_committed_while_the_outbox_is_read_is_skipped() -> None
     assert window.next(WINDOW) == Wanted(ORDINARY, 4, WINDOW)
 
 
+def test_what_was_read_before_everything_is_to_be_sent_again_is_not_taken_for_its_beginning() -> None:
+    window = filled(ordinary=30)
+    send(window, receive_maximum=20)
+    window.acknowledged([StreamMark(ORDINARY, 5)], 0.0, anew=False)
+    wanted = window.next(20)
+    assert wanted == Wanted(ORDINARY, 21, 5)
+    window.rewind(1.0)
+    assert isinstance(wanted, Wanted)
+    window.found(wanted, Fetched([batch(ORDINARY, n) for n in range(21, 26)], 6))
+    assert window.next(20) == Wanted(ORDINARY, 6, 20)
+
+
 def test_a_late_word_spares_what_was_to_be_sent_again() -> None:
     window = filled(ordinary=5)
     send(window)

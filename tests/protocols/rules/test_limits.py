@@ -20,7 +20,7 @@ from protocols.model.lighting import (
     SolarEvent,
 )
 from protocols.model.policy import LampLimit, Limits
-from protocols.rules.limits import addresses, level_faults, limits_of, policy_faults
+from protocols.rules.limits import addresses, level_faults, limits_of, nearest_allowed, policy_faults
 
 DIJON = Place(47.32, 5.04, "Europe/Paris")
 LAMP = Lamp(DeviceId("lamp-07"), "dali-1", "7", ("street",))
@@ -92,6 +92,20 @@ def test_where_several_limits_name_a_lamp_all_of_them_hold() -> None:
     assert len(level_faults(limits, LAMP, 40)) == 1
     assert len(level_faults(limits, LAMP, 0)) == 1
     assert level_faults(limits, LAMP, 50) == []
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"), [(0, 0), (1, 30), (29, 30), (30, 30), (55, 55), (80, 80), (100, 80)]
+)
+def test_what_breaks_a_limit_is_brought_to_the_nearest_level_that_does_not(level: int, expected: int) -> None:
+    limits = Limits((LampLimit("dali-1", "7", 20, 80), LampLimit("dali-1", "*", 30, 90), LampLimit("dali-2")))
+    assert nearest_allowed(limits, LAMP, level) == expected
+
+
+def test_where_limits_contradict_each_other_light_wins() -> None:
+    limits = Limits((LampLimit("dali-1", minimum_level=60), LampLimit("dali-1", maximum_level=40)))
+    assert nearest_allowed(limits, LAMP, 50) == 60
+    assert nearest_allowed(Limits(), LAMP, 50) == 50
 
 
 def test_without_limits_nothing_is_bounded() -> None:
