@@ -31,6 +31,8 @@ log = structlog.get_logger()
 CONNECT_TIMEOUT_S = 10.0
 BACKOFF_S = 0.5
 BACKOFF_BOUND_S = 15.0
+LOOK_S = 1.0
+"""How often paho looks whether the broker has fallen silent."""
 DEFAULT_RECEIVE_MAXIMUM = 65_535
 """MQTT 5, 3.2.2.3.3: what a broker that says nothing accepts."""
 
@@ -169,7 +171,7 @@ class MqttLink:
             if self._client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._why = self._why or "the broker fell silent"
                 break
-            await self._gone_within(1.0)
+            await self._gone_within(LOOK_S)
         return was_up or self._up
 
     async def _gone_within(self, timeout_s: float) -> None:

@@ -179,6 +179,7 @@ def test_a_period_of_nearly_a_day_keeps_what_a_control_set_the_day_before() -> N
         )
     )
     assert level(long, "2026-12-16 02:00") == 20
+    assert level(long, "2026-06-22 02:00") == 20  # since 03:41 of the day before
     assert level(long, "2026-12-16 03:00") == 100
 
 

@@ -1,0 +1,123 @@
+"""The local socket by itself: watchers come, lag and leave."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from edge import control
+from edge.answers import Request, Watch
+from edge.control import AskedWrongError, ControlServer
+from protocols.model.ids import DeviceId, PointName
+from protocols.model.reading import Sample, sample
+from tests.edge.bench import until
+
+LEVEL = PointName("dimming_level")
+
+
+async def answer(request: Request) -> object:
+    match request:
+        case Watch(device="lamp-99"):
+            raise AskedWrongError("there is no lamp-99")
+        case Watch():
+            return None
+        case _:
+            return 1 // 0
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[ControlServer]:
+    one = ControlServer(tmp_path / "agent.sock", answer)
+    running = asyncio.create_task(one.run())
+    await until((tmp_path / "agent.sock").exists)
+    yield one
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert not (tmp_path / "agent.sock").exists()
+
+
+class Caller:
+    """One connection to the socket."""
+
+    def __init__(self, folder: Path, request: bytes) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(10)
+        self.socket.connect(str(folder / "agent.sock"))
+        self.socket.sendall(request + b"\n")
+
+    async def line(self) -> dict[str, object]:
+        with self.socket.makefile("rb") as stream:
+            said: dict[str, object] = json.loads(await asyncio.to_thread(stream.readline))
+        return said
+
+    def leave(self) -> None:
+        self.socket.close()
+
+
+def told(number: int, device: str = "lamp-01") -> Sample:
+    return sample(DeviceId(device), number, (LEVEL,), (number,))
+
+
+@pytest.mark.usefixtures("server")
+async def test_a_watcher_that_leaves_is_forgotten_although_nothing_comes(
+    tmp_path: Path, server: ControlServer
+) -> None:
+    callers = [Caller(tmp_path, b'{"ask": "watch"}') for _ in range(3)]
+    await until(lambda: len(server.watchers) == 3)
+    for caller in callers:
+        caller.leave()
+    await until(lambda: not server.watchers)
+
+
+async def test_there_is_room_for_so_many_and_the_next_is_told(
+    tmp_path: Path, server: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "MAX_WATCHERS", 2)
+    callers = [Caller(tmp_path, b'{"ask": "watch"}') for _ in range(2)]
+    await until(lambda: len(server.watchers) == 2)
+    callers.append(Caller(tmp_path, b'{"ask": "watch"}'))
+    assert (await callers[-1].line())["error"] == "2 are watching already"
+    for caller in callers:
+        caller.leave()
+
+
+async def test_a_watcher_hears_its_device_and_no_other(tmp_path: Path, server: ControlServer) -> None:
+    caller = Caller(tmp_path, b'{"ask": "watch", "device": "lamp-02"}')
+    await until(lambda: len(server.watchers) == 1)
+    server.tell(told(1))
+    server.tell(told(2, "lamp-02"))
+    said = (await caller.line())["answer"]
+    assert isinstance(said, dict)
+    assert said["device"] == "lamp-02"
+    caller.leave()
+
+
+async def test_a_watcher_that_lags_is_shown_the_present(
+    tmp_path: Path, server: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "WATCH_QUEUE", 5)
+    caller = Caller(tmp_path, b'{"ask": "watch"}')
+    await until(lambda: len(server.watchers) == 1)
+    for number in range(100):
+        server.tell(told(number))
+    said = (await caller.line())["answer"]
+    assert isinstance(said, dict)
+    assert said["monotonic_ms"] >= 94
+    caller.leave()
+
+
+async def test_a_device_that_is_not_there_cannot_be_watched(tmp_path: Path, server: ControlServer) -> None:
+    caller = Caller(tmp_path, b'{"ask": "watch", "device": "lamp-99"}')
+    assert (await caller.line())["error"] == "there is no lamp-99"
+    assert not server.watchers
+    caller.leave()
+
+
+@pytest.mark.usefixtures("server")
+async def test_an_answer_that_breaks_is_said_to_have_broken(tmp_path: Path) -> None:
+    caller = Caller(tmp_path, b'{"ask": "status"}')
+    assert "the agent cannot answer" in str((await caller.line())["error"])
+    caller.leave()
