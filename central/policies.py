@@ -259,14 +259,23 @@ def hear_in_force(tx: Tx, cabinet: CabinetId, reported: Sequence[PolicyInForce])
 
 
 def report(tx: Tx, cabinet: CabinetId, event: PolicyEvent) -> None:
-    """Record that a cabinet accepted a policy, which is then in force, or rejected it, and why."""
+    """Record that a cabinet accepted a policy, which is then in force, or rejected it, and why.
+
+    A cabinet says nothing of the kind and version of a body that it does not believe. If the hash is of a
+    policy that was signed or passed on here, they are known.
+    """
+    ours = tx.db.execute(
+        "SELECT kind, version FROM policy WHERE cabinet = ? AND hash = ? ORDER BY version DESC",
+        (cabinet, event.hash),
+    ).fetchone()
+    kind, version = ours or (event.kind, event.version)
     tx.db.execute(
         "INSERT INTO policy_report (cabinet, kind, version, hash, accepted, reasons, at_ms)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             cabinet,
-            event.kind,
-            event.version,
+            kind,
+            version,
             event.hash,
             event.accepted,
             msgspec.json.encode(event.reasons).decode(),
@@ -282,12 +291,9 @@ def report(tx: Tx, cabinet: CabinetId, event: PolicyEvent) -> None:
         tx.db.execute(
             "INSERT INTO policy_in_force (cabinet, kind, version, hash) VALUES (?1, ?2, ?3, ?4)"
             " ON CONFLICT DO UPDATE SET version = ?3, hash = ?4 WHERE version <= ?3",
-            (cabinet, event.kind, event.version, event.hash),
+            (cabinet, kind, version, event.hash),
         )
-    tx.db.execute(
-        "UPDATE policy SET send_ms = NULL WHERE cabinet = ? AND kind = ? AND hash = ?",
-        (cabinet, event.kind, event.hash),
-    )
+    tx.db.execute("UPDATE policy SET send_ms = NULL WHERE cabinet = ? AND hash = ?", (cabinet, event.hash))
     _tell(tx, cabinet)
 
 

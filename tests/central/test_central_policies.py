@@ -112,6 +112,20 @@ def test_what_the_cabinets_limits_forbid_is_rejected_there_and_shown_here(
     assert sent(city) == []
 
 
+def test_a_rejection_that_names_only_the_bytes_is_that_of_the_policy_with_these_bytes(
+    city: Desk, cabinet: CabinetDouble, key: SigningKey
+) -> None:
+    """A cabinet repeats no kind and version from a body that it does not believe."""
+    signed = publish(city, key)
+    event = PolicyEvent("", 0, policy_hash(signed.body), accepted=False, reasons=("no",), at_ms=START_MS)
+    city.deliver(cabinet.message(cabinet.seal_event(event), StreamClass.EVENTS))
+    assert desired(city) == (1, PolicyStatus.REJECTED, ["no"])
+    (shown,) = policies.read(city.db, CAB, city.clock.utc_ms).reports
+    assert (shown.kind, shown.version) == ("lighting", 1)
+    city.clock.pass_s(3_600)
+    assert sent(city) == []
+
+
 def test_an_accepted_policy_is_in_force_and_not_sent_again(
     city: Desk, cabinet: CabinetDouble, key: SigningKey
 ) -> None:
