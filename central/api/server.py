@@ -3,6 +3,7 @@
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
 from litestar import Litestar, Request, Router
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
@@ -11,14 +12,49 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from central.api import alarms, cabinets, commands, devices, lighting, live, pages
 from central.api.problems import HANDLERS
 from central.centre import Centre
-from central.errors import RequestError
+from central.errors import Fault, RequestError
+from protocols.strict import read
 
 MAX_BODY_BYTES = 1 << 20
 """The largest body that makes sense is a signed policy, of 256 KiB."""
+MAX_FAULTS = 100
+"""Told of one body: whoever sends more will not read them all."""
 _HARMLESS = {"GET", "HEAD", "OPTIONS"}
 
 
-async def refuse_other_sites(request: Request[Any, Any, Any]) -> None:
+async def look_at(request: Request[Any, Any, Any]) -> None:
+    """Refuse what must not even be tried.
+
+    Raises:
+        RequestError: if it comes from another site, or if its body is not what is expected.
+    """
+    refuse_other_sites(request)
+    expected = request.route_handler.parsed_data_field
+    if expected is not None:
+        refuse_faulty_body(await request.body(), expected.annotation, required=expected.is_required)
+
+
+def refuse_faulty_body(body: bytes, wanted: Any, *, required: bool) -> None:  # noqa: ANN401  a type expression
+    """Refuse a body that does not mean what is expected, with every fault in it.
+
+    The framework stops at the first fault, and would take "30" for 30.
+
+    Raises:
+        RequestError: if it is missing, no JSON, or not of the type `wanted`.
+    """
+    if not body and not required:
+        return
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(400, "the body is no JSON", [Fault("", str(error))]) from error
+    found = read(document, wanted)
+    if isinstance(found, list):
+        faults = [Fault(fault.key, fault.expected) for fault in found[:MAX_FAULTS]]
+        raise RequestError(400, f"the body has {len(found)} fault{'s' if len(found) > 1 else ''}", faults)
+
+
+def refuse_other_sites(request: Request[Any, Any, Any]) -> None:
     """Refuse a change that another site's page asks for through somebody's browser.
 
     Nobody is asked who they are yet, so a page that an operator happens to visit must not be able to
@@ -64,7 +100,7 @@ def build(centre: Centre) -> Litestar:
             path="/schema",
             render_plugins=[pages.SchemaPage(), JsonRenderPlugin()],
         ),
-        before_request=refuse_other_sites,
+        before_request=look_at,
         before_send=[pages.add_safe_headers],
         request_max_body_size=MAX_BODY_BYTES,
         logging_config=None,

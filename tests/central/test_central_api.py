@@ -44,6 +44,12 @@ def problem(answer: httpx.Response, status: int) -> dict[str, object]:
     return said
 
 
+def faulty(said: dict[str, object]) -> list[str]:
+    """Return where a problem document sees faults."""
+    assert isinstance(said["errors"], list)
+    return sorted(fault["where"] for fault in said["errors"])
+
+
 class TestCabinets:
     """Cabinets, with all that is known of them."""
 
@@ -373,6 +379,19 @@ class TestProblems:
                 "/api/v1/commands", content=body, headers={"content-type": "application/json"}
             )
             problem(answer, 400)
+
+    async def test_every_fault_of_a_body_is_named(self, api: Api) -> None:
+        body = {"level": 300, "duration_s": -5, "until": "tomorrow", "devices": ["lamp-1", 7], "x": 1}
+        said = problem(await api.http.post("/api/v1/overrides", json=body), 400)
+        assert faulty(said) == ["devices[1]", "duration_s", "level", "until", "x"]
+
+    async def test_a_text_is_no_number(self, api: Api) -> None:
+        said = problem(await api.http.post("/api/v1/overrides", json={"level": "30"}), 400)
+        assert faulty(said) == ["level"]
+
+    async def test_a_body_that_is_missing_or_bottomless_is_400(self, api: Api) -> None:
+        for body in (b"", b"[" * 100_000):
+            problem(await api.http.post("/api/v1/overrides", content=body), 400)
 
     async def test_a_body_that_is_too_large_is_413(self, api: Api) -> None:
         body = json.dumps({"device": "x" * (1 << 20), "point": "y", "value": 1}).encode()
