@@ -294,7 +294,8 @@ def writer(folder: Path, first: int) -> Iterator[tuple[subprocess.Popen[str], It
     assert process.stdout is not None
     with process, process.stdout:
         try:
-            yield process, (line.split() for line in process.stdout)
+            whole_lines = (line for line in process.stdout if line.endswith("\n"))  # the last one may be torn
+            yield process, (line.split() for line in whole_lines)
         finally:
             process.kill()
 
