@@ -216,6 +216,7 @@ def _alone(db: Path) -> Iterator[None]:
     """Hold the lock that keeps a second aggregator from the same database."""
     path = db.with_name(f"{db.name}.lock")
     try:
+        path.touch(mode=0o600)
         lock = path.open("a")
     except OSError as error:
         raise StartError(f"{path}: cannot be written: {error.strerror}") from error

@@ -80,6 +80,7 @@ def answers(address: Address, timeout_s: float = 1.0) -> bool:
 
 def start_detached(address: Address, log_file: Path) -> int:
     """Start the broker as a process of its own, which outlives this one; return its process id."""
+    log_file.touch(mode=0o600)
     with log_file.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "central.cli", "broker", "--listen", str(address)],

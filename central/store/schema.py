@@ -257,13 +257,16 @@ def run(db: Database, script: str) -> None:
 
 
 def prepare(path: Path) -> None:
-    """Bring the database at `path` to this schema, creating it if it is not there.
+    """Bring the database at `path` to this schema, creating it for its owner alone if it is not there.
 
     Raises:
         StartError: if it is no database, damaged, written by a newer version, or in somebody's hands.
     """
     try:
+        path.touch(mode=0o600)  # SQLite gives its write-ahead log the same mode
         _prepare(path)
+    except OSError as error:
+        raise StartError(f"{path}: cannot be written: {error.strerror}") from error
     except sqlite3.DatabaseError as error:
         raise StartError(f"{path}: {_in_words(error)}") from error
 

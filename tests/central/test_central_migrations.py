@@ -101,5 +101,17 @@ def test_a_locked_database_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="does its folder exist"):
+    with pytest.raises(StartError, match=r"no/such/central\.db: cannot be written: No such file"):
         schema.prepare(tmp_path / "no" / "such" / "central.db")
+
+
+def test_a_new_database_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "central.db"
+    schema.prepare(path)
+    with sqlite3.connect(path) as db:
+        db.execute("INSERT INTO centre (name, value) VALUES ('x', 'y')")
+        db.commit()
+        modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    db.close()
+    assert modes["central.db-wal"] == 0o600
+    assert set(modes.values()) == {0o600}
