@@ -9,6 +9,8 @@ has been silent for its devices' worst delay.
 
 import asyncio
 import logging
+import os
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -240,7 +242,7 @@ class TcpClient(ModbusClient):
         except TimeoutError as fault:
             raise LineDownError(f"{s.host}:{s.port} does not take the connection") from fault
         except OSError as fault:
-            raise LineDownError(f"{s.host}:{s.port}: {fault.strerror or fault}") from fault
+            raise LineDownError(f"{s.host}:{s.port}: {_unconnected(fault)}") from fault
         self._spoilt = False
 
     async def _ready(self) -> tuple[ModbusBaseClient, _Tap]:
@@ -298,6 +300,13 @@ class RtuClient(ModbusClient):
         if self._tap is not None and self._tap.lost:
             return LineDownError(f"port {self._settings.port} is gone: {self._tap.lost}")
         return fault
+
+
+def _unconnected(fault: OSError) -> str:
+    """Return why a host cannot be reached, in the system's words instead of asyncio's."""
+    if fault.errno is None or isinstance(fault, socket.gaierror):
+        return fault.strerror or str(fault)
+    return os.strerror(fault.errno)
 
 
 def _why(tap: _Tap) -> DeviceError:

@@ -199,7 +199,7 @@ async def test_a_host_that_refuses_is_down_with_a_reason(
     await server.set_fault(ModbusFault.REFUSED, FaultSettings())
     await until(lambda: driver.health().state is LineState.DOWN)
     assert reasons(await read(driver)) == {Reason.LINE_DOWN}
-    assert f"127.0.0.1:{server.port}" in driver.health().reason
+    assert driver.health().reason == f"127.0.0.1:{server.port}: Connection refused"
 
 
 async def test_a_host_without_a_name_is_down_with_a_reason(connect: Connect) -> None:
