@@ -29,6 +29,8 @@ MAX_NUMBER = 1e15
 """As a command's value is bounded."""
 ANSWER_TIMEOUT_S = 120.0
 """A ramp of 90 s ends within it."""
+LONGEST_S = 366 * 86_400
+"""As the centre bounds an override; what is longer is a slip of the finger."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _WORDS: dict[str, Value] = {"on": True, "true": True, "off": False, "false": False, "auto": None}
@@ -68,12 +70,15 @@ def duration_s(text: str) -> float:
     """Return the seconds that "90s", "20m", "2h" or "1d" mean.
 
     Raises:
-        ValueError: if it means none.
+        ValueError: if it means none, or more than a year.
     """
     found = _DURATION.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} is no time; expected a number with s, m, h or d, such as 20m")
-    return float(found[1]) * _SECONDS[found[2]]
+    seconds = float(found[1]) * _SECONDS[found[2]]
+    if seconds > LONGEST_S:
+        raise ValueError(f"{text!r} is too long; at most {LONGEST_S // 86_400}d")
+    return seconds
 
 
 def technician_command(

@@ -92,6 +92,7 @@ class TestWithAnAgent:
             (("set", "lamp-00", "dimming_level", "nan"), 2, "no number"),
             (("set", "lamp-00", "dimming_level", "1e30"), 2, "no number"),
             (("set", "lamp-00", "dimming_level", "20", "--for", "soon"), 2, "no time"),
+            (("set", "lamp-00", "dimming_level", "20", "--for", "99999h"), 2, "too long"),
             (("set", "Lamp 1", "dimming_level", "20"), 2, "no name"),
             (("policy", "apply", "/nowhere.json"), 2, "cannot be read"),
         ],
