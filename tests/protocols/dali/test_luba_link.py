@@ -1,13 +1,15 @@
 """The LUBA link, against published bytes, python-dali's own driver and any split or garbage."""
 
 import asyncio
+from functools import reduce
 from itertools import pairwise
+from operator import xor
 
 import pytest
 from dali import address, frame
 from dali.driver.serial import DriverLubaRs232
 from dali.gear import general
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from protocols.dali import luba
@@ -110,10 +112,18 @@ def test_noise_without_a_start_costs_no_frame(noise: bytes, said: list[luba.Even
 @given(events, st.integers(0, 12), events)
 @example(luba.FrameSent(0x1234, 1, b"\x06\xc8"), 3, luba.Accepted(1))
 def test_a_truncated_frame_costs_itself_alone(torn: luba.Event, kept: int, whole: luba.Event) -> None:
+    wire = wire_of(torn)[: kept % len(wire_of(torn))] + wire_of(whole)
+    assume(not check_happens_to_fit(wire))
     link = LubaLink()
-    link.receive_data(wire_of(torn)[: kept % len(wire_of(torn))] + wire_of(whole))
+    link.receive_data(wire)
     link.gap()
     assert drain(link)[-1] == whole
+
+
+def check_happens_to_fit(wire: bytes) -> bool:
+    """Tell whether a torn frame and the head of the next make a frame: one byte of XOR lets 1 in 256 through."""
+    end = 3 + wire[2]
+    return end < len(wire) and reduce(xor, wire[1:end], 0) == wire[end]
 
 
 @given(events, st.integers(0, 7), st.integers(1, 11))
