@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import signal
 import socket
 import sys
@@ -152,7 +153,9 @@ def fault(
     target: Target,
     name: Annotated[str, typer.Argument(help="lamp_failure, silent, line_short, slow, unplugged …")],
     *,
-    for_s: Annotated[float | None, typer.Option("--for", help="Real seconds; else until cleared.")] = None,
+    for_s: Annotated[
+        float | None, typer.Option("--for", help="Real seconds; else until cleared.", min=0, max=1e9)
+    ] = None,
     delay_s: Annotated[float | None, typer.Option("--delay", help="Seconds, of late and slow.")] = None,
     code: Annotated[int | None, typer.Option("--code", help="Exception code, of exception.")] = None,
     probability: Annotated[float | None, typer.Option("--probability", help="Of drop and flip.")] = None,
@@ -164,6 +167,9 @@ def fault(
 
     Example: luciole-sim fault dali-1/3 lamp_failure --for 30
     """
+    for number in (for_s, delay_s, probability, every_s, factor):
+        if number is not None and not math.isfinite(number):
+            _refuse(f"{number} is no number that a fault could have")
     settings = FaultSettings(delay_s, code, probability, every_s, factor)
     request = {"do": "fault", "target": target, "name": name, "for_s": for_s}
     _ask(control, request | {"settings": msgspec.to_builtins(settings)})
@@ -241,9 +247,12 @@ def _switch(text: str) -> tuple[str, bool | float]:
     if equals and value.lower() in words:
         return name, words[value.lower()]
     try:
-        return name, float(value)
+        number = float(value)
     except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
         _refuse(f"{text}: expected name=on, name=off or name=number")
+    return name, number
 
 
 def _ask(control: Path, request: dict[str, object]) -> object:
@@ -251,8 +260,9 @@ def _ask(control: Path, request: dict[str, object]) -> object:
     try:
         answer = json.loads(_exchange(control, json.dumps(request).encode() + b"\n"))
     except (OSError, json.JSONDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
         _refuse(
-            f"no bench answers at {control}: {error}", "Is one running? Say where with --control.", status=1
+            f"no bench answers at {control}: {why}", "Is one running? Say where with --control.", status=1
         )
     if not answer["ok"]:
         _refuse(answer["error"])

@@ -195,8 +195,10 @@ def load(path: Path) -> Scenario:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(str(path), [SettingsFault("", f"cannot be read: {error}")]) from error
+    except OSError as error:
+        raise ScenarioError(str(path), [SettingsFault("", f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ScenarioError(str(path), [SettingsFault("", f"is not TOML: {error}")]) from error
     return parse(text, str(path))
 
 

@@ -324,14 +324,15 @@ class Street:
         return random.Random(f"{self.scenario.seed}/{name}")
 
     async def _open(self) -> None:
+        if self.scenario.control is not None:
+            # First of all: it is refused if the same bench runs already, whose symlinks must stay.
+            control = ControlSocket(self, self.folder / self.scenario.control)
+            await control.start()
+            self._control = control
         for port in self._serial_ports().values():
             port.open()
         for server in self._tcp.values():
             await server.start()
-        if self.scenario.control is not None:
-            control = ControlSocket(self, self.folder / self.scenario.control)
-            await control.start()
-            self._control = control
 
     def _serial_ports(self) -> dict[str, SerialPort]:
         return {name: line.port for name, line in self.lines.items()} | {

@@ -135,6 +135,23 @@ def test_a_taken_port_is_exit_1_and_said(tmp_path: Path) -> None:
     assert "Traceback" not in refused.stderr
 
 
+def test_a_second_bench_on_the_same_scenario_leaves_the_first_one_its_ports(tmp_path: Path) -> None:
+    with running(tmp_path):
+        before = (tmp_path / "ports/dali-1").readlink()
+        refused = sim(tmp_path, "run", "street.toml")
+        assert (refused.returncode, "another bench listens" in refused.stderr) == (1, True)
+        assert (tmp_path / "ports/dali-1").readlink() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("fault", "meter", "slow", "--delay", "nan"), ("set", "lux", "sky=inf"), ("set", "lux", "sky=dark")],
+)
+def test_what_is_no_number_is_exit_2_and_said(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    refused = sim(tmp_path, *arguments)
+    assert (refused.returncode, "number" in refused.stderr) == (2, True)
+
+
 def test_the_example_passes_the_check(tmp_path: Path) -> None:
     example = CliRunner().invoke(app, ["scenario", "example"]).stdout
     assert example == EXAMPLE
