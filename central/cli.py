@@ -83,7 +83,10 @@ def serve(
     insecure: Insecure = False,
     json: Json = False,
 ) -> None:
-    """Be the aggregator, until SIGTERM or Ctrl-C."""
+    """Be the aggregator, until SIGTERM or Ctrl-C.
+
+    Example: luciole-central serve --db central.db --signing-key keys/city-2026.pem
+    """
     # Imported here: the other commands start at once, without a web server.
     from central.app import Ready, Settings, run  # noqa: PLC0415
     from central.keys import load  # noqa: PLC0415
@@ -116,7 +119,10 @@ def serve(
 def broker(
     *, listen: Annotated[str, typer.Option(help="Where to listen; loopback only.")] = DEFAULT_BROKER
 ) -> None:
-    """Be the embedded broker, until SIGTERM or Ctrl-C: for a demonstration, on loopback."""
+    """Be the embedded broker, until SIGTERM or Ctrl-C: for a demonstration, on loopback.
+
+    Example: luciole-central broker --listen 127.0.0.1:1883
+    """
     faults = Faults()
     address = read_address(listen, "--listen", faults)
     if address is not None and not address.is_loopback():
@@ -132,7 +138,10 @@ def key_init(
     out: Annotated[Path, typer.Option(help="Folder to keep the key in.")] = DEFAULT_KEYS,
     name: Annotated[str, typer.Option(help="The key's name, by which cabinets know it.")] = "centre",
 ) -> None:
-    """Make a signing key, and print what makes a cabinet trust it."""
+    """Make a signing key, and print what makes a cabinet trust it.
+
+    Example: luciole-central key init --out keys --name city-2026
+    """
     from central.keys import load, make, snippet  # noqa: PLC0415
 
     try:
@@ -154,7 +163,10 @@ def policy_sign(
     ] = 7.0,
     out: Annotated[Path | None, typer.Option(help="File to write; standard output unless told.")] = None,
 ) -> None:
-    """Check a policy, sign it, and write the envelope that POST /api/v1/cabinets/…/policies takes."""
+    """Check a policy, sign it, and write the envelope that POST /api/v1/cabinets/…/policies takes.
+
+    Example: luciole-central policy sign lighting.json --key keys/city-2026.pem --out lighting.signed.json
+    """
     from central.keys import load  # noqa: PLC0415
 
     try:
@@ -176,7 +188,10 @@ def status(
     api: Annotated[str, typer.Option(help="Where the aggregator's API is.")] = f"http://{DEFAULT_LISTEN}",
     json: Json = False,
 ) -> None:
-    """Ask a running aggregator how it is, and how its cabinets are."""
+    """Ask a running aggregator how it is, and how its cabinets are.
+
+    Example: luciole-central status --api http://127.0.0.1:8080
+    """
     from central.status import ask, show  # noqa: PLC0415
 
     try:

@@ -6,11 +6,12 @@ without backhaul the cabinet's own word still comes, and replaces the assumption
 """
 
 import secrets
+from datetime import datetime
 from enum import StrEnum
 
 import msgspec
 
-from central.api.bodies import CommandRequest
+from central.api.bodies import LONGEST_OVERRIDE_S, CommandRequest
 from central.clock import milliseconds
 from central.contact import REACHABLE
 from central.effects import Change, ChangeKind, Downlink
@@ -20,7 +21,7 @@ from central.views import Row, command_view, points_of, row, rows
 from protocols.backhaul.codec import encode
 from protocols.backhaul.messages import VERSION, CommandEvent, CommandMessage
 from protocols.backhaul.topics import Down
-from protocols.model.command import ENDED, Command, CommandState, advance, may_follow
+from protocols.model.command import Command, CommandState, advance, may_follow
 from protocols.model.device import Point
 from protocols.model.ids import CabinetId, CommandId, DeviceId, PointName, is_id
 from protocols.model.reading import Value
@@ -66,7 +67,7 @@ def request(tx: Tx, wanted: CommandRequest) -> tuple[Row, bool]:
         value=wanted.value,
         issuer=wanted.issuer,
         expires_ms=_expiry_ms(tx, wanted),
-        until_ms=None if wanted.until is None else milliseconds(wanted.until),
+        until_ms=None if wanted.until is None else end_ms(tx, wanted.until),
         ramp_s=wanted.ramp_s,
     )
     enqueue(tx, CabinetId(device["cabinet"]), command, text)
@@ -90,6 +91,23 @@ def _expiry_ms(tx: Tx, wanted: CommandRequest) -> int:
     if expires_ms <= tx.now_ms:
         raise RequestError(422, "it would never begin", [Fault("expires_at", "expected a moment to come")])
     return expires_ms
+
+
+def end_ms(tx: Tx, until: datetime) -> int:
+    """Return the end of an override as civil UTC milliseconds.
+
+    Raises:
+        RequestError: if it is over already, or too far away to be meant.
+    """
+    until_ms = milliseconds(until)
+    if until_ms <= tx.civil_ms:
+        raise RequestError(
+            422, "it would be over before it began", [Fault("until", "expected a moment to come")]
+        )
+    if until_ms > tx.civil_ms + LONGEST_OVERRIDE_S * 1000:
+        what = f"expected a moment within {LONGEST_OVERRIDE_S // 86_400} days"
+        raise RequestError(422, "it would hardly ever end", [Fault("until", what)])
+    return until_ms
 
 
 def commandable(tx: Tx, device: str, point: str, value: Value) -> Row:
@@ -301,11 +319,6 @@ def get(tx: Tx, command_id: str) -> Row:
     found = row(tx.db, "SELECT * FROM command WHERE id = ?", (command_id,))
     assert found is not None  # noqa: S101  the caller has just stored it
     return found
-
-
-def is_open(known: Row) -> bool:
-    """Tell whether somebody still waits for a command's outcome."""
-    return known["assumed"] is None and CommandState(known["state"]) not in ENDED
 
 
 def _tell(tx: Tx, command_id: str) -> None:

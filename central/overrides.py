@@ -6,8 +6,8 @@ from collections import Counter
 import msgspec
 
 from central.api.bodies import CommandView, OverrideRequest, OverrideView
-from central.clock import milliseconds, moment
-from central.commands import enqueue, new_id
+from central.clock import moment
+from central.commands import end_ms, enqueue, new_id
 from central.errors import Fault, RequestError, not_found
 from central.store.writer import Tx
 from central.views import Row, command_view, maybe_moment, points_of, row, rows
@@ -59,12 +59,7 @@ def _until_ms(tx: Tx, wanted: OverrideRequest) -> int:
     if wanted.duration_s is not None:
         return tx.civil_ms + round(1000 * wanted.duration_s)
     assert wanted.until is not None  # noqa: S101  one of the two is there
-    until_ms = milliseconds(wanted.until)
-    if until_ms <= tx.civil_ms:
-        raise RequestError(
-            422, "it would be over before it began", [Fault("until", "expected a moment to come")]
-        )
-    return until_ms
+    return end_ms(tx, wanted.until)
 
 
 def _lamps(tx: Tx, wanted: OverrideRequest) -> list[Row]:

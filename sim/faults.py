@@ -92,7 +92,6 @@ class LuxFault(StrEnum):
     """Reads `factor` times the truth."""
 
 
-AnyFault = LampFault | LineFault | SerialFault | ModbusFault | CabinetFault | LuxFault
 FaultKind = TypeVar("FaultKind", bound=StrEnum)
 
 

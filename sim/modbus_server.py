@@ -34,7 +34,6 @@ _FAST_LINE_SILENCE_S = 0.00175
 _SLOW_S = 0.5
 _LATE_S = 3.0
 _TURNAROUND_S = 0.002  # what a small device needs to think
-_CLOSERS = frozenset({ModbusFault.REFUSED, ModbusFault.HALF_OPEN})
 
 
 class Station:

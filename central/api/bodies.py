@@ -23,7 +23,9 @@ Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, max_length=63)]
 Person = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Expiry = Annotated[float, msgspec.Meta(gt=0, le=7 * 86_400)]
-Duration = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]
+LONGEST_OVERRIDE_S = 366 * 86_400
+"""A lamp that is not to go by its program for longer needs another program."""
+Duration = Annotated[float, msgspec.Meta(gt=0, le=LONGEST_OVERRIDE_S)]
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):

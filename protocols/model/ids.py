@@ -1,7 +1,7 @@
 """Identities: short, printable, safe in a topic, a file name, a URL and a log line."""
 
 import re
-from typing import Annotated, NewType
+from typing import NewType
 
 import msgspec
 
@@ -19,7 +19,6 @@ KeyId = NewType("KeyId", str)
 
 ID_META = msgspec.Meta(pattern=ID_PATTERN, description=ID_RULE)
 """What msgspec enforces wherever one of the identities is decoded from outside."""
-IdText = Annotated[str, ID_META]
 
 
 def is_id(text: str) -> bool:

@@ -241,6 +241,7 @@ class TestOverrides:
             {"group": "no-such"},
             {"cabinet": "cab-1", "until": moment(START_MS + 1)},
             {"cabinet": "cab-1", "until": moment(START_MS - 1), "duration_s": None},
+            {"cabinet": "cab-1", "until": moment(START_MS + 367 * 86_400_000), "duration_s": None},
             {"cabinet": "cab-1", "duration_s": None},
         ],
     )
