@@ -86,6 +86,8 @@ class Central:
         self.reader = Reader(settings.db)
         self.link = Link(settings.broker, client_id, self.clock, self._deliver)
         self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        self._told = ""
         self.centre = Centre(
             writer=self.writer,
             reader=self.reader,
@@ -115,7 +117,19 @@ class Central:
         while self.writer.alive():
             await asyncio.sleep(WATCH_S)
             self.link.watch()
+            if self._settings.broker.embedded and not self.link.connected:
+                await self._bring_back_broker()
         raise StoreError("the store's thread has ended")
+
+    async def _bring_back_broker(self) -> None:
+        """Start the embedded broker again if it has died: nobody else would."""
+        try:
+            await ensure(self._settings.broker.address, _broker_log(self._settings))
+            self._told = ""
+        except StartError as fault:
+            if str(fault) != self._told:
+                log.error("the embedded broker cannot be brought back", why=str(fault))
+            self._told = str(fault)
 
     async def stop(self) -> None:
         """Take no more messages, commit those that were taken, and close."""
@@ -170,7 +184,7 @@ async def run(settings: Settings, announce: Announce) -> None:
         central = Central(settings, _client_id(settings.db))
         api = build(central.centre)
         if settings.broker.embedded:
-            await ensure(settings.broker.address, settings.db.with_suffix(".broker.log"))
+            await ensure(settings.broker.address, _broker_log(settings))
         await _serve(central, api, sock, lambda: announce(_ready(settings, sock)))
 
 
@@ -204,6 +218,10 @@ async def _serve(central: Central, api: Litestar, sock: socket.socket, announce:
         await central.stop()
     if isinstance(ended, StoreError):
         raise ended
+
+
+def _broker_log(settings: Settings) -> Path:
+    return settings.db.with_suffix(".broker.log")
 
 
 def _ready(settings: Settings, sock: socket.socket) -> Ready:

@@ -17,6 +17,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from central.config import BrokerSettings, Protocol
 from central.effects import Downlink
+from protocols.backhaul.codec import MAX_BATCH_BYTES
 from protocols.backhaul.topics import down, up_filter
 from protocols.clock import Clock
 
@@ -25,6 +26,8 @@ SESSION_EXPIRY_S = 3_600
 """For so long a broker of MQTT 5 keeps what comes while the aggregator restarts."""
 RETRY_LEAST_S = 0.5
 RETRY_MOST_S = 15.0
+MAX_PACKET_BYTES = MAX_BATCH_BYTES + (64 << 10)
+"""A broker must not hand us more at once: paho would gather up to 256 MB before we see its size."""
 MAX_QUEUED = 20_000
 """Downlinks that wait in paho's memory; acknowledgements and re-sent commands outlive a loss there."""
 QOS = 1
@@ -78,6 +81,7 @@ class Link:
         if self._settings.protocol is Protocol.MQTT_5:
             session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
             session.SessionExpiryInterval = SESSION_EXPIRY_S
+            session.MaximumPacketSize = MAX_PACKET_BYTES
             self._client.connect_async(
                 address.host, address.port, KEEP_ALIVE_S, clean_start=False, properties=session
             )

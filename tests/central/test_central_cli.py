@@ -293,6 +293,25 @@ def test_without_a_broker_the_embedded_one_is_started_and_outlives_us(tmp_path: 
     assert log.count("\n") == 1
 
 
+def test_an_embedded_broker_that_dies_is_started_again(tmp_path: Path) -> None:
+    port, broker_log = free_port(), tmp_path / "c.broker.log"
+    arguments = ["--db", str(tmp_path / "c.db"), "--listen", "127.0.0.1:0", "--embedded", f"127.0.0.1:{port}"]
+    with subprocess.Popen(
+        [*CENTRAL, "serve", *arguments, "--json"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            read_line(process)
+            os.kill(int(broker_log.read_text().rpartition("pid ")[2]), signal.SIGKILL)
+            pause = threading.Event()
+            while broker_log.read_text().count("pid ") < 2:
+                assert process.poll() is None
+                pause.wait(0.1)
+            assert broker.answers(Address("127.0.0.1", port))
+        finally:
+            process.send_signal(signal.SIGINT)
+            os.kill(int(broker_log.read_text().rpartition("pid ")[2]), signal.SIGTERM)
+
+
 def test_something_else_in_the_embedded_brokers_place_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         threading.Thread(target=_say_hello_in_http, args=(taken,), daemon=True).start()

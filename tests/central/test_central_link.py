@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from central import mqtt
@@ -24,15 +25,17 @@ class Heard:
 
     def __init__(self) -> None:
         self.topics: list[str] = []
+        self.sizes: list[int] = []
         self.came = threading.Condition()
         self.fail_once = False
 
-    def __call__(self, topic: str, _payload: bytes) -> None:
+    def __call__(self, topic: str, payload: bytes) -> None:
         with self.came:
             if self.fail_once:
                 self.fail_once = False
                 raise RuntimeError("struck by lightning")
             self.topics.append(topic)
+            self.sizes.append(len(payload))
             self.came.notify_all()
 
     def wait(self, count: int) -> bool:
@@ -86,6 +89,22 @@ def test_it_connects_when_the_broker_comes_later_and_again_when_it_was_lost(
         assert eventually(lambda: not link.connected)
         assert link.why
         assert not link.send(message)
+
+
+def test_a_message_beyond_all_bounds_is_kept_away_by_the_broker(
+    tmp_path: Path, port: int, link: Link, heard: Heard
+) -> None:
+    with mosquitto(tmp_path, port) as url:
+        assert eventually(lambda: link.connected)
+        cabinet = LiveCabinet(CabinetDouble(), url, mqtt5=True)
+        try:
+            hello = cabinet.cabinet.hello()
+            cabinet.publish(msgspec.structs.replace(hello, payload=bytes(mqtt.MAX_PACKET_BYTES)))
+            cabinet.publish(hello)
+            assert heard.wait(3)
+        finally:
+            cabinet.close()
+    assert max(heard.sizes) < mqtt.MAX_PACKET_BYTES
 
 
 @pytest.mark.filterwarnings(
