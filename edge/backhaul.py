@@ -32,6 +32,8 @@ log = structlog.get_logger()
 
 MAX_TOLD = 64
 """Topics of which a refused message is logged."""
+ACKS_KEPT = 64
+"""Marks only grow: of more acknowledgements than this the oldest say nothing new."""
 HELLO_EVERY_S = 5.0
 """How often an unanswered hello is said again."""
 
@@ -91,7 +93,7 @@ class Backhaul:
         self._epoch = 0
         self._welcomed = False
         self._said_hello_s = float("-inf")
-        self._acks: deque[Ack] = deque()
+        self._acks: deque[Ack] = deque(maxlen=ACKS_KEPT)
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._since_ms = clock.now().utc_ms
