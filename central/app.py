@@ -182,7 +182,7 @@ async def run(settings: Settings, announce: Announce) -> None:
     with _alone(settings.db), _listening(settings.listen) as sock:
         schema.prepare(settings.db)
         central = Central(settings, _client_id(settings.db))
-        api = build(central.centre)
+        api = build(central.centre, this_machine_alone=settings.listen.is_loopback())
         if settings.broker.embedded:
             await ensure(settings.broker.address, _broker_log(settings))
         await _serve(central, api, sock, lambda: announce(_ready(settings, sock)))

@@ -1,10 +1,13 @@
 """The API as one application."""
 
+from contextlib import suppress
 from importlib.metadata import version
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
 from litestar import Litestar, Request, Router
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -28,6 +31,7 @@ async def look_at(request: Request[Any, Any, Any]) -> None:
     Raises:
         RequestError: if it comes from another site, or if its body is not what is expected.
     """
+    refuse_other_names(request)
     refuse_other_sites(request)
     expected = request.route_handler.parsed_data_field
     if expected is not None:
@@ -54,6 +58,28 @@ def refuse_faulty_body(body: bytes, wanted: Any, *, required: bool) -> None:  # 
         raise RequestError(400, f"the body has {len(found)} fault{'s' if len(found) > 1 else ''}", faults)
 
 
+def refuse_other_names(request: Request[Any, Any, Any]) -> None:
+    """Refuse a request to this machine under a name that is not its own.
+
+    A page can let its own name lead here, and is then no other site to the browser (DNS rebinding). An
+    address, or localhost, is nobody's name.
+
+    Raises:
+        RequestError: if the API is for this machine alone and is asked under such a name.
+    """
+    host = request.url.hostname or ""
+    if request.app.state.this_machine_alone and not names_nobody(host):
+        raise RequestError(403, f"this is not {host[:200]!r}: ask localhost, or let a proxy say so")
+
+
+def names_nobody(host: str) -> bool:
+    """Tell whether a host of a URL is an address or localhost."""
+    with suppress(ValueError):
+        ip_address(host)
+        return True
+    return host == "localhost"
+
+
 def refuse_other_sites(request: Request[Any, Any, Any]) -> None:
     """Refuse a change that another site's page asks for through somebody's browser.
 
@@ -70,8 +96,13 @@ def refuse_other_sites(request: Request[Any, Any, Any]) -> None:
         raise RequestError(403, f"pages of {origin[:200]} may not change anything here")
 
 
-def build(centre: Centre) -> Litestar:
-    """Return the API of a running aggregator."""
+def build(centre: Centre, *, this_machine_alone: bool) -> Litestar:
+    """Return the API of a running aggregator.
+
+    Args:
+        centre: its parts.
+        this_machine_alone: whether it listens on loopback only.
+    """
 
     async def provide() -> Centre:
         return centre
@@ -101,6 +132,7 @@ def build(centre: Centre) -> Litestar:
             render_plugins=[pages.SchemaPage(), JsonRenderPlugin()],
         ),
         before_request=look_at,
+        state=State({"this_machine_alone": this_machine_alone}),
         before_send=[pages.add_safe_headers],
         request_max_body_size=MAX_BODY_BYTES,
         logging_config=None,

@@ -22,7 +22,7 @@ Json = Any
 class Api:
     """Asks as a client does, and delivers as a cabinet does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, this_machine_alone: bool = True) -> None:
         settings = Settings(
             db=folder / "central.db",
             listen=Address("127.0.0.1", 0),
@@ -32,9 +32,9 @@ class Api:
         schema.prepare(settings.db)
         self.central = Central(settings, "test")
         self.central.writer.start()
-        self.app = build(self.central.centre)
+        self.app = build(self.central.centre, this_machine_alone=this_machine_alone)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)  # type: ignore[arg-type]  # ASGI by other types
-        self.http = httpx.AsyncClient(transport=transport, base_url="http://centre")
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
     async def close(self) -> None:
         await self.http.aclose()

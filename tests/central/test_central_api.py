@@ -402,11 +402,17 @@ class TestProblems:
 
     async def test_another_sites_page_cannot_change_anything(self, api: Api) -> None:
         path = "/api/v1/control-programs/evening"
-        for origin in ("http://evil.example", "null", "http://[", "http://centre.evil.example"):
+        for origin in ("http://evil.example", "null", "http://[", "http://localhost.evil.example"):
             problem(await api.http.put(path, json=PROGRAM, headers={"origin": origin}), 403)
         assert (
-            await api.http.put(path, json=PROGRAM, headers={"origin": "http://centre"})
+            await api.http.put(path, json=PROGRAM, headers={"origin": "http://localhost"})
         ).status_code == 200
+
+    async def test_a_page_whose_name_leads_here_is_refused(self, api: Api) -> None:
+        for host in ("evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example"):
+            problem(await api.http.get("/api/v1/health", headers={"host": host}), 403)
+        for host in ("localhost:8080", "127.0.0.1:8080", "[::1]:8080"):
+            assert (await api.http.get("/api/v1/health", headers={"host": host})).status_code == 200
 
     async def test_a_bug_is_500_and_says_nothing_of_our_inside(
         self, api: Api, capsys: pytest.CaptureFixture[str]

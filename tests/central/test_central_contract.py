@@ -34,7 +34,7 @@ def openapi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
 
 
 async def _begin(folder: Path) -> Api:
-    opened = Api(folder)
+    opened = Api(folder, this_machine_alone=False)  # schemathesis asks it by a name of its own
     cabinet = CabinetDouble()
     cabinet.seal([taken(cabinet.lamp(), 5)])
     await opened.deliver(cabinet.hello(), cabinet.message(1))
