@@ -253,7 +253,10 @@ def _cross_faults(raw: dict[str, object] | None, base: Path) -> list[SettingsFau
 
 
 def _cabinet_faults(cabinet: CabinetSettings, base: Path) -> list[SettingsFault]:
-    size = len(bytes(_socket(cabinet, base)))
+    socket = _socket(cabinet, base)
+    size = len(bytes(socket))
+    if _is_file(socket):
+        return [SettingsFault("cabinet.socket", f"expected a socket or nothing there; {socket} is a file")]
     if size <= MAX_SOCKET_PATH_BYTES:
         return []
     return [

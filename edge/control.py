@@ -41,7 +41,13 @@ class ControlServer:
         self._answer = answer
 
     async def run(self) -> None:
-        """Serve until cancelled."""
+        """Serve until cancelled.
+
+        Raises:
+            FileExistsError: if something that is no socket stands in its place.
+        """
+        if self._path.exists() and not self._path.is_socket():
+            raise FileExistsError(f"{self._path} is there and is no socket")
         self._path.unlink(missing_ok=True)
         before = os.umask(0o177)  # the socket is its owner's alone from its first moment
         try:

@@ -156,3 +156,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> 
     (tmp_path / "cabinet.toml").write_bytes(content)
     assert faults(tmp_path / "cabinet.toml")[0][0] == "cabinet.toml"
     assert "cannot be read" in texts(tmp_path / "nowhere.toml")
+
+
+def test_a_file_in_the_sockets_place_is_named_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("keep me")
+    file = write(
+        tmp_path, SOUND.replace('limits = "limits.toml"', 'limits = "limits.toml"\nsocket = "notes.txt"')
+    )
+    assert faults(file) == [("cabinet.toml", "cabinet.socket")]
+    assert (tmp_path / "notes.txt").read_text() == "keep me"
