@@ -39,6 +39,7 @@ class ControlServer:
         self.on_watch: Callable[[], None] = lambda: None
         self._path = path
         self._answer = answer
+        self._callers: set[asyncio.StreamWriter] = set()
 
     async def run(self) -> None:
         """Serve until cancelled.
@@ -55,9 +56,11 @@ class ControlServer:
         finally:
             os.umask(before)
         try:
-            await server.serve_forever()
+            await asyncio.Event().wait()  # serve_forever() would end only when every caller has left
         finally:
             server.close()
+            for writer in self._callers:
+                writer.transport.abort()
             self._path.unlink(missing_ok=True)
 
     def tell(self, sample: Sample) -> None:
@@ -69,6 +72,7 @@ class ControlServer:
                 waiting.put_nowait(sample)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._callers.add(writer)
         try:
             while line := await _next_line(reader):
                 await self._one_request(line, reader, writer)
@@ -77,6 +81,7 @@ class ControlServer:
         except ConnectionError:
             log.debug("control_caller_left")
         finally:
+            self._callers.discard(writer)
             writer.close()
 
     async def _one_request(

@@ -291,7 +291,9 @@ def _refuse_damaged(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _refuse_newer(db: Database, path: Path) -> None:
-    ours = {step.name for step in migrations.pending(Database(memory=True))}
+    nothing = Database(memory=True)
+    ours = {step.name for step in migrations.pending(nothing)}
+    nothing.close()
     unknown = sorted({step.name for step in migrations.applied(db)} - ours)
     if unknown:
         raise StartError(

@@ -318,8 +318,13 @@ class OutboxStore:
     def _open(self) -> tuple[sqlite3.Connection, Path | None]:
         try:
             db = open_database(self._path, MIGRATIONS)
-            if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) == "ok":
-                return db, None
+            try:
+                found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+                if found == "ok":
+                    return db, None
+            except BaseException:
+                db.close()
+                raise
             db.close()
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorname not in DAMAGED:

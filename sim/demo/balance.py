@@ -8,6 +8,7 @@ of the product: what the hardware gave must be at the centre, and nothing more t
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -25,7 +26,6 @@ READ_BY = {
     ("io", "coils", "0", "contactor"),
     ("lux", "input_registers", "0", "illuminance"),
 }
-QUERY_ACTUAL_LEVEL = "A0"
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ class Balance(msgspec.Struct, frozen=True):
 
 def balance(evidence: Sequence[Evidence], central: Path, story_ok: Sequence[str]) -> Balance:
     """Count. `story_ok` names what of the story did not come true; empty if all did."""
-    with sqlite3.connect(f"file:{central}?mode=ro", uri=True) as db:
+    with closing(sqlite3.connect(f"file:{central}?mode=ro", uri=True)) as db:
         committed = int(db.execute("SELECT count(*) FROM reading").fetchone()[0])
         crashed = {row[0] for row in db.execute("SELECT DISTINCT cabinet FROM gap WHERE cause = 'crash'")}
         alarms = int(db.execute("SELECT count(*) FROM alarm").fetchone()[0])
@@ -108,7 +108,7 @@ def balance(evidence: Sequence[Evidence], central: Path, story_ok: Sequence[str]
 
 
 def _taken(outbox: Path) -> int:
-    with sqlite3.connect(f"file:{outbox}?mode=ro", uri=True) as db:
+    with closing(sqlite3.connect(f"file:{outbox}?mode=ro", uri=True)) as db:
         return int(db.execute("SELECT sum(taken) FROM stream").fetchone()[0])
 
 

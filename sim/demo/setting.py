@@ -2,7 +2,7 @@
 
 import socket
 import time
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -117,11 +117,6 @@ def control_program() -> dict[str, object]:
             {"time": "05:00", "level": 100, "ramp_s": 1.0},
         ],
     }
-
-
-def sunset_of(day: date) -> datetime:
-    """Return the local sunset of a day."""
-    return sunset(Observer(LATITUDE, LONGITUDE), day, tzinfo=ZONE)
 
 
 def _scenario(setting: Setting, street: StreetFiles) -> str:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ class Bench:
         """Return how long it takes from starting a fresh agent to its first reading committed at the centre."""
         cabinet = f"start-{number}"
         settings = self._write_settings(cabinet, self._ours, self._folder / cabinet)
-        with sqlite3.connect(f"file:{self._central_db}?mode=ro", uri=True) as db:
+        with closing(sqlite3.connect(f"file:{self._central_db}?mode=ro", uri=True)) as db:
             query = "SELECT count(*) FROM latest JOIN series ON series.id = series_id WHERE device LIKE ?"
             agent = Process(
                 [str(BIN / "luciole-edge"), "run", "--config", str(settings)], settings.with_suffix(".log")
@@ -152,7 +153,7 @@ class Bench:
     def _committed(self) -> dict[tuple[str, str], list[int]]:
         """Return the values at the centre by simulated device and point, of all this bench's cabinets together."""
         found: dict[tuple[str, str], list[int]] = defaultdict(list)
-        with sqlite3.connect(f"file:{self._central_db}?mode=ro", uri=True) as db:
+        with closing(sqlite3.connect(f"file:{self._central_db}?mode=ro", uri=True)) as db:
             query = "SELECT device, point, value FROM reading JOIN series ON series.id = series_id"
             for device, point, value in db.execute(query):
                 if value is not None:

@@ -45,5 +45,25 @@ class Authority:
             .not_valid_after(BEGIN + LONG)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([loopback]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
+            .add_extension(_usage(ca=ca), critical=True)
         )
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    """Return what a key may do; strict verification (RFC 5280, 4.2.1.3) asks for it of an authority."""
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,6 +1,7 @@
 """The whole aggregator as a process, on real brokers, with a cabinet on the wire."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,6 @@ def test_nothing_is_lost_or_doubled_when_the_aggregator_is_killed_in_the_middle(
             wired.send(cabinet.waiting())
             centre.start()
     wired.drain()
-    with raw(centre.db) as db:
+    with closing(raw(centre.db)) as db:
         stored = db.execute("SELECT value FROM reading ORDER BY batch_id, idx").fetchall()
     assert [value for (value,) in stored] == expected

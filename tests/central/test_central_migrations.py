@@ -1,6 +1,7 @@
 """Databases of earlier versions open; those of later ones, and what is no database, are refused in words."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,10 @@ def test_a_database_of_an_earlier_version_keeps_what_it_holds_and_goes_on(
 def test_preparing_twice_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "central.db"
     schema.prepare(path)
-    before = sqlite3.connect(path).execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall()
-    schema.prepare(path)
-    assert sqlite3.connect(path).execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall() == before
+    with closing(sqlite3.connect(path)) as db:
+        before = db.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall()
+        schema.prepare(path)
+        assert db.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall() == before
 
 
 def test_a_step_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -57,7 +59,7 @@ def test_a_step_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_database_of_a_later_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "central.db"
     schema.prepare(path)
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute(
             "INSERT INTO _sqlite_migrations (migration_set, name, applied_at)"
             " VALUES ('luciole-central', 'm099_tomorrow', '')"
@@ -108,7 +110,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_new_database_is_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "central.db"
     schema.prepare(path)
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("INSERT INTO centre (name, value) VALUES ('x', 'y')")
         db.commit()
         modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ class Told:
         self.rounds: list[tuple[set[tuple[CabinetId, int]], int]] = []
 
     def __call__(self, _db: sqlite3.Connection, effects: Effects) -> None:
-        with raw(self._path) as db:
+        with closing(raw(self._path)) as db:
             committed = db.execute("SELECT count(*) FROM centre").fetchone()[0]
         self.rounds.append((effects.acks, committed))
 
@@ -59,7 +60,7 @@ def put(tx: Tx, name: str) -> str:
 
 
 def names(path: Path) -> list[str]:
-    with raw(path) as db:
+    with closing(raw(path)) as db:
         return [name for (name,) in db.execute("SELECT name FROM centre ORDER BY name")]
 
 

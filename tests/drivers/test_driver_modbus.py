@@ -1,6 +1,7 @@
 """Modbus devices: what is particular to them, at the wire of simulated servers."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -347,10 +348,14 @@ class Liar:
         self._answer = answer
         self.port = 0
 
-    async def start(self) -> asyncio.Server:
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
-        return server
+        try:
+            yield
+        finally:
+            server.close()  # and not wait for who is connected, as leaving the server itself would
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while question := await reader.read(100):
@@ -386,7 +391,7 @@ def adu(number: bytes, pdu: bytes) -> bytes:
 async def test_an_answer_to_another_question_is_garbled(
     connect: Connect, answer: Callable[[bytes], bytes]
 ) -> None:
-    async with await (liar := Liar(answer)).start():
+    async with (liar := Liar(answer)).listening():
         got = await read(connected_to(liar, connect), TWENTY[:1])
     assert (got.values, reasons(got)) == ((None,), {Reason.GARBLED})
 
@@ -397,5 +402,5 @@ def connected_to(liar: Liar, connect: Connect) -> Driver:
 
 
 async def test_a_true_answer_from_the_same_server_is_good(connect: Connect) -> None:
-    async with await (liar := Liar(lambda question: adu(question[:2], b"\3\2\0\7"))).start():
+    async with (liar := Liar(lambda question: adu(question[:2], b"\3\2\0\7"))).listening():
         assert (await read(connected_to(liar, connect), TWENTY[:1])).values == (7,)

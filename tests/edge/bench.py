@@ -56,9 +56,20 @@ async def until(holds: Callable[[], bool], what: str = "") -> None:
         await turn
 
 
+OPENED: list[OutboxStore] = []
+
+
 def open_store(folder: Path, clock: HandClock | None = None, **settings: float) -> OutboxStore:
     plain = msgspec.convert(settings, OutboxSettings)
-    return OutboxStore(folder / "outbox.db", CABINET, "boot-1", clock or HandClock(), plain)
+    store = OutboxStore(folder / "outbox.db", CABINET, "boot-1", clock or HandClock(), plain)
+    OPENED.append(store)
+    return store
+
+
+def let_go() -> None:
+    """Close what a test left open, as the kernel does for an agent that was killed."""
+    while OPENED:
+        OPENED.pop().db.close()
 
 
 def open_outbox(store: OutboxStore, clock: HandClock | None = None, **settings: float) -> Outbox:

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.edge.bench import let_go
 from tests.edge.whole import Whole, whole
+
+
+@pytest.fixture(autouse=True)
+def _outboxes_are_let_go() -> Iterator[None]:
+    yield
+    let_go()
 
 
 @pytest.fixture

@@ -235,6 +235,7 @@ async def test_a_file_that_is_damaged_at_work_ends_the_agent_so_that_the_next_st
     with pytest.raises(sqlite3.DatabaseError, match="malformed"):
         await asyncio.wait_for(watching, 10)
     await outbox.close()
+    store.db.close()
 
 
 async def test_a_question_that_breaks_harms_only_who_asked(tmp_path: Path) -> None:
