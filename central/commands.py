@@ -22,7 +22,7 @@ from protocols.backhaul.codec import encode
 from protocols.backhaul.messages import VERSION, CommandEvent, CommandMessage
 from protocols.backhaul.topics import Down
 from protocols.model.command import Command, CommandState, advance, may_follow
-from protocols.model.device import Point
+from protocols.model.device import Kind, Point
 from protocols.model.ids import CabinetId, CommandId, DeviceId, PointName, is_id
 from protocols.model.reading import Value
 
@@ -60,6 +60,7 @@ def request(tx: Tx, wanted: CommandRequest) -> tuple[Row, bool]:
         if known is not None:
             return _same(known, text), False
     device = commandable(tx, wanted.device, wanted.point, wanted.value)
+    _check_end(device, wanted)
     command = Command(
         id=CommandId(wanted.id or new_id("c")),
         device=DeviceId(wanted.device),
@@ -72,6 +73,13 @@ def request(tx: Tx, wanted: CommandRequest) -> tuple[Row, bool]:
     )
     enqueue(tx, CabinetId(device["cabinet"]), command, text)
     return get(tx, command.id), True
+
+
+def _check_end(device: Row, wanted: CommandRequest) -> None:
+    """Refuse to hold a lamp at a level for ever: its program would never rule again."""
+    if device["kind"] == Kind.LAMP and wanted.value is not None and wanted.until is None:
+        what = "missing; a lamp keeps a level until a moment, then its program rules again"
+        raise RequestError(422, "it would never end", [Fault("until", what)])
 
 
 def _same(known: Row, text: str) -> Row:

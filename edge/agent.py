@@ -21,7 +21,7 @@ from edge.clock import BenchClock, SystemClock
 from edge.commands import Commands, Street
 from edge.config import Settings
 from edge.control import AskedWrongError, ControlServer
-from edge.lighting import DECIDED_POINTS, LampState, Lighting
+from edge.lighting import DECIDED_POINTS, LEVEL, LampState, Lighting
 from edge.lock import only_agent
 from edge.mqtt import MqttLink, Will
 from edge.outbox.outbox import Outbox
@@ -338,7 +338,7 @@ class Agent:
             rejected=self._policies.rejected,
             alarms=tuple(self._alarms.active.values()),
             lamps=len(lamps),
-            lamps_settled=sum(1 for lamp in lamps if lamp.settled and lamp.decision is not None),
+            lamps_settled=sum(1 for lamp in lamps if self._is_at_level(lamp)),
             overrides=len(self._lighting.overrides),
             reasserted=self._lighting.reasserted,
             read=sum(poller.read for poller in self._pollers),
@@ -346,6 +346,12 @@ class Agent:
             last_end=self._store.last_end.value,
             sqlite_version=sqlite3.sqlite_version,
         )
+
+    def _is_at_level(self, lamp: LampState) -> bool:
+        """Tell whether a lamp is known to be where it was decided: confirmed, and answering since."""
+        sample = self._latest.get(lamp.lamp.id, {}).get(LEVEL)
+        answers_now = sample is not None and sample.fault(sample.points.index(LEVEL)) is None
+        return lamp.decision is not None and lamp.settled and answers_now
 
     def _device(self, device: Device) -> answers.DeviceAnswer:
         lamp = self._lighting.lamps.get(device.id)

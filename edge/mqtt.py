@@ -18,6 +18,7 @@ import msgspec
 import structlog
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -33,6 +34,8 @@ BACKOFF_S = 0.5
 BACKOFF_BOUND_S = 15.0
 LOOK_S = 1.0
 """How often paho looks whether the broker has fallen silent."""
+MAX_PACKET_BYTES = 1 << 20
+"""What a broker may send at once: the largest policy is 256 kB, and paho gathers a packet in memory."""
 DEFAULT_RECEIVE_MAXIMUM = 65_535
 """MQTT 5, 3.2.2.3.3: what a broker that says nothing accepts."""
 
@@ -148,7 +151,7 @@ class MqttLink:
         self._unanswered.clear()
         self._client = client = self._make_client()
         try:  # connect() blocks for a name look-up and a handshake
-            await asyncio.to_thread(client.connect, self._host, self._port, self._settings.keepalive_s)
+            await asyncio.to_thread(self._connect, client)
         except (OSError, ValueError) as error:
             return False, str(error) or type(error).__name__
         was_up = False
@@ -158,6 +161,13 @@ class MqttLink:
             self._leave_loop()
             self._up = False
         return was_up, self._why or "the connection was closed"
+
+    def _connect(self, client: Client) -> None:
+        bounds = None
+        if self._settings.mqtt == "5":
+            bounds = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho types it not
+            bounds.MaximumPacketSize = MAX_PACKET_BYTES
+        client.connect(self._host, self._port, self._settings.keepalive_s, properties=bounds)
 
     async def _serve_socket(self) -> bool:
         self._join_loop()

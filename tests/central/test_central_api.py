@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import re
+from datetime import datetime, timedelta
 
 import httpx
 import msgspec
@@ -246,7 +247,9 @@ class TestCommands:
 
     async def test_a_command_is_new_once_and_known_afterwards(self, api: Api, cabinet: CabinetDouble) -> None:
         await api.deliver(cabinet.hello())
-        body = {"id": "c-1", "device": LAMP, "point": "dimming_level", "value": 5}
+        now = datetime.fromisoformat((await api.http.get("/api/v1/health")).json()["civil_time"])
+        later = (now + timedelta(hours=1)).isoformat()
+        body = {"id": "c-1", "device": LAMP, "point": "dimming_level", "value": 5, "until": later}
         answers = [await api.http.post("/api/v1/commands", json=body) for _ in range(2)]
         assert [answer.status_code for answer in answers] == [202, 200]
         assert answers[0].json()["id"] == answers[1].json()["id"] == "c-1"

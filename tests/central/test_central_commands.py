@@ -27,8 +27,12 @@ def street(desk: Desk, cabinet: CabinetDouble) -> Desk:
     return desk
 
 
+LATER = moment(START_MS + 3_600_000)
+
+
 def wish(desk: Desk, value: float | None = 40, **more: object) -> str:
-    wanted = msgspec.convert({"device": LAMP, "point": LEVEL, "value": value} | more, CommandRequest)
+    end = {} if value is None else {"until": LATER}
+    wanted = msgspec.convert({"device": LAMP, "point": LEVEL, "value": value} | end | more, CommandRequest)
     found, _ = desk.do(lambda tx: commands.request(tx, wanted))
     return str(found["id"])
 
@@ -177,6 +181,7 @@ def test_the_same_id_with_another_body_is_refused(street: Desk) -> None:
         ({"device": "cab-1-meter", "point": "active_power"}, "point"),
         ({"value": 101}, "value"),
         ({"value": -1}, "value"),
+        ({"until": None}, "until"),
         ({"expires_at": moment(START_MS)}, "expires_at"),
         ({"expires_at": moment(START_MS + 5_000), "expires_in_s": 5}, "expires_at"),
     ],

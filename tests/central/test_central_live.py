@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,8 @@ def test_a_street_end_to_end(centre: Aggregator, wired: LiveCabinet, key_file: P
     (desired,) = http.get("/api/v1/cabinets/cab-1/policies").json()["desired"]
     assert (desired["status"], desired["version"]) == ("in_force", 1)
 
-    wanted = {"device": cabinet.lamp(), "point": "dimming_level", "value": 30, "id": "op-1"}
+    until = (datetime.fromisoformat(str(centre.health()["time"])) + timedelta(hours=1)).isoformat()
+    wanted = {"device": cabinet.lamp(), "point": "dimming_level", "value": 30, "id": "op-1", "until": until}
     assert http.post("/api/v1/commands", json=wanted).status_code == 202
     assert http.post("/api/v1/commands", json=wanted).status_code == 200
     assert wired.wait(lambda: wired.commands)
@@ -118,8 +120,6 @@ def test_a_street_end_to_end(centre: Aggregator, wired: LiveCabinet, key_file: P
 
 def centre_now(centre: Aggregator) -> int:
     """Return the aggregator's time as UTC milliseconds."""
-    from datetime import datetime  # noqa: PLC0415
-
     return round(datetime.fromisoformat(str(centre.health()["time"])).timestamp() * 1000)
 
 
