@@ -57,7 +57,8 @@ class Devices:
         counter = f"count = {DEVICES}\nregisters = {REGISTERS}\nspread = true"
         scenario.write_text(f'control = "sim.sock"\n[[counter]]\n{counter}\n', encoding="utf-8")
         self.process = Process([str(BIN / "luciole-sim"), "run", str(scenario), "--json"], folder / "sim.log")
-        wait_until("the devices are there", self._socket.exists)
+        said = folder / "sim.log"
+        wait_until("the devices are there", lambda: '"tcp"' in said.read_text(encoding="utf-8"))
         tcp = self._ask("ports")["tcp"]
         self.ports = {name: int(where[1]) for name, where in sorted(tcp.items())}
 
