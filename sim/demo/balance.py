@@ -56,7 +56,8 @@ class Balance(msgspec.Struct, frozen=True):
         dimming_steps_applied: level changes that the lamps themselves have seen.
         lamps_at_commanded_level: lamps whose own level is what the centre was told they were commanded to.
         alarms: that the centre has recorded.
-        unsealed_at_kill: readings that a killed agent had not sealed, within gaps that it reported itself.
+        unsealed_at_kill: readings that the hardware gave to a cabinet whose agent was killed and which are
+            not at the centre, where the agent has reported a crash gap; not compared with the gap's times.
         ok: whether all that should be is.
     """
 
