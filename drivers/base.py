@@ -5,14 +5,15 @@ whenever it likes; the line's task finishes the transaction that it has begun.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from enum import IntEnum, StrEnum
 
 import msgspec
 
 from protocols.model.command import CommandState
-from protocols.model.device import Point, Report
+from protocols.model.device import Kind, Point, Report
 from protocols.model.ids import DeviceId, LineId, PointName
+from protocols.model.priority import PriorityRequest, RequestStatus
 from protocols.model.reading import Sample, Value
 
 
@@ -68,14 +69,14 @@ class PolledPoint(msgspec.Struct, frozen=True):
 
     Attributes:
         point: what it is.
-        poll_s: seconds from one reading to the next.
+        poll_s: seconds from one reading to the next; None for what the device says by itself.
         report: when a reading of it is worth keeping.
         dead_band: the change, in the point's unit, below which nothing has changed.
         heartbeat_s: seconds after which an unchanged value is kept all the same.
     """
 
     point: Point
-    poll_s: float
+    poll_s: float | None
     report: Report
     dead_band: float = 0
     heartbeat_s: float = 900
@@ -95,14 +96,40 @@ class Written(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class Found(msgspec.Struct, frozen=True):
+    """Something that is there on a line, declared or not.
+
+    Attributes:
+        address: where, as `address` in the settings takes it.
+        kind: what it probably is to the city; None if that cannot be told.
+        text: what it says of itself, for a person; never a secret.
+        device: the declared device at that address; None if nobody has declared it.
+    """
+
+    address: str
+    kind: Kind | None
+    text: str
+    device: DeviceId | None = None
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """How far a search is: `done` of `total` steps."""
+
+    done: int
+    total: int
+
+
 class Driver(ABC):
     """One line and the devices behind it.
 
     Attributes:
         line: which line.
+        on_sample: called in the event loop with what a device says by itself, and with bad quality once a
+            device that should have spoken has fallen silent. Never called for what `read` returns.
     """
 
     line: LineId
+    on_sample: Callable[[Sample], None]
 
     @abstractmethod
     def points(self, device: DeviceId) -> tuple[PolledPoint, ...]:
@@ -110,6 +137,16 @@ class Driver(ABC):
 
         Raises:
             LocalProtocolError: if the device is not on this line.
+        """
+
+    @abstractmethod
+    def discover(self, among: Sequence[int] | None = None) -> AsyncIterator[Found | Looked]:
+        """Search the line for whatever is there, changing nothing.
+
+        Polling and commands go on meanwhile. While the line is down nothing is found.
+
+        Args:
+            among: the addresses to ask at, on a line that numbers its devices and has to ask each; None for all.
         """
 
     @abstractmethod
@@ -159,3 +196,77 @@ class Driver(ABC):
     @abstractmethod
     def health(self) -> LineHealth:
         """Return how the line is doing."""
+
+
+class SignalDriver(Driver):
+    """A line of signal controllers, which take requests for priority and decide about them themselves.
+
+    Attributes:
+        on_requests: called with a junction and all the requests that its controller tells of, whenever it tells.
+    """
+
+    on_requests: Callable[[DeviceId, tuple[RequestStatus, ...]], None]
+
+    @abstractmethod
+    async def request(self, junction: DeviceId, request: PriorityRequest) -> Written:
+        """Put a request to a controller, or, where its id is known there, update its level and arrival.
+
+        APPLIED means that the controller has taken the request down; what becomes of it comes by `on_requests`.
+
+        Raises:
+            LocalProtocolError: if there is no such junction or signal group; nothing is sent.
+        """
+
+    @abstractmethod
+    async def cancel(self, junction: DeviceId, request_id: str) -> Written:
+        """Take a request back: the vehicle has passed, or nobody wants it any more.
+
+        Raises:
+            LocalProtocolError: if there is no such junction; nothing is sent.
+        """
+
+    @abstractmethod
+    async def requests(self, junction: DeviceId) -> tuple[RequestStatus, ...]:
+        """Ask a controller for all the requests that it tells of.
+
+        Raises:
+            DriverError: if it does not say.
+            LocalProtocolError: if there is no such junction; nothing is sent.
+        """
+
+
+class Admission(StrEnum):
+    """Where a radio device is on its way to being heard."""
+
+    NO_KEY = "no_key"
+    """Its key is not known here: whatever it sends cannot be believed."""
+    AWAITED = "awaited"
+    """Its key is known, and it has not joined yet."""
+    JOINED = "joined"
+    """Its session stands, and nothing was heard on it yet."""
+    HEARD = "heard"
+
+
+class RadioDriver(Driver):
+    """A line of radio devices, which speak when they like and have to be let in with a key."""
+
+    @abstractmethod
+    async def admit(self, device: DeviceId, key: bytes, join_eui: int | None = None) -> None:
+        """Keep a device's key, on disk when this returns; a session that stands is ended.
+
+        Args:
+            device: whose.
+            key: 16 bytes; never logged, never told again.
+            join_eui: LoRaWAN: the JoinEUI it must name; None for any.
+
+        Raises:
+            LocalProtocolError: if the device is not on this line or the key is none.
+        """
+
+    @abstractmethod
+    def admission(self, device: DeviceId) -> tuple[Admission, str]:
+        """Return where a device is, and a sentence about it for a person.
+
+        Raises:
+            LocalProtocolError: if the device is not on this line.
+        """

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final, NoReturn, TypeVar
 
-from drivers.base import PolledPoint, Priority, Written
+from drivers.base import Found, PolledPoint, Priority, Written
 from drivers.errors import (
     CollisionError,
     DriverError,
@@ -23,7 +23,7 @@ from protocols.dali.dialogue import Answer, Dialogue, GearStatus, Missing, ReadB
 from protocols.dali.levels import FADE_TIMES_S, MASK, fade_code, level_of, percent_of
 from protocols.errors import LocalProtocolError
 from protocols.model.command import CommandState
-from protocols.model.device import Point, Report
+from protocols.model.device import Kind, Point, Report
 from protocols.model.ids import DeviceId, PointName
 from protocols.model.reading import Fault, Quality, Reason, Sample, Value, sample
 
@@ -69,7 +69,7 @@ class _Lamp:
 
     def __init__(self, settings: DeviceSettings) -> None:
         self.id = settings.id
-        self.address = settings.address
+        self.address = settings.number
         self.points = tuple(_polled(point, settings) for point in _POINTS)
         self.fade: int | None = None
         self.orders = 0
@@ -125,6 +125,26 @@ class DaliDriver(LineDriver):
 
     def _late(self) -> int:
         return self._late_bytes + (self._port.late_bytes if self._port else 0)
+
+    # --- looking ---
+
+    def _places(self) -> Sequence[int]:
+        return range(64)
+
+    def _prober(self, address: int) -> Work[Found | None]:
+        return partial(self._probe, address)
+
+    async def _probe(self, address: int) -> Found | None:
+        status = await self._hold(dialogue.read_status(address, dialogue.POLLING))
+        if status is Missing.SILENCE:
+            return None
+        known = next((lamp.id for lamp in self._lamps.values() if lamp.address == address), None)
+        if isinstance(status, Missing):
+            return Found(str(address), None, "several answer at once, or noise does", known)
+        said = [bit.name.lower().replace("_", " ") for bit in GearStatus if bit in status and bit.name]
+        return Found(str(address), Kind.LAMP, ", ".join(said) or "control gear, its lamp off", known)
+
+    # --- dialogues ---
 
     async def _hold(self, talk: Dialogue[T]) -> T:
         """Hold a dialogue to its end."""

@@ -9,14 +9,14 @@ reading or writing one device.
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from heapq import heappop, heappush
 from typing import Any, Final, TypeAlias, TypeVar
 
 import structlog
 
 from drivers.back_off import BackOff
-from drivers.base import Driver, LineHealth, LineState, Priority
+from drivers.base import Driver, Found, LineHealth, LineState, Looked, Priority
 from drivers.errors import (
     DeviceError,
     DriverError,
@@ -38,6 +38,8 @@ MAX_QUEUE: Final = 256
 """Reads that may wait: more than a line can do in the time in which a reading is worth anything."""
 MAX_COMMANDS: Final = 64
 """Places in the queue that only commands may take."""
+_NOBODY: Final = DeviceId("-")
+"""Whose work a search is: no device's, so that none is backed off for it."""
 
 
 class _Job:
@@ -76,6 +78,7 @@ class LineDriver(Driver):
 
     def __init__(self, settings: LineSettings, clock: Clock) -> None:
         self.line: LineId = settings.id
+        self.on_sample: Callable[[Sample], None] = lambda _: None
         self._clock = clock
         self._log = structlog.get_logger("drivers").bind(line=settings.id)
         self._back_off = BackOff(settings.silent_after, settings.probe_s, settings.probe_bound_s)
@@ -108,6 +111,14 @@ class LineDriver(Driver):
     def _reader(self, device: DeviceId, points: tuple[PointName, ...], priority: Priority) -> Work[Sample]:
         """Return the work of reading some points. Raises LocalProtocolError if there are no such points."""
 
+    @abstractmethod
+    def _places(self) -> Sequence[int]:
+        """Return the addresses at which something may be."""
+
+    @abstractmethod
+    def _prober(self, address: int) -> Work[Found | None]:
+        """Return the work of looking whether something is at an address. It raises no DeviceError."""
+
     def _late(self) -> int:
         """Return how many bytes came when nobody was asked any more."""
         return self._late_bytes
@@ -124,6 +135,18 @@ class LineDriver(Driver):
             return await self._submit(priority, device, work)
         except DriverError as fault:
             return failed_sample(device, self._now_ms(), names, fault.reason)
+
+    async def discover(self, among: Sequence[int] | None = None) -> AsyncIterator[Found | Looked]:
+        """Ask at every address of the line, one after another; see `Driver.discover`."""
+        places = [place for place in self._places() if among is None or place in among]
+        for done, place in enumerate(places, start=1):
+            try:
+                found = await self._submit(Priority.POLL, _NOBODY, self._prober(place), proof=False)
+            except DriverError:
+                return
+            if found is not None:
+                yield found
+            yield Looked(done, len(places))
 
     def health(self) -> LineHealth:
         """Return how the line is doing."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
 
-from drivers.base import PolledPoint, Priority, Written
+from drivers.base import Found, PolledPoint, Priority, Written
 from drivers.errors import DeviceError, DriverError, GarbledError, LineLostError, NoAnswerError, RefusedError
 from drivers.line import LineDriver, Work
 from drivers.modbus_client import ILLEGAL_ADDRESS, ModbusClient, RtuClient, TcpClient
@@ -12,7 +12,7 @@ from drivers.settings import DeviceSettings, ModbusRtu, ModbusTcp
 from protocols.clock import Clock
 from protocols.errors import LocalProtocolError
 from protocols.modbus.planner import Block, Cut, cut, plan, split
-from protocols.modbus.register_map import BIT_TABLES, WIDTH, Entry, RegisterMap, every_entry, point_of
+from protocols.modbus.register_map import BIT_TABLES, WIDTH, Entry, RegisterMap, Table, every_entry, point_of
 from protocols.modbus.registers import Decoder, encode
 from protocols.model.command import CommandState
 from protocols.model.ids import DeviceId, PointName
@@ -39,7 +39,7 @@ class _Unit:
     def __init__(self, settings: DeviceSettings, register_map: RegisterMap) -> None:
         entries = every_entry(register_map)
         self.id = settings.id
-        self.address = settings.address
+        self.address = settings.number
         self.entries = {entry.point: entry for entry in entries}
         self.points = tuple(_polled(entry, settings) for entry in entries)
         self.max_registers = register_map.max_registers
@@ -129,6 +129,27 @@ class ModbusDriver(LineDriver):
 
     def _late(self) -> int:
         return self._client.late_bytes
+
+    # --- looking ---
+
+    def _places(self) -> Sequence[int]:
+        return range(1, 248)
+
+    def _prober(self, address: int) -> Work[Found | None]:
+        return partial(self._probe, address)
+
+    async def _probe(self, address: int) -> Found | None:
+        """Ask a unit for its first holding register: a refusal is an answer too."""
+        known = next((unit.id for unit in self._units.values() if unit.address == address), None)
+        try:
+            await self._client.read(address, Table.HOLDING, 0, 1)
+        except RefusedError as fault:
+            return Found(str(address), None, f"answers: {fault}", known)
+        except GarbledError as fault:
+            return Found(str(address), None, f"something answers that is no Modbus unit: {fault}", known)
+        except DeviceError:
+            return None
+        return Found(str(address), None, "has holding registers", known)
 
     # --- reading ---
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import assert_never
 
 from drivers.base import Driver
@@ -70,7 +71,7 @@ def _devices(
 
 
 def _shared_addresses(devices: Sequence[DeviceSettings]) -> Iterator[SettingsFault]:
-    taken: dict[tuple[str, int], list[int]] = defaultdict(list)
+    taken: dict[tuple[str, int | str], list[int]] = defaultdict(list)
     for i, device in enumerate(devices):
         taken[device.line, device.address].append(i)
     for (line, address), positions in taken.items():
@@ -98,8 +99,8 @@ def _on_dali(device: DeviceSettings) -> Iterator[tuple[str, str]]:
         yield "kind", f'"lamp" on a DALI line, not "{device.kind.value}"'
     if device.map:
         yield "map", "nothing; a lamp has no registers"
-    if not 0 <= device.address <= 63:
-        yield "address", f"a DALI short address, 0 to 63, not {device.address}"
+    if device.address not in range(64):
+        yield "address", f"a DALI short address, 0 to 63, not {device.address!r}"
 
 
 def _on_modbus(
@@ -109,7 +110,7 @@ def _on_modbus(
         named = f"not {device.map!r}" if device.map else "none was given"
         yield "map", f"a register map ({', '.join(sorted(maps))}); {named}"
     if device.address not in units:
-        yield "address", f"a Modbus unit, {units.start} to {units.stop - 1}, not {device.address}"
+        yield "address", f"a Modbus unit, {units.start} to {units.stop - 1}, not {device.address!r}"
 
 
 def _maps(maps: Sequence[RegisterMap]) -> Iterator[SettingsFault]:
@@ -127,6 +128,7 @@ def open_line(
     devices: Sequence[DeviceSettings],
     maps: Mapping[str, RegisterMap],
     clock: Clock,
+    directory: Path,  # noqa: ARG001
 ) -> Driver:
     """Make the driver of one line; nothing is opened until it runs.
 
@@ -135,6 +137,7 @@ def open_line(
         devices: checked; those on other lines are left out.
         maps: the cabinet's own register maps by name; the built-in ones are known besides.
         clock: where times come from.
+        directory: where a line keeps what it must not forget.
     """
     mine = [device for device in devices if device.line == settings.id]
     match settings:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from protocols.errors import LocalProtocolError
 from protocols.model.device import Kind, Report, StreamClass
 from protocols.model.ids import ID_META, DeviceId, LineId
 
@@ -106,8 +107,8 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         id: unique within the city.
         kind: what it is to the city.
         line: the line that it hangs on.
-        address: DALI short address 0–63, or Modbus unit 1–247 (TCP: 0–255).
-        map: the name of its register map; "" for a lamp.
+        address: where it is, in its line's terms: DALI short address 0–63, Modbus unit 1–247 (TCP: 0–255).
+        map: what its values mean: the name of its register map; "" for a lamp.
         groups: the groups that it belongs to.
         commune: INSEE code, or "".
         stream: the class of its readings.
@@ -120,7 +121,9 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     id: DeviceIdText
     kind: Kind
     line: LineIdText
-    address: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    address: (
+        Annotated[int, msgspec.Meta(ge=0, le=255)] | Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    )
     map: str = ""
     groups: tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=63)], ...] = ()
     commune: Annotated[str, msgspec.Meta(max_length=16)] = ""
@@ -129,6 +132,17 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     report: Report | None = None
     dead_band: Annotated[float, msgspec.Meta(ge=0)] | None = None
     heartbeat_s: Annotated[float, msgspec.Meta(gt=0, le=86400)] | None = None
+
+    @property
+    def number(self) -> int:
+        """Return the address of a device on a line that numbers its devices; the registry has checked it.
+
+        Raises:
+            LocalProtocolError: if it is no number.
+        """
+        if not isinstance(self.address, int):
+            raise LocalProtocolError(f"{self.id}: address {self.address!r} is no number")
+        return self.address
 
     @property
     def stream_class(self) -> StreamClass:

@@ -73,7 +73,8 @@ class Agent:
         self._outbox = Outbox(self._store, self._clock, document.outbox)
         maps = {one.name: one for one in document.map}
         self._drivers: dict[LineId, Driver] = {
-            line.id: open_line(line, document.device, maps, self._clock) for line in document.line
+            line.id: open_line(line, document.device, maps, self._clock, settings.directory)
+            for line in document.line
         }
         self._devices = {device.id: device for device in self._describe_devices()}
         self._driver_of = {device.id: self._drivers[device.line] for device in self._devices.values()}
@@ -204,7 +205,9 @@ class Agent:
             for device in self._devices.values()
             if device.line == driver.line
         ]
-        return Poller(driver, watched, self._sample_came, self._outbox.add)
+        poller = Poller(driver, watched, self._sample_came, self._outbox.add)
+        driver.on_sample = poller.hear
+        return poller
 
     # What happens
 

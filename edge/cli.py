@@ -46,8 +46,8 @@ def run(
     import asyncio  # noqa: PLC0415  the other commands stay quick without the agent
     import sqlite3  # noqa: PLC0415
 
+    from drivers.database import NewerSchemaError  # noqa: PLC0415
     from edge.agent import run_agent  # noqa: PLC0415
-    from edge.database import NewerSchemaError  # noqa: PLC0415
     from edge.lock import AlreadyRunsError  # noqa: PLC0415
     from edge.logs import set_up_logs  # noqa: PLC0415
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import msgspec
 
+from drivers.database import open_readonly
 from edge.answers import BufferAnswer, PolicyAnswer
 from edge.config import Settings
-from edge.database import open_readonly
 from edge.lock import AlreadyRunsError, only_agent
 from edge.outbox.store import OutboxFigures, oldest_batches, weigh
 from edge.state import State

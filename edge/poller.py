@@ -1,4 +1,4 @@
-"""Reads every device as often as its points ask for, one line at a time.
+"""Reads every device as often as its points ask for, one line at a time, and takes what devices say by themselves.
 
 A line has one reader, so that at most one poll of it waits at any time: whatever else somebody wants of the
 line passes ahead, and a slow device delays its own line only. What could not be read in time is skipped and
@@ -37,8 +37,15 @@ class _Round(msgspec.Struct):
     keeper: Keeper
 
 
+class _Ear(msgspec.Struct):
+    """The points of one device that it says by itself."""
+
+    stream: StreamClass
+    keeper: Keeper
+
+
 class Poller:
-    """Polls one line.
+    """Polls one line, and hears it.
 
     Attributes:
         skipped: rounds that could not be read in time.
@@ -56,10 +63,20 @@ class Poller:
         self.read = 0
         self._driver = driver
         self._rounds = [found for device in devices for found in _rounds(device)]
+        self._ears = {device.device: ear for device in devices if (ear := _ear(device)) is not None}
         self._on_sample = on_sample
         self._take = take
         self._finishing = False
         self._alarm: asyncio.Future[None] | None = None
+
+    def hear(self, sample: Sample) -> None:
+        """Take what a device said by itself."""
+        ear = self._ears[sample.device]
+        self.read += 1
+        self._on_sample(sample)
+        kept = ear.keeper.keep(sample)
+        if kept is not None:
+            self._take(ear.stream, kept)
 
     def finish(self) -> None:
         """Begin no further read; `run` returns when the one under way has been received."""
@@ -118,7 +135,8 @@ def _rounds(watched: Watched) -> list[_Round]:
     """Group a device's points by how often they are read."""
     groups: dict[float, list[PolledPoint]] = defaultdict(list)
     for point in watched.driver.points(watched.device):
-        groups[point.poll_s].append(point)
+        if point.poll_s is not None:
+            groups[point.poll_s].append(point)
     return [
         _Round(
             watched.device,
@@ -129,3 +147,8 @@ def _rounds(watched: Watched) -> list[_Round]:
         )
         for period_s, points in groups.items()
     ]
+
+
+def _ear(watched: Watched) -> _Ear | None:
+    said = [point for point in watched.driver.points(watched.device) if point.poll_s is None]
+    return _Ear(watched.stream, Keeper(said)) if said else None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge.database import open_database, open_readonly, transaction
+from drivers.database import open_database, open_readonly, transaction
 from protocols.backhaul.messages import PolicyInForce, SignedPolicy
 from protocols.backhaul.signing import policy_hash
 from protocols.model.alarm import Alarm

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from drivers.database import open_database, transaction
 from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
-from edge.database import open_database, transaction
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
 from protocols.backhaul.messages import (
     VERSION,

@@ -20,6 +20,15 @@ class AlarmType(StrEnum):
     BREAKER_TRIPPED = "breaker_tripped"
     CONTACTOR_ERROR = "contactor_error"
     SUPPLY_LOSS = "supply_loss"
+    CONTROLLER_FAULT = "controller_fault"
+    """A signal controller has a major fault (EN 12675): it is dark or flashes."""
+    CONTROLLER_WARNING = "controller_warning"
+    """A signal controller has a minor fault: the junction works, somebody has to come."""
+    PUMP_FAILURE = "pump_failure"
+    HIGH_LEVEL = "high_level"
+    BATTERY_LOW = "battery_low"
+    PRIORITY_FAILURE = "priority_failure"
+    """Buses do not get the green that the junction's rules promise them."""
 
 
 class Severity(StrEnum):
@@ -40,6 +49,12 @@ SEVERITY = {
     AlarmType.BREAKER_TRIPPED: Severity.HIGH,
     AlarmType.CONTACTOR_ERROR: Severity.MEDIUM,
     AlarmType.SUPPLY_LOSS: Severity.HIGH,
+    AlarmType.CONTROLLER_FAULT: Severity.HIGH,
+    AlarmType.CONTROLLER_WARNING: Severity.LOW,
+    AlarmType.PUMP_FAILURE: Severity.MEDIUM,
+    AlarmType.HIGH_LEVEL: Severity.HIGH,
+    AlarmType.BATTERY_LOW: Severity.LOW,
+    AlarmType.PRIORITY_FAILURE: Severity.MEDIUM,
 }
 
 

@@ -18,6 +18,11 @@ class Kind(StrEnum):
     DETECTOR = "detector"
     JUNCTION = "junction"
     SENSOR = "sensor"
+    PUMPING_STATION = "pumping_station"
+    PARKING_SPACE = "parking_space"
+    BIN = "bin"
+    WEATHER_STATION = "weather_station"
+    VEHICLE = "vehicle"
 
 
 class StreamClass(IntEnum):

@@ -47,6 +47,12 @@ class Reason(StrEnum):
     NOT_A_NUMBER = "not_a_number"
     NOT_AVAILABLE = "not_available"
     """The device says that it does not have this value (MASK, TMASK, 0x8000)."""
+    STALE = "stale"
+    """The last value that there was; it should have been renewed since."""
+    INACCURATE = "inaccurate"
+    """The device itself doubts it."""
+    SENSOR_FAILURE = "sensor_failure"
+    """The device says that what it measures with is broken."""
 
 
 class Fault(msgspec.Struct, frozen=True, array_like=True):

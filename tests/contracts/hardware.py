@@ -48,6 +48,9 @@ class Bench(ABC):
     """One line of simulated hardware with two devices.
 
     Attributes:
+        name: of the kind of line, as the settings name it.
+        asked: whether its devices are asked; otherwise `read` returns what they have said last.
+        ordering: whether its devices take orders; then `order` and `nonsense` are set.
         point: a point that both devices have, or that stands for each of them.
         order: a point of the asked device that can be written, and a value for it.
         forbidden: a point of the asked device that cannot be written.
@@ -55,6 +58,9 @@ class Bench(ABC):
         nobody: an address on which nobody answers, for a second driver.
     """
 
+    name: str
+    asked = True
+    ordering = True
     order: tuple[PointName, float]
     forbidden: PointName
     nonsense: Value
@@ -101,6 +107,14 @@ class Bench(ABC):
     @abstractmethod
     async def fault(self, device: DeviceId, name: str, delay_s: float | None = None) -> None:
         """Let a device be 'silent', 'late' or 'garbled'."""
+
+    async def let_in(self, driver: Driver) -> None:  # noqa: ARG002
+        """Give the driver what it needs before it runs, such as keys."""
+        return
+
+    async def speak(self, device: DeviceId) -> None:  # noqa: ARG002
+        """Let a device say its truth by itself, if it is one that does."""
+        return
 
     async def slow_down(self) -> None:
         """Let answers take long enough for a queue to form; serial lines are slow enough as they are."""
@@ -152,6 +166,7 @@ class StreetBench(Bench):
 class DaliBench(StreetBench):
     """Two lamps behind a LUBA interface on a pty."""
 
+    name = "dali-luba"
     scenario = '[[dali]]\nname = "dali-1"\nport = "dali-1"\ngear = 2\nlevel = 200'
     line = "dali-1"
     order = (PointName("dimming_level"), 50.0)
@@ -200,6 +215,7 @@ class DaliBench(StreetBench):
 class RtuBench(StreetBench):
     """Cabinet contacts and a light sensor on one RTU line."""
 
+    name = "modbus-rtu"
     scenario = """
         [bench]
         start = "2026-06-21T12:00:00+02:00"
@@ -264,6 +280,9 @@ class RtuBench(StreetBench):
         return self.names[device], "garbage" if fault == "garbled" else fault
 
 
+PATH_UNAVAILABLE: Final = 10  # MODBUS Application Protocol V1.1b3, 7: a gateway knows no way to that unit
+
+
 class Gateway:
     """One TCP port with several units behind it, each a simulated server of its own: a Modbus gateway."""
 
@@ -291,6 +310,9 @@ class Gateway:
             while True:
                 header = await reader.readexactly(7)
                 body = await reader.readexactly(int.from_bytes(header[4:6], "big") - 1)
+                if header[6] not in self._servers:
+                    writer.write(header[:4] + bytes((0, 3, header[6], body[0] | 0x80, PATH_UNAVAILABLE)))
+                    continue
                 if header[6] not in behind:
                     back, behind[header[6]] = await self._connect(header[6])
                     self._keep(asyncio.create_task(self._pump(back, writer)))
@@ -316,6 +338,7 @@ class Gateway:
 class TcpBench(Bench):
     """Two units with twenty holding registers each behind a gateway on TCP."""
 
+    name = "modbus-tcp"
     order = (PointName("setpoint"), 12.5)
     forbidden = PointName("r00")
     nonsense = 1e9
@@ -429,10 +452,11 @@ def reason(sample: Sample) -> Reason | None:
 class Line:
     """A bench and the driver that is connected to it."""
 
-    def __init__(self, bench: Bench, driver: Driver, task: "asyncio.Task[None]") -> None:
+    def __init__(self, bench: Bench, driver: Driver, task: "asyncio.Task[None]", said: list[Sample]) -> None:
         self.bench = bench
         self.driver = driver
         self.task = task
+        self.said = said
 
     async def read(self, device: DeviceId, priority: Priority = Priority.POLL) -> Sample:
         async with asyncio.timeout(PATIENCE_S):
@@ -455,7 +479,26 @@ class Line:
     async def until_good(self, device: DeviceId) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while (await self.read(device)).faults:
+                await self.bench.speak(device)
                 await tick()
+
+    async def until_all_said(self) -> None:
+        """Wait until devices that speak by themselves have said what they have."""
+        for device in (ASKED, NEIGHBOUR):
+            await self.bench.speak(device)
+            await self.until_good(device)
+
+    def said_of(self, device: DeviceId) -> list[Value]:
+        """Return what a device has said by itself of the point whose truth is known."""
+        point = self.bench.point(device)
+        told = [one for one in self.said if one.device == device and point in one.points]
+        return [one.values[one.points.index(point)] for one in told]
+
+    def last_said(self, device: DeviceId) -> Value:
+        return self.said_of(device)[-1] if self.said_of(device) else None
+
+    def faults_said(self, device: DeviceId) -> list[Reason]:
+        return [fault.reason for one in self.said if one.device == device for fault in one.faults.values()]
 
     async def until_probed(self, device: DeviceId) -> None:
         """Read until the device is really asked again, in vain."""

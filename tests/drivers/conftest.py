@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ class LoopClock:
 
 
 @pytest.fixture
-async def connect() -> AsyncIterator[Connect]:
+async def connect(tmp_path: Path) -> AsyncIterator[Connect]:
     """Open lines and run them until the test is over."""
     tasks: list[asyncio.Task[None]] = []
 
@@ -36,7 +37,7 @@ async def connect() -> AsyncIterator[Connect]:
         settings: LineSettings, devices: Sequence[DeviceSettings], maps: Mapping[str, RegisterMap]
     ) -> Driver:
         assert check([settings], devices, maps) == []
-        driver = open_line(settings, devices, maps, LoopClock())
+        driver = open_line(settings, devices, maps, LoopClock(), tmp_path)
         tasks.append(asyncio.create_task(driver.run()))
         return driver
 

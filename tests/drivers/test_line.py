@@ -1,12 +1,12 @@
 """What every line does alike, where the hardware does not matter: bugs, endings, nobody left to answer to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 import structlog
 
-from drivers.base import LineState, PolledPoint, Priority, Written
+from drivers.base import Found, LineState, PolledPoint, Priority, Written
 from drivers.errors import LineDownError
 from drivers.line import LineDriver, Work
 from drivers.settings import ModbusTcp
@@ -59,6 +59,12 @@ class WorkingLine(LineDriver):
             return sample(device, 0, points, [1 / (points[0] != BUG)])
 
         return work
+
+    def _places(self) -> Sequence[int]:
+        return ()
+
+    def _prober(self, _address: int) -> Work[Found | None]:
+        raise NotImplementedError
 
     def points(self, _device: DeviceId) -> tuple[PolledPoint, ...]:
         return ()

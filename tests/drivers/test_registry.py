@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -97,7 +98,7 @@ def faults(text: str) -> dict[str, str]:
 def opened(text: str) -> dict[str, Driver]:
     file = settings(text)
     own = {register_map.name: register_map for register_map in file.map}
-    return {line.id: open_line(line, file.device, own, StoppedClock()) for line in file.line}
+    return {line.id: open_line(line, file.device, own, StoppedClock(), Path()) for line in file.line}
 
 
 def test_a_good_file_has_no_faults_and_opens_every_line() -> None:
@@ -262,7 +263,7 @@ def test_a_vendor_library_is_loaded_only_by_the_line_that_needs_it() -> None:
 def test_line_ids_are_what_the_driver_goes_by() -> None:
     line = ModbusTcp(id=LineId("m"), host="h")
     device = DeviceSettings(id=DeviceId("d"), kind=Kind.METER, line=LineId("other"), address=1, map="sdm630")
-    driver = open_line(line, [device], {}, StoppedClock())
+    driver = open_line(line, [device], {}, StoppedClock(), Path())
     assert driver.health().line == "m"
     with pytest.raises(Exception, match="not on m"):
         driver.points(DeviceId("d"))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from drivers.database import NewerSchemaError, open_database, transaction
 from edge.clock import EARLIEST_PLAUSIBLE_MS
-from edge.database import NewerSchemaError, open_database, transaction
 from edge.outbox.store import OutboxStore
 from protocols.backhaul.messages import AlarmEvent, GapCause, GapEvent, LastEnd, StreamMark
 from protocols.clock import ClockQuality

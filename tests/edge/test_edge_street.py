@@ -59,7 +59,7 @@ class Cabinet:
         self.state = State.open(folder / "state.db")
         document = settings.document
         self.drivers: dict[LineId, Driver] = {
-            line.id: open_line(line, document.device, {}, clock)
+            line.id: open_line(line, document.device, {}, clock, folder)
             for line in document.line
             if line.id != "meter"
         }
@@ -485,7 +485,7 @@ count = 4
         )
         maps = {one.name: one for one in document.document.map}
         line = next(one for one in document.document.line if one.id == "counter")
-        driver = open_line(line, document.document.device, maps, EveningClock("2026-11-24 21:00"))
+        driver = open_line(line, document.document.device, maps, EveningClock("2026-11-24 21:00"), folder)
         watched = Watched(DeviceId("counter"), StreamClass.BULK, driver)
         return driver, Poller(driver, [watched], lambda _: None, lambda _stream, sample: into.append(sample))
 

@@ -1,4 +1,4 @@
-"""How the agent opens its SQLite files: durable at each commit, numbered schema changes, all or none."""
+"""How a cabinet opens its SQLite files: durable at each commit, numbered schema changes, all or none."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
