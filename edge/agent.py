@@ -256,7 +256,8 @@ class Agent:
         self._background.spawn(self._commands.receive(message.command), "command")
 
     def _apply(self, policy: Policy) -> None:
-        self._lighting.go_by(policy.lighting)
+        if policy.lighting is not None:
+            self._lighting.go_by(policy.lighting)
 
     async def _look_at_lines(self) -> None:
         while True:
