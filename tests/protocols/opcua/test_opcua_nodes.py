@@ -121,7 +121,7 @@ def test_any_string_can_be_an_identifier(identifier: str) -> None:
 def test_any_text_means_something_or_is_refused_by_name(written_text: str) -> None:
     for parse in (parse_node, parse_address):
         with contextlib.suppress(LocalProtocolError):
-            assert parse(written_text, URI)
+            assert parse(written_text, URI) is not None
 
 
 @pytest.mark.parametrize(
