@@ -9,6 +9,7 @@ changes; all values are read again at their heartbeat, and at once if a notifica
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,7 @@ from drivers.errors import (
 from drivers.line import LineDriver, Work
 from drivers.opcua_certificates import can_judge_dates, judge_server, load_identity, read_password
 from drivers.opcua_client import OpcUaClient, value_of
-from drivers.opcua_devices import VARIANTS, Device, Judged, judge, whole_number
+from drivers.opcua_devices import VARIANTS, Device, Judged, Plan, judge, whole_number
 from drivers.opcua_lookup import OFF, ON, Directory
 from drivers.opcua_search import Search
 from drivers.opcua_security import Security, status_name
@@ -241,25 +242,46 @@ class OpcUaDriver(LineDriver):
                 continue
 
     async def _reread_quietly(self, client: OpcUaClient) -> None:
+        """Read everything again; what no device is to blame for is logged."""
         try:
             await self._reread_all(client)
         except DeviceError as fault:
             self._log.warning("not everything could be read again", reason=str(fault))
 
     async def _reread_all(self, client: OpcUaClient) -> None:
-        """Read every point that is heard, of all devices together, and tell it."""
+        """Read every point that is heard and tell it: of all devices together, or one by one if that fails.
+
+        A device that keeps the server waiting then costs nothing but its own values.
+
+        Raises:
+            LineDownError: if the line went away.
+        """
+        self._hear_of_server(*await client.read([value_of(_SERVICE_LEVEL), value_of(_STATE)]))
         plans = [(device, device.plan(device.heard)) for device in self._devices.values() if device.heard]
-        nodes = [node for _, plan in plans for node in plan.nodes]
-        level, state, *results = await client.read([value_of(_SERVICE_LEVEL), value_of(_STATE), *nodes])
-        self._hear_of_server(level, state)
-        at = 0
+        try:
+            results = iter(await client.read([node for _, plan in plans for node in plan.nodes]))
+        except DeviceError:
+            for device, plan in plans:
+                await self._reread(client, device, plan)
+            return
         for device, plan in plans:
-            news: dict[PointName, Judged] = dict.fromkeys(plan.points, (None, NOT_AVAILABLE))
-            part = results[at : at + len(plan.nodes)]
-            at += len(plan.nodes)
-            for place_, finish, result in zip(plan.places, plan.finish, part, strict=True):
-                news[plan.points[place_]] = judge(finish, result)
-            self._tell(device, news, all_of_it=True)
+            self._tell_all(device, plan, list(islice(results, len(plan.nodes))))
+
+    async def _reread(self, client: OpcUaClient, device: Device, plan: Plan) -> None:
+        try:
+            results = await client.read(plan.nodes)
+        except DeviceError as fault:
+            self._log.warning("not read again", device=device.id, reason=str(fault))
+            wrong = None, Fault(Quality.BAD, fault.reason)
+            self._tell(device, dict.fromkeys(plan.points, wrong), all_of_it=True)
+        else:
+            self._tell_all(device, plan, results)
+
+    def _tell_all(self, device: Device, plan: Plan, results: Sequence[ua.DataValue]) -> None:
+        news: dict[PointName, Judged] = dict.fromkeys(plan.points, (None, NOT_AVAILABLE))
+        for position, finish, result in zip(plan.places, plan.finish, results, strict=True):
+            news[plan.points[position]] = judge(finish, result)
+        self._tell(device, news, all_of_it=True)
 
     def _hear_of_server(self, level: ua.DataValue, state: ua.DataValue) -> None:
         """Log when the server says that it is unwell, and when it is well again."""
@@ -318,23 +340,36 @@ class OpcUaDriver(LineDriver):
             raise LocalProtocolError(f"{device} cannot ramp")
         held = encode(entry, value)
         try:
-            await self._submit(priority, device, partial(self._put, known, entry, held))
+            written = await self._submit(priority, device, partial(self._put, known, entry, held))
         except (LineLostError, NoAnswerError, GarbledError) as fault:
             return Written(CommandState.OUTCOME_UNKNOWN, None, str(fault))
         except DriverError as fault:
             return Written(CommandState.FAILED, None, str(fault))
-        return await self._read_back(known, entry, held, priority)
+        return await self._settled(known, entry, held, priority, written)
 
-    async def _put(self, device: Device, entry: Entry, held: Held) -> None:
-        """Write or call.
+    async def _put(self, device: Device, entry: Entry, held: Held) -> Written:
+        """Write or call, and read back at once.
 
         Raises:
             RefusedError: if the server would not, or there is nothing to write to.
+            NoAnswerError: if the server does not reach the device.
         """
-        status = await (self._call if entry.method else self._write_node)(device, entry, held)
-        fault = fault_of(status)
-        if fault is not None and fault.quality is Quality.BAD:
-            raise RefusedError(f"{device.id} refuses {entry.point}: {status_name(status)}", status)
+        try:
+            status = await (self._call if entry.method else self._write_node)(device, entry, held)
+        except RefusedError as fault:
+            if not fault.code:
+                raise
+            status = fault.code
+        wrong = fault_of(status)
+        if wrong is not None and wrong.quality is Quality.BAD:
+            said = f"{entry.point} of {device.id}: {status_name(status)}"
+            if wrong.reason is Reason.NO_ANSWER:
+                raise NoAnswerError(f"the server does not reach {said}")
+            raise RefusedError(f"the server refuses {said}", status)
+        try:
+            return await self._read_back(device, entry, held)
+        except DeviceError as fault:
+            return Written(CommandState.APPLIED, None, f"written, but not read back: {fault}")
 
     async def _write_node(self, device: Device, entry: Entry, held: Held) -> int:
         node = device.nodes.get(entry.point)
@@ -351,28 +386,31 @@ class OpcUaDriver(LineDriver):
             arguments.append(ua.Variant(held, VARIANTS[entry.type]))
         return await self._live()[0].call(device.object, method, arguments)
 
-    async def _read_back(self, device: Device, entry: Entry, held: Held, priority: Priority) -> Written:
+    async def _read_back(self, device: Device, entry: Entry, held: Held) -> Written:
         wanted = device.finish[entry.point](held)
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + entry.settle_s
-        while True:
-            try:
-                got = await self._submit(
-                    priority, device.id, partial(self._read_device, device, (entry.point,))
-                )
-            except DriverError as fault:
-                return Written(CommandState.APPLIED, None, f"written, but not read back: {fault}")
-            value = got.values[0]
-            if value == wanted and type(value) is type(wanted):
-                return Written(CommandState.VERIFIED, value)
-            if loop.time() >= until_s:
-                break
-            await asyncio.sleep(_SETTLE_LOOK_S)
+        value = (await self._read_device(device, (entry.point,))).values[0]
+        if value == wanted and type(value) is type(wanted):
+            return Written(CommandState.VERIFIED, value)
         if value is None:
             return Written(CommandState.APPLIED, None, f"written, but {entry.point} cannot be read")
-        return Written(
-            CommandState.APPLIED, value, f"{entry.point} is {value}, which is not what was written"
-        )
+        said = f"{entry.point} is {value}, which is not what was written"
+        return Written(CommandState.APPLIED, value, said)
+
+    async def _settled(
+        self, device: Device, entry: Entry, held: Held, priority: Priority, written: Written
+    ) -> Written:
+        """Read back again and again until what was written shows, or the device has had its time."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + entry.settle_s
+        while written.state is not CommandState.VERIFIED and loop.time() < until_s:
+            await asyncio.sleep(_SETTLE_LOOK_S)
+            try:
+                written = await self._submit(
+                    priority, device.id, partial(self._read_back, device, entry, held)
+                )
+            except DriverError as fault:
+                written = Written(CommandState.APPLIED, None, f"written, but not read back: {fault}")
+        return written
 
     # --- searching ---
 

@@ -178,6 +178,8 @@ class Station:
         return self._run_pump(number, running=False)
 
     def _run_pump(self, number: ua.Variant, *, running: bool) -> ua.StatusCode | list[ua.Variant]:
+        if StationFault.SILENT in self.board:
+            return ua.StatusCode(ua.StatusCodes.BadNoCommunication)
         if not isinstance(number.Value, int) or not 1 <= number.Value <= PUMPS:
             return ua.StatusCode(ua.StatusCodes.BadOutOfRange)
         if self.well.mode is not Mode.HAND:
@@ -186,6 +188,8 @@ class Station:
         return []
 
     async def _set_mode(self, _parent: object, mode: ua.Variant) -> ua.StatusCode | list[ua.Variant]:
+        if StationFault.SILENT in self.board:
+            return ua.StatusCode(ua.StatusCodes.BadNoCommunication)
         if mode.Value not in set(Mode):
             return ua.StatusCode(ua.StatusCodes.BadOutOfRange)
         self.well.set_mode(Mode(mode.Value))
@@ -275,7 +279,7 @@ class PumpingStation:
         indices = await server.build([*shift, NAMESPACE])
         for station in self.stations.values():
             await station.build(server, indices[-1])
-        server.listen(self._before_read, self._written)
+        server.listen(self._before_read, self._may_write, self._written)
         await server.start()
         server.set_mute(mute=OpcUaFault.MUTE in self.board)
         self.server = server
@@ -324,6 +328,12 @@ class PumpingStation:
             if not nodes.isdisjoint(station.ids.values()):
                 await asyncio.sleep(station.delay_s())
                 await self._show(station)
+
+    def _may_write(self, nodes: frozenset[ua.NodeId]) -> bool:
+        return not any(
+            StationFault.SILENT in station.board and not nodes.isdisjoint(station.ids.values())
+            for station in self.stations.values()
+        )
 
     def _written(self, node: ua.NodeId, value: object) -> None:
         for station in self.stations.values():

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from asyncua import Server, ua
 from asyncua.common.callback import CallbackType, ServerItemCallback
+from asyncua.common.utils import ServiceError
 from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import InternalSession, SessionState
@@ -31,6 +32,7 @@ _LAST_STANDARD_NODE: Final = 12_000
 
 _ANONYMOUS: Final = User(role=UserRole.Anonymous)
 BeforeRead = Callable[[frozenset[ua.NodeId]], Awaitable[None]]
+MayWrite = Callable[[frozenset[ua.NodeId]], bool]
 AfterWrite = Callable[[ua.NodeId, object], None]
 PublishCallback = Callable[..., Awaitable[None]]
 
@@ -238,8 +240,13 @@ class SmallOpcUaServer:
         """The server itself, to put nodes into."""
         return self._server
 
-    def listen(self, before_read: BeforeRead, after_write: AfterWrite) -> None:
-        """Have the hardware asked before a client's read is answered, and told of a client's write."""
+    def listen(self, before_read: BeforeRead, may_write: MayWrite, after_write: AfterWrite) -> None:
+        """Have the hardware asked before a client's read or write is answered, and told of what was written."""
+
+        def writes(event: ServerItemCallback, _: object) -> None:
+            params: Any = event.request_params
+            if event.is_external and not may_write(frozenset(one.NodeId for one in params.NodesToWrite)):
+                raise ServiceError(ua.StatusCodes.BadNoCommunication)
 
         async def read(event: ServerItemCallback, _: object) -> None:
             if event.is_external:
@@ -263,6 +270,7 @@ class SmallOpcUaServer:
         services = self._inner.callback_service
         services.addListener(CallbackType.PreRead, read)
         services.addListener(CallbackType.PostRead, was_read)
+        services.addListener(CallbackType.PreWrite, writes)
         services.addListener(CallbackType.PostWrite, written)
 
     def set_mute(self, *, mute: bool) -> None:
