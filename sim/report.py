@@ -5,6 +5,7 @@ import msgspec
 from protocols.clock import BenchTime
 from sim.bench_line import BenchLineState
 from sim.cabinet import CabinetState
+from sim.wet_well import WellState
 
 
 class ModbusState(msgspec.Struct, frozen=True):
@@ -44,6 +45,33 @@ class LuxState(msgspec.Struct, frozen=True):
     faults: list[str]
 
 
+class StationState(msgspec.Struct, frozen=True):
+    """What the bench tells of one pumping station."""
+
+    well: WellState
+    faults: list[str]
+
+
+class PumpingState(msgspec.Struct, frozen=True):
+    """What the bench tells of an OPC UA server with pumping stations.
+
+    Attributes:
+        url: where clients find it.
+        certificate: path of its certificate (DER); None without security.
+        connections: how many were accepted since the start.
+        faults: those of the server.
+        stations: by name.
+    """
+
+    host: str
+    port: int
+    url: str
+    certificate: str | None
+    connections: int
+    faults: list[str]
+    stations: dict[str, StationState]
+
+
 class StreetState(msgspec.Struct, frozen=True):
     """Everything that the bench tells.
 
@@ -52,6 +80,7 @@ class StreetState(msgspec.Struct, frozen=True):
         lines: DALI lines by name.
         rtu: RTU lines by name.
         modbus: Modbus units by name.
+        pumping: OPC UA servers with pumping stations, by name.
     """
 
     civil_utc_ms: int
@@ -62,6 +91,7 @@ class StreetState(msgspec.Struct, frozen=True):
     meter: MeterState | None
     cabinet: CabinetState | None
     lux: dict[str, LuxState]
+    pumping: dict[str, PumpingState] = {}
 
 
 class LineCounters(msgspec.Struct, frozen=True):
@@ -73,11 +103,19 @@ class LineCounters(msgspec.Struct, frozen=True):
     level_changes: dict[str, int]
 
 
+class PumpingCounters(msgspec.Struct, frozen=True):
+    """Values that an OPC UA server has given to its clients, by node: when asked, and by subscription."""
+
+    reads: dict[str, int]
+    published: dict[str, int]
+
+
 class Counters(msgspec.Struct, frozen=True):
-    """What the simulated hardware has counted by itself, by name of line and of Modbus unit."""
+    """What the simulated hardware has counted by itself, by name of line, of Modbus unit and of OPC UA server."""
 
     lines: dict[str, LineCounters]
     modbus: dict[str, dict[str, dict[str, int]]]
+    pumping: dict[str, PumpingCounters] = {}
 
 
 class Ports(msgspec.Struct, frozen=True):

@@ -14,7 +14,17 @@ import msgspec
 from protocols.clock import BenchTime
 from protocols.strict import SettingsFault, read
 from sim.cabinet import Switch
-from sim.faults import CabinetFault, FaultSettings, LampFault, LineFault, LuxFault, ModbusFault, SerialFault
+from sim.faults import (
+    CabinetFault,
+    FaultSettings,
+    LampFault,
+    LineFault,
+    LuxFault,
+    ModbusFault,
+    OpcUaFault,
+    SerialFault,
+    StationFault,
+)
 from sim.lux import SKY
 from sim.targets import switches_fault
 
@@ -26,6 +36,7 @@ UnitId = Annotated[int, msgspec.Meta(ge=1, le=247)]
 Level = Annotated[int, msgspec.Meta(ge=0, le=254)]
 Parity = Literal["none", "even", "odd"]
 Supply = Literal["integrated", "external"]
+OpcUaSecurity = Literal["none", "Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"]
 
 
 class BenchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,6 +152,28 @@ class CounterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spread: bool = False
 
 
+class PumpingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An OPC UA server with pumping stations, `<name>-1` and `-2`. Port 0 takes any free one, which is reported.
+
+    Its certificate is made at its start, in `<name>-pki` in the scenario's folder; clients are let in by the
+    certificates in `<name>-pki/trusted`, and all of them while none lies there.
+
+    Attributes:
+        stations: how many.
+        security: its security policy; with "none" it offers no other, which is for loopback only.
+        user: who has to log in; "" for nobody.
+        password: with which password: a bench's, so it may stand here.
+    """
+
+    name: Name = "pumps"
+    host: str = "127.0.0.1"
+    port: TcpPort = 0
+    stations: Annotated[int, msgspec.Meta(ge=1, le=2)] = 1
+    security: OpcUaSecurity = "Basic256Sha256"
+    user: str = ""
+    password: str = ""
+
+
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Something that happens by itself: a fault begins or ends, a switch is set.
 
@@ -181,6 +214,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rtu: tuple[RtuSettings, ...] = ()
     meter: MeterSettings | None = None
     counter: tuple[CounterSettings, ...] = ()
+    pumping_station: tuple[PumpingSettings, ...] = ()
     event: tuple[Event, ...] = ()
 
 
@@ -254,6 +288,7 @@ def check(scenario: Scenario) -> list[SettingsFault]:
         *_units(scenario),
         *_one_cabinet(scenario),
         *_tcp_ports(scenario),
+        *_unsecured(scenario),
         *_events(scenario),
     ]
 
@@ -273,6 +308,9 @@ def target_faults(scenario: Scenario) -> dict[str, frozenset[str]]:
         if bus.lux is not None:
             targets[bus.lux.name] = modbus | frozenset(LuxFault)
     targets |= dict.fromkeys(_tcp_names(scenario), modbus)
+    for pumping in scenario.pumping_station:
+        targets[pumping.name] = frozenset(OpcUaFault)
+        targets |= dict.fromkeys(station_names(pumping), frozenset(StationFault))
     return targets
 
 
@@ -294,6 +332,11 @@ def counter_names(settings: CounterSettings) -> list[str]:
     return [f"{settings.name}-{number}" for number in range(1, settings.count + 1)]
 
 
+def station_names(settings: PumpingSettings) -> list[str]:
+    """Return the names of the stations behind an OPC UA server."""
+    return [f"{settings.name}-{number}" for number in range(1, settings.stations + 1)]
+
+
 def _tcp_names(scenario: Scenario) -> list[str]:
     meter = [scenario.meter.name] if scenario.meter else []
     return meter + [name for settings in scenario.counter for name in counter_names(settings)]
@@ -308,6 +351,9 @@ def _names(scenario: Scenario) -> list[tuple[str, str]]:
             for unit in (bus.cabinet, bus.lux)
             if unit is not None
         ]
+    for index, pumping in enumerate(scenario.pumping_station):
+        key = f"pumping_station[{index}].name"
+        named += [(key, name) for name in (pumping.name, *station_names(pumping))]
     return named + [(f"{name}.name", name) for name in _tcp_names(scenario)]
 
 
@@ -367,7 +413,17 @@ def _tcp_ports(scenario: Scenario) -> list[SettingsFault]:
             complaints.append(SettingsFault(key, f"expected room for {settings.count} ports up to 65535"))
         if settings.port:
             keyed += [(key, settings.port + number) for number in range(settings.count)]
+    stations = enumerate(scenario.pumping_station)
+    keyed += [(f"pumping_station[{index}].port", one.port) for index, one in stations if one.port]
     return complaints + _twice("port", [(key, str(port)) for key, port in keyed])
+
+
+def _unsecured(scenario: Scenario) -> list[SettingsFault]:
+    return [
+        SettingsFault(f"pumping_station[{index}].security", f"expected a policy; {one.host} is not loopback")
+        for index, one in enumerate(scenario.pumping_station)
+        if one.security == "none" and one.host not in {"127.0.0.1", "::1", "localhost"}
+    ]
 
 
 def _times(scenario: Scenario) -> list[SettingsFault]:

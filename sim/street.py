@@ -23,7 +23,7 @@ from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
 
@@ -54,6 +54,7 @@ from sim.scenario import (
     Event,
     LuxSettings,
     MeterSettings,
+    PumpingSettings,
     RtuSettings,
     Scenario,
     counter_names,
@@ -63,6 +64,9 @@ from sim.scenario import (
 from sim.schedule import LoopSchedule, Schedule, Timer
 from sim.serial_port import SerialPort
 from sim.targets import FaultSwitch, Targets, UnknownError, switches_fault
+
+if TYPE_CHECKING:
+    from sim.pumping_station import PumpingStation
 
 _log = structlog.get_logger(__name__)
 
@@ -78,6 +82,7 @@ class Street:
 
     Attributes:
         lines: DALI lines by name.
+        pumping: OPC UA servers with pumping stations by name.
         clock: the bench's clock; there from the start of the street on.
         stopped: set when somebody asked over the control socket that the bench end.
         happened: the scenario's events, in the order in which they were carried out.
@@ -95,6 +100,7 @@ class Street:
         self.cabinet: Cabinet | None = None
         self.meter: Meter | None = None
         self.lux: dict[str, LuxSensor] = {}
+        self.pumping: dict[str, PumpingStation] = {}
         self._stations: dict[str, Station] = {}
         self._rtu: dict[str, RtuServer] = {}
         self._tcp: dict[str, TcpServer] = {}
@@ -154,6 +160,8 @@ class Street:
             await task
         for server in self._tcp.values():
             await server.stop()
+        for pumping in self.pumping.values():
+            await pumping.stop()
         for port in self._serial_ports().values():
             port.close()
 
@@ -216,7 +224,8 @@ class Street:
             pid=os.getpid(),
             control=None if self._control is None else str(self._control.path),
             serial={name: str(port.link) for name, port in self._serial_ports().items()},
-            tcp={name: (server.host, server.port) for name, server in self._tcp.items()},
+            tcp={name: (server.host, server.port) for name, server in self._tcp.items()}
+            | {name: (pumping.front.host, pumping.front.port) for name, pumping in self.pumping.items()},
             bench=self.clock.bench,
         )
 
@@ -232,6 +241,7 @@ class Street:
             meter=self._meter_state(at_s),
             cabinet=None if self.cabinet is None else self.cabinet.state(),
             lux={name: self._lux_state(sensor) for name, sensor in self.lux.items()},
+            pumping={name: pumping.state() for name, pumping in self.pumping.items()},
         )
 
     def counters(self) -> Counters:
@@ -239,6 +249,7 @@ class Street:
         return Counters(
             lines={name: _line_counters(line, self.now_s()) for name, line in self.lines.items()},
             modbus={name: station.device.counters() for name, station in self._stations.items()},
+            pumping={name: pumping.counters() for name, pumping in self.pumping.items()},
         )
 
     def device(self, name: str) -> RegisterDevice:
@@ -263,6 +274,8 @@ class Street:
             self._build_meter(self.scenario.meter)
         for counters in self.scenario.counter:
             self._build_counters(counters)
+        for pumping in self.scenario.pumping_station:
+            self._build_pumping(pumping)
 
     def _build_rtu(self, settings: RtuSettings) -> None:
         port = SerialPort(
@@ -311,6 +324,15 @@ class Street:
             device = counting_device(settings.registers, name if settings.spread else "")
             self._add_tcp(name, settings.unit, device, settings.host, port)
 
+    def _build_pumping(self, settings: PumpingSettings) -> None:
+        from sim.pumping_station import PumpingStation  # noqa: PLC0415  a bench without one does not pay for asyncua
+
+        pumping = PumpingStation(settings, self.folder, self.clock, self.scenario.seed)
+        self.pumping[settings.name] = pumping
+        self.targets.add(settings.name, pumping.switches())
+        for name in pumping.stations:
+            self.targets.add(name, pumping.station_switches(name))
+
     def _add_tcp(self, name: str, unit: int, device: RegisterDevice, host: str, port: int) -> None:
         server = TcpServer(self._station(name, unit, device), host, port, self._schedule)
         self._tcp[name] = server
@@ -333,6 +355,8 @@ class Street:
             port.open()
         for server in self._tcp.values():
             await server.start()
+        for pumping in self.pumping.values():
+            await pumping.start()
 
     def _serial_ports(self) -> dict[str, SerialPort]:
         return {name: line.port for name, line in self.lines.items()} | {
