@@ -30,6 +30,8 @@ class Refusal(StrEnum):
     """It is not encrypted, although its device has a key: anybody could have sent it."""
     COUNTER_BACK = "counter_back"
     """Its counter is below the last one: it was recorded and sent again, or the sensor began anew at zero."""
+    FLOOD = "flood"
+    """More than a sensor has to say."""
 
 
 class RefusedError(RemoteProtocolError):
