@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import assert_never
 
 from drivers.base import Driver
-from drivers.settings import DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp
+from drivers.settings import Ble, DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp
+from protocols.ble.address import ADDRESS_RULE, is_address
+from protocols.ble.profiles import PROFILES
 from protocols.clock import Clock
 from protocols.modbus.maps import known_maps
 from protocols.modbus.register_map import RegisterMap, check_map
@@ -33,6 +35,7 @@ def check(
 def _lines(lines: Sequence[LineSettings]) -> Iterator[SettingsFault]:
     yield from _unique("line", "id", [line.id for line in lines])
     yield from _unique("line", "port", [_endpoint(line) for line in lines])
+    yield from _unique("line", "adapter", [_adapter(line) for line in lines])
     for i, line in enumerate(lines):
         if line.probe_s > line.probe_bound_s:
             yield _fault(f"line[{i}].probe_s", f"at most probe_bound_s, {line.probe_bound_s:g}")
@@ -41,13 +44,27 @@ def _lines(lines: Sequence[LineSettings]) -> Iterator[SettingsFault]:
             yield _fault(f"line[{i}].reconnect_s", bound)
 
 
-def _endpoint(line: LineSettings) -> str:
-    return f"{line.host}:{line.port}" if isinstance(line, ModbusTcp) else line.port
+def _endpoint(line: LineSettings) -> str | None:
+    match line:
+        case ModbusTcp():
+            return f"{line.host}:{line.port}"
+        case DaliLuba() | ModbusRtu():
+            return line.port
+        case Ble():
+            return None
+        case _:
+            assert_never(line)
 
 
-def _unique(section: str, key: str, values: Sequence[str]) -> Iterator[SettingsFault]:
+def _adapter(line: LineSettings) -> str | None:
+    return line.adapter if isinstance(line, Ble) else None
+
+
+def _unique(section: str, key: str, values: Sequence[str | None]) -> Iterator[SettingsFault]:
     first: dict[str, int] = {}
     for i, value in enumerate(values):
+        if value is None:
+            continue
         if value in first:
             other = f"{section}[{first[value]}]"
             yield _fault(f"{section}[{i}].{key}", f"one of its own; {value!r} is that of {other}")
@@ -83,6 +100,8 @@ def _shared_addresses(devices: Sequence[DeviceSettings]) -> Iterator[SettingsFau
 def _device(
     device: DeviceSettings, line: LineSettings, maps: Mapping[str, RegisterMap]
 ) -> Iterator[tuple[str, str]]:
+    if device.silence_s is not None and not isinstance(line, Ble):
+        yield "silence_s", "nothing; what is asked is not waited for"
     match line:
         case DaliLuba():
             yield from _on_dali(device)
@@ -90,6 +109,8 @@ def _device(
             yield from _on_modbus(device, range(256), maps)
         case ModbusRtu():
             yield from _on_modbus(device, range(1, 248), maps)
+        case Ble():
+            yield from _on_ble(device)
         case _:
             assert_never(line)
 
@@ -113,6 +134,18 @@ def _on_modbus(
         yield "address", f"a Modbus unit, {units.start} to {units.stop - 1}, not {device.address!r}"
 
 
+def _on_ble(device: DeviceSettings) -> Iterator[tuple[str, str]]:
+    if device.kind in {Kind.LAMP, Kind.JUNCTION}:
+        yield "kind", f'what can be heard, not "{device.kind.value}"'
+    if device.map not in PROFILES:
+        named = f"not {device.map!r}" if device.map else "none was given"
+        yield "map", f"a profile ({', '.join(PROFILES)}); {named}"
+    if not is_address(device.address):
+        yield "address", f"{ADDRESS_RULE}, not {device.address!r}"
+    if device.poll_s is not None:
+        yield "poll_s", "nothing; a device that speaks by itself is not polled, see silence_s"
+
+
 def _maps(maps: Sequence[RegisterMap]) -> Iterator[SettingsFault]:
     yield from _unique("map", "name", [register_map.name for register_map in maps])
     for i, register_map in enumerate(maps):
@@ -128,7 +161,7 @@ def open_line(
     devices: Sequence[DeviceSettings],
     maps: Mapping[str, RegisterMap],
     clock: Clock,
-    directory: Path,  # noqa: ARG001
+    directory: Path,
 ) -> Driver:
     """Make the driver of one line; nothing is opened until it runs.
 
@@ -149,5 +182,9 @@ def open_line(
             from drivers.modbus import open_modbus  # noqa: PLC0415  the vendor library is loaded only where used
 
             return open_modbus(settings, mine, known_maps(maps.values()), clock)
+        case Ble():
+            from drivers.ble import open_ble  # noqa: PLC0415  the vendor library is loaded only where used
+
+            return open_ble(settings, mine, clock, directory)
         case _:
             assert_never(settings)

@@ -13,6 +13,8 @@ from protocols.model.device import Kind, Report, StreamClass
 from protocols.model.ids import ID_META, DeviceId, LineId
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+Silence = Annotated[float, msgspec.Meta(gt=0, le=7 * 86400)]
+"""Seconds: some sensors speak once a day; one that may be silent for more than a week is not watched."""
 Port = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 StreamName = Literal["events", "critical", "ordinary", "bulk"]
 LineIdText = Annotated[LineId, ID_META]
@@ -97,7 +99,27 @@ class ModbusRtu(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     worst_delay_s: Seconds = 1.0
 
 
-LineSettings = DaliLuba | ModbusTcp | ModbusRtu
+class Ble(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ble"):
+    """Bluetooth sensors that are heard by an adapter of this machine.
+
+    Attributes:
+        adapter: as BlueZ names it.
+        scanning: "active" asks devices for more, "passive" only listens and needs BlueZ's --experimental.
+        watchdog_s: with no advert of any device for so long the scan is begun anew, then the adapter is reset.
+        silence_s: how long a device may be silent before it is `no_answer`, unless it has its own.
+        search_s: how long a search listens.
+        patience_s: how long the adapter may take to begin or end a scan.
+    """
+
+    adapter: Annotated[str, msgspec.Meta(pattern=r"^hci[0-9]{1,3}\Z", description='such as "hci0"')] = "hci0"
+    scanning: Literal["active", "passive"] = "active"
+    watchdog_s: Seconds = 300.0
+    silence_s: Silence = 3600.0
+    search_s: Seconds = 10.0
+    patience_s: Seconds = 10.0
+
+
+LineSettings = DaliLuba | ModbusTcp | ModbusRtu | Ble
 
 
 class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,8 +129,9 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         id: unique within the city.
         kind: what it is to the city.
         line: the line that it hangs on.
-        address: where it is, in its line's terms: DALI short address 0–63, Modbus unit 1–247 (TCP: 0–255).
-        map: what its values mean: the name of its register map; "" for a lamp.
+        address: where it is, in its line's terms: DALI short address 0–63, Modbus unit 1–247 (TCP: 0–255),
+            Bluetooth address.
+        map: what its values mean: the name of its register map or profile; "" for a lamp.
         groups: the groups that it belongs to.
         commune: INSEE code, or "".
         stream: the class of its readings.
@@ -116,6 +139,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         report: when a reading is worth keeping, in place of the driver's.
         dead_band: in place of the driver's.
         heartbeat_s: in place of the driver's.
+        silence_s: how long a device that speaks by itself may be silent, in place of its line's.
     """
 
     id: DeviceIdText
@@ -132,6 +156,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     report: Report | None = None
     dead_band: Annotated[float, msgspec.Meta(ge=0)] | None = None
     heartbeat_s: Annotated[float, msgspec.Meta(gt=0, le=86400)] | None = None
+    silence_s: Silence | None = None
 
     @property
     def number(self) -> int:
