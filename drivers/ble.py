@@ -287,7 +287,7 @@ class BleDriver(RadioDriver):
                 await self._reset(scanner)
             await self._start(scanner)
             await self._until_deaf()
-            self._deafened()
+            self._hears_nothing()
         except LineDownError as fault:
             self._went_away(str(fault))
         finally:
@@ -312,9 +312,9 @@ class BleDriver(RadioDriver):
             self._stirred.set()
         self._standing.came_up(self._now_ms())
 
-    def _went_away(self, reason: str) -> None:
+    def _went_away(self, reason: str, *, tried: bool = False) -> None:
         was = self._standing.state
-        self._standing.went_away(reason, self._now_ms())
+        self._standing.went_away(reason, self._now_ms(), tried=tried)
         if was is LineState.DOWN or self._standing.state is not LineState.DOWN:
             return
         self._silence.suspend()
@@ -330,13 +330,15 @@ class BleDriver(RadioDriver):
                 return
             await asyncio.sleep(left_ms / 1000)
 
-    def _deafened(self) -> None:
+    def _hears_nothing(self) -> None:
         self._deaf_rounds += 1
         if self._deaf_rounds < ROUNDS_TO_DOWN:
             return
         silence = f"no advert of any device for {self._deaf_rounds * self._settings.watchdog_s:g} s"
         reset = self._reset_fault or "the adapter was reset"
-        raise LineDownError(f"{silence}; the scan was begun anew, {reset}, and still nothing is heard")
+        self._went_away(
+            f"{silence}; the scan was begun anew, {reset}, and still nothing is heard", tried=True
+        )
 
     def _is_reset_due(self) -> bool:
         attempts = self._standing.attempts

@@ -57,10 +57,16 @@ class Standing:
         """Note that something was heard: the next loss is a first one again."""
         self.attempts = 0
 
-    def went_away(self, reason: str, now_ms: int) -> None:
-        """Note that an attempt failed or the line was lost; its first loss is tried anew at once."""
+    def went_away(self, reason: str, now_ms: int, *, tried: bool = False) -> None:
+        """Note that an attempt failed or the line was lost.
+
+        Args:
+            reason: why, for a person.
+            now_ms: monotonic milliseconds.
+            tried: whether bringing it back was tried already; otherwise a first loss is tried anew at once.
+        """
         self.attempts += 1
-        if self.state is LineState.UP and self.attempts == 1:
+        if self.state is LineState.UP and self.attempts == 1 and not tried:
             self._enter(LineState.CONNECTING, reason, now_ms)
             return
         if self.state is not LineState.DOWN:

@@ -50,6 +50,13 @@ async def test_the_first_loss_is_tried_anew_at_once_and_then_ever_later() -> Non
     assert line.pause_s() == 0.0
 
 
+async def test_a_line_that_was_tried_in_vain_is_down_at_once() -> None:
+    line = standing()
+    line.came_up(1)
+    line.went_away("deaf", 2, tried=True)
+    assert (line.state, line.pause_s()) == (LineState.DOWN, 0.2)
+
+
 async def test_going_and_coming_back_are_logged_once_each() -> None:
     with structlog.testing.capture_logs() as logs:
         line = standing()
