@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import Final, assert_never
 
 from drivers.base import Driver
 from drivers.settings import Ble, DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp
@@ -14,6 +14,9 @@ from protocols.modbus.maps import known_maps
 from protocols.modbus.register_map import RegisterMap, check_map
 from protocols.model.device import Kind
 from protocols.strict import SettingsFault
+
+_AGENTS_FILES: Final = frozenset({"outbox", "state"})
+"""Names that a line which keeps a file of its own cannot have: the agent's files stand beside it."""
 
 
 def check(
@@ -37,6 +40,8 @@ def _lines(lines: Sequence[LineSettings]) -> Iterator[SettingsFault]:
     yield from _unique("line", "port", [_endpoint(line) for line in lines])
     yield from _unique("line", "adapter", [_adapter(line) for line in lines])
     for i, line in enumerate(lines):
+        if isinstance(line, Ble) and line.id in _AGENTS_FILES:
+            yield _fault(f"line[{i}].id", f"another name; {line.id}.db is the agent's own")
         if line.probe_s > line.probe_bound_s:
             yield _fault(f"line[{i}].probe_s", f"at most probe_bound_s, {line.probe_bound_s:g}")
         if line.reconnect_s > line.reconnect_bound_s:

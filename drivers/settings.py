@@ -60,6 +60,11 @@ class DaliLuba(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
     worst_delay_s: Seconds = 0.2
     confirm_timeout_s: Seconds = 1.0
 
+    @property
+    def where(self) -> str:
+        """Return where the line is, for a person."""
+        return self.port
+
 
 class ModbusTcp(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="modbus-tcp"):
     """A Modbus TCP server: one device, or a gateway with several units.
@@ -75,6 +80,11 @@ class ModbusTcp(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 502
     timeout_s: Seconds = 1.0
     connect_timeout_s: Seconds = 3.0
+
+    @property
+    def where(self) -> str:
+        """Return where the line is, for a person."""
+        return f"{self.host}:{self.port}"
 
 
 class ModbusRtu(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="modbus-rtu"):
@@ -98,6 +108,11 @@ class ModbusRtu(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     timeout_s: Seconds = 0.5
     worst_delay_s: Seconds = 1.0
 
+    @property
+    def where(self) -> str:
+        """Return where the line is, for a person."""
+        return self.port
+
 
 class Ble(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ble"):
     """Bluetooth sensors that are heard by an adapter of this machine.
@@ -117,6 +132,11 @@ class Ble(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ble
     silence_s: Silence = 3600.0
     search_s: Seconds = 10.0
     patience_s: Seconds = 10.0
+
+    @property
+    def where(self) -> str:
+        """Return where the line is, for a person."""
+        return self.adapter
 
 
 LineSettings = DaliLuba | ModbusTcp | ModbusRtu | Ble

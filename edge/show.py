@@ -39,9 +39,8 @@ def settings(checked: Settings, *, as_json: bool) -> None:
     out.print(f"{checked.file}: sound")
     table = _table("line", "driver", "where", "devices")
     for line in document.line:
-        where = f"{line.host}:{line.port}" if hasattr(line, "host") else line.port
         count = sum(1 for device in document.device if device.line == line.id)
-        table.add_row(line.id, str(line.__struct_config__.tag), where, str(count))
+        table.add_row(line.id, str(line.__struct_config__.tag), line.where, str(count))
     out.print(table)
 
 
