@@ -3,11 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, assert_never
+from typing import Final, NamedTuple, assert_never
 from urllib.parse import urlsplit
 
 from drivers.base import Driver
-from drivers.settings import DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp, OpcUa
+from drivers.settings import Ble, DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp, OpcUa
+from protocols.ble.address import ADDRESS_RULE, is_address
+from protocols.ble.profiles import PROFILES
 from protocols.clock import Clock
 from protocols.errors import LocalProtocolError
 from protocols.modbus.maps import known_maps
@@ -16,6 +18,9 @@ from protocols.model.device import Kind
 from protocols.opcua.maps import known_node_maps
 from protocols.opcua.nodes import NodeMap, check_nodes, parse_address
 from protocols.strict import SettingsFault
+
+_AGENTS_FILES: Final = frozenset({"outbox", "state"})
+"""Names that a line which keeps a file of its own cannot have: the agent's files stand beside it."""
 
 
 def check(
@@ -47,7 +52,10 @@ class _Known(NamedTuple):
 def _lines(lines: Sequence[LineSettings]) -> Iterator[SettingsFault]:
     yield from _unique("line", "id", [line.id for line in lines])
     yield from _unique("line", "port", [_endpoint(line) for line in lines])
+    yield from _unique("line", "adapter", [_adapter(line) for line in lines])
     for i, line in enumerate(lines):
+        if isinstance(line, Ble) and line.id in _AGENTS_FILES:
+            yield _fault(f"line[{i}].id", f"another name; {line.id}.db is the agent's own")
         if line.probe_s > line.probe_bound_s:
             yield _fault(f"line[{i}].probe_s", f"at most probe_bound_s, {line.probe_bound_s:g}")
         if line.reconnect_s > line.reconnect_bound_s:
@@ -56,16 +64,6 @@ def _lines(lines: Sequence[LineSettings]) -> Iterator[SettingsFault]:
         if isinstance(line, OpcUa):
             for key, expected in _opcua_line(line):
                 yield _fault(f"line[{i}].{key}", expected)
-
-
-def _endpoint(line: LineSettings) -> str:
-    match line:
-        case ModbusTcp():
-            return f"{line.host}:{line.port}"
-        case OpcUa():
-            return line.url
-        case _:
-            return line.port
 
 
 _LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -90,9 +88,29 @@ def _opcua_line(line: OpcUa) -> Iterator[tuple[str, str]]:
         yield "password_file", "to go with user, both or neither"
 
 
-def _unique(section: str, key: str, values: Sequence[str]) -> Iterator[SettingsFault]:
+def _endpoint(line: LineSettings) -> str | None:
+    match line:
+        case ModbusTcp():
+            return f"{line.host}:{line.port}"
+        case OpcUa():
+            return line.url
+        case DaliLuba() | ModbusRtu():
+            return line.port
+        case Ble():
+            return None
+        case _:
+            assert_never(line)
+
+
+def _adapter(line: LineSettings) -> str | None:
+    return line.adapter if isinstance(line, Ble) else None
+
+
+def _unique(section: str, key: str, values: Sequence[str | None]) -> Iterator[SettingsFault]:
     first: dict[str, int] = {}
     for i, value in enumerate(values):
+        if value is None:
+            continue
         if value in first:
             other = f"{section}[{first[value]}]"
             yield _fault(f"{section}[{i}].{key}", f"one of its own; {value!r} is that of {other}")
@@ -126,6 +144,8 @@ def _shared_addresses(devices: Sequence[DeviceSettings]) -> Iterator[SettingsFau
 
 
 def _device(device: DeviceSettings, line: LineSettings, maps: _Known) -> Iterator[tuple[str, str]]:
+    if device.silence_s is not None and not isinstance(line, Ble):
+        yield "silence_s", "nothing; what is asked is not waited for"
     match line:
         case DaliLuba():
             yield from _on_dali(device)
@@ -135,6 +155,8 @@ def _device(device: DeviceSettings, line: LineSettings, maps: _Known) -> Iterato
             yield from _on_modbus(device, range(1, 248), maps.registers)
         case OpcUa():
             yield from _on_opcua(device, maps.nodes)
+        case Ble():
+            yield from _on_ble(device)
         case _:
             assert_never(line)
 
@@ -176,6 +198,18 @@ def _nodes(maps: Sequence[NodeMap]) -> Iterator[SettingsFault]:
     yield from _unique("nodes", "name", [node_map.name for node_map in maps])
     for i, node_map in enumerate(maps):
         yield from check_nodes(node_map, f"nodes[{i}]")
+
+
+def _on_ble(device: DeviceSettings) -> Iterator[tuple[str, str]]:
+    if device.kind in {Kind.LAMP, Kind.JUNCTION}:
+        yield "kind", f'what can be heard, not "{device.kind.value}"'
+    if device.map not in PROFILES:
+        named = f"not {device.map!r}" if device.map else "none was given"
+        yield "map", f"a profile ({', '.join(PROFILES)}); {named}"
+    if not is_address(device.address):
+        yield "address", f"{ADDRESS_RULE}, not {device.address!r}"
+    if device.poll_s is not None:
+        yield "poll_s", "nothing; a device that speaks by itself is not polled, see silence_s"
 
 
 def _maps(maps: Sequence[RegisterMap]) -> Iterator[SettingsFault]:
@@ -221,5 +255,9 @@ def open_line(
             from drivers.opcua import open_opcua  # noqa: PLC0415  the vendor library is loaded only where used
 
             return open_opcua(settings, mine, known_node_maps(nodes), clock, directory)
+        case Ble():
+            from drivers.ble import open_ble  # noqa: PLC0415  the vendor library is loaded only where used
+
+            return open_ble(settings, mine, clock, directory)
         case _:
             assert_never(settings)

@@ -13,6 +13,8 @@ from protocols.model.device import Kind, Report, StreamClass
 from protocols.model.ids import ID_META, DeviceId, LineId
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+Silence = Annotated[float, msgspec.Meta(gt=0, le=7 * 86400)]
+"""Seconds: some sensors speak once a day; one that may be silent for more than a week is not watched."""
 Port = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 StreamName = Literal["events", "critical", "ordinary", "bulk"]
 LineIdText = Annotated[LineId, ID_META]
@@ -58,6 +60,11 @@ class DaliLuba(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
     worst_delay_s: Seconds = 0.2
     confirm_timeout_s: Seconds = 1.0
 
+    @property
+    def where(self) -> str:
+        """Return where the line is, for a person."""
+        return self.port
+
 
 class ModbusTcp(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="modbus-tcp"):
     """A Modbus TCP server: one device, or a gateway with several units.
@@ -73,6 +80,11 @@ class ModbusTcp(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 502
     timeout_s: Seconds = 1.0
     connect_timeout_s: Seconds = 3.0
+
+    @property
+    def where(self) -> str:
+        """Return where the line is, for a person."""
+        return f"{self.host}:{self.port}"
 
 
 class ModbusRtu(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="modbus-rtu"):
@@ -95,6 +107,11 @@ class ModbusRtu(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     stopbits: Literal[1, 2] = 1
     timeout_s: Seconds = 0.5
     worst_delay_s: Seconds = 1.0
+
+    @property
+    def where(self) -> str:
+        """Return where the line is, for a person."""
+        return self.port
 
 
 class OpcUa(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="opcua"):
@@ -136,8 +153,38 @@ class OpcUa(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="o
     keepalive_s: Seconds = 5.0
     session_timeout_s: Annotated[float, msgspec.Meta(ge=10, le=3600)] = 60.0
 
+    @property
+    def where(self) -> str:
+        """Return where the line is, for a person."""
+        return self.url
 
-LineSettings = DaliLuba | ModbusTcp | ModbusRtu | OpcUa
+
+class Ble(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ble"):
+    """Bluetooth sensors that are heard by an adapter of this machine.
+
+    Attributes:
+        adapter: as BlueZ names it.
+        scanning: "active" asks devices for more, "passive" only listens and needs BlueZ's --experimental.
+        watchdog_s: with no advert of any device for so long the scan is begun anew, then the adapter is reset.
+        silence_s: how long a device may be silent before it is `no_answer`, unless it has its own.
+        search_s: how long a search listens.
+        patience_s: how long the adapter may take to begin or end a scan.
+    """
+
+    adapter: Annotated[str, msgspec.Meta(pattern=r"^hci[0-9]{1,3}\Z", description='such as "hci0"')] = "hci0"
+    scanning: Literal["active", "passive"] = "active"
+    watchdog_s: Seconds = 300.0
+    silence_s: Silence = 3600.0
+    search_s: Seconds = 10.0
+    patience_s: Seconds = 10.0
+
+    @property
+    def where(self) -> str:
+        """Return where the line is, for a person."""
+        return self.adapter
+
+
+LineSettings = DaliLuba | ModbusTcp | ModbusRtu | OpcUa | Ble
 
 
 class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -148,8 +195,9 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         kind: what it is to the city.
         line: the line that it hangs on.
         address: where it is, in its line's terms: DALI short address 0–63, Modbus unit 1–247 (TCP: 0–255), OPC UA
-            object as a browse path from Objects, or by namespace and identifier ("nsu=urn:x;s=station-1").
-        map: what its values mean: the name of its register map or node map; "" for a lamp.
+            object as a browse path from Objects, or by namespace and identifier ("nsu=urn:x;s=station-1"), Bluetooth
+            address.
+        map: what its values mean: the name of its register map, node map or profile; "" for a lamp.
         groups: the groups that it belongs to.
         commune: INSEE code, or "".
         stream: the class of its readings.
@@ -157,6 +205,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         report: when a reading is worth keeping, in place of the driver's.
         dead_band: in place of the driver's.
         heartbeat_s: in place of the driver's.
+        silence_s: how long a device that speaks by itself may be silent, in place of its line's.
     """
 
     id: DeviceIdText
@@ -173,6 +222,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     report: Report | None = None
     dead_band: Annotated[float, msgspec.Meta(ge=0)] | None = None
     heartbeat_s: Annotated[float, msgspec.Meta(gt=0, le=86400)] | None = None
+    silence_s: Silence | None = None
 
     @property
     def number(self) -> int:

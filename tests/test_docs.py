@@ -14,8 +14,10 @@ import sim.cli
 from central.api.bodies import SignedEnvelope
 from central.envelopes import sign_document
 from central.policies import SigningKey
-from drivers.settings import DaliLuba, DeviceSettings, ModbusRtu, ModbusTcp
+from drivers.settings import Ble, DaliLuba, DeviceSettings, ModbusRtu, ModbusTcp
 from edge.config import BackhaulSettings, CabinetSettings, KeySettings, OutboxSettings
+from protocols.ble.profiles import PROFILES
+from protocols.ble.refusal import Refusal
 from protocols.clock import BenchTime
 from protocols.modbus.register_map import Entry, RegisterMap, Run
 from protocols.model.ids import KeyId
@@ -31,6 +33,7 @@ SETTINGS = (
     DaliLuba,
     ModbusTcp,
     ModbusRtu,
+    Ble,
     DeviceSettings,
     RegisterMap,
     Entry,
@@ -78,6 +81,15 @@ def test_every_option_is_documented(app: typer.Typer, page: str) -> None:
 def test_every_fault_of_a_bench_is_documented() -> None:
     text = (DOCS / "bench.md").read_text(encoding="utf-8")
     assert [fault.value for kind in FAULTS for fault in kind if f"`{fault.value}`" not in text] == []
+
+
+def test_every_profile_and_refusal_of_bluetooth_is_documented() -> None:
+    text = (DOCS / "conformance" / "ble.md").read_text(encoding="utf-8")
+    names = [
+        *PROFILES,
+        *(refusal.value for refusal in Refusal if refusal not in {Refusal.LENGTH, Refusal.EMPTY}),
+    ]
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 def test_the_policy_of_the_documentation_can_be_signed() -> None:
