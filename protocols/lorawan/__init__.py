@@ -1,0 +1,1 @@
+"""LoRaWAN between a packet forwarder and the cabinet, and what sensors say on it."""
