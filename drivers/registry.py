@@ -1,17 +1,22 @@
 """From settings to drivers: check everything at once, then open lines, importing only what they need."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import Final, assert_never
 
 from drivers.base import Driver
-from drivers.settings import DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp
+from drivers.settings import DaliLuba, DeviceSettings, LineSettings, LoraUdp, ModbusRtu, ModbusTcp
 from protocols.clock import Clock
+from protocols.lorawan.payloads import CODECS
 from protocols.modbus.maps import known_maps
 from protocols.modbus.register_map import RegisterMap, check_map
 from protocols.model.device import Kind
 from protocols.strict import SettingsFault
+
+_THIS_MACHINE: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_DEV_EUI: Final = re.compile("[0-9A-Fa-f]{16}")
 
 
 def check(
@@ -39,10 +44,31 @@ def _lines(lines: Sequence[LineSettings]) -> Iterator[SettingsFault]:
         if line.reconnect_s > line.reconnect_bound_s:
             bound = f"at most reconnect_bound_s, {line.reconnect_bound_s:g}"
             yield _fault(f"line[{i}].reconnect_s", bound)
+        if isinstance(line, LoraUdp):
+            for key, expected in _on_air(line):
+                yield _fault(f"line[{i}].{key}", expected)
+
+
+def _on_air(line: LoraUdp) -> Iterator[tuple[str, str]]:
+    if line.host not in _THIS_MACHINE and not line.insecure:
+        yield (
+            "host",
+            ("127.0.0.1: forwarders know no passwords; use a tunnel, or set insecure = true on a bench"),
+        )
+    if line.dedup_s + line.lead_s >= line.rx1_delay_s:
+        yield "dedup_s", f"with lead_s less than rx1_delay_s, {line.rx1_delay_s} s, or no downlink is in time"
 
 
 def _endpoint(line: LineSettings) -> str:
-    return f"{line.host}:{line.port}" if isinstance(line, ModbusTcp) else line.port
+    match line:
+        case ModbusTcp():
+            return f"{line.host}:{line.port}"
+        case LoraUdp():
+            return f"{line.host}:{line.port}/udp"
+        case DaliLuba() | ModbusRtu():
+            return line.port
+        case _:
+            assert_never(line)
 
 
 def _unique(section: str, key: str, values: Sequence[str]) -> Iterator[SettingsFault]:
@@ -73,7 +99,8 @@ def _devices(
 def _shared_addresses(devices: Sequence[DeviceSettings]) -> Iterator[SettingsFault]:
     taken: dict[tuple[str, int | str], list[int]] = defaultdict(list)
     for i, device in enumerate(devices):
-        taken[device.line, device.address].append(i)
+        address = device.address.lower() if isinstance(device.address, str) else device.address
+        taken[device.line, address].append(i)
     for (line, address), positions in taken.items():
         for i in positions[1:]:
             free = f"an address of its own; {address} on {line!r} is that of device[{positions[0]}]"
@@ -90,6 +117,8 @@ def _device(
             yield from _on_modbus(device, range(256), maps)
         case ModbusRtu():
             yield from _on_modbus(device, range(1, 248), maps)
+        case LoraUdp():
+            yield from _on_lorawan(device)
         case _:
             assert_never(line)
 
@@ -101,6 +130,17 @@ def _on_dali(device: DeviceSettings) -> Iterator[tuple[str, str]]:
         yield "map", "nothing; a lamp has no registers"
     if device.address not in range(64):
         yield "address", f"a DALI short address, 0 to 63, not {device.address!r}"
+
+
+def _on_lorawan(device: DeviceSettings) -> Iterator[tuple[str, str]]:
+    codec = CODECS.get(device.map)
+    if codec is None:
+        named = f"not {device.map!r}" if device.map else "none was given"
+        yield "map", f"a payload codec ({', '.join(sorted(CODECS))}); {named}"
+    elif device.kind is not codec.kind:
+        yield "kind", f'"{codec.kind.value}", which {device.map} is, not "{device.kind.value}"'
+    if not isinstance(device.address, str) or not _DEV_EUI.fullmatch(device.address):
+        yield "address", f"a DevEUI in quotes, 16 hexadecimal digits, not {device.address!r}"
 
 
 def _on_modbus(
@@ -128,7 +168,7 @@ def open_line(
     devices: Sequence[DeviceSettings],
     maps: Mapping[str, RegisterMap],
     clock: Clock,
-    directory: Path,  # noqa: ARG001
+    directory: Path,
 ) -> Driver:
     """Make the driver of one line; nothing is opened until it runs.
 
@@ -149,5 +189,9 @@ def open_line(
             from drivers.modbus import open_modbus  # noqa: PLC0415  the vendor library is loaded only where used
 
             return open_modbus(settings, mine, known_maps(maps.values()), clock)
+        case LoraUdp():
+            from drivers.lorawan import open_lorawan  # noqa: PLC0415  so that no other line pays for it
+
+            return open_lorawan(settings, mine, clock, directory)
         case _:
             assert_never(settings)

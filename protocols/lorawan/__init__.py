@@ -1,1 +1,1 @@
-"""LoRaWAN between a packet forwarder and the cabinet, and what sensors say on it."""
+"""LoRaWAN 1.0.x as a network server needs it: frames, keys, the region's rules, and the forwarders' datagrams."""
