@@ -1,5 +1,6 @@
 """From settings to drivers: check everything at once, then open lines, importing only what they need."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,11 +8,21 @@ from typing import Final, NamedTuple, assert_never
 from urllib.parse import urlsplit
 
 from drivers.base import Driver
-from drivers.settings import Ble, DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp, OpcUa
+from drivers.settings import (
+    Ble,
+    DaliLuba,
+    DeviceSettings,
+    LineSettings,
+    LoraUdp,
+    ModbusRtu,
+    ModbusTcp,
+    OpcUa,
+)
 from protocols.ble.address import ADDRESS_RULE, is_address
 from protocols.ble.profiles import PROFILES
 from protocols.clock import Clock
 from protocols.errors import LocalProtocolError
+from protocols.lorawan.payloads import CODECS
 from protocols.modbus.maps import known_maps
 from protocols.modbus.register_map import RegisterMap, check_map
 from protocols.model.device import Kind
@@ -21,6 +32,8 @@ from protocols.strict import SettingsFault
 
 _AGENTS_FILES: Final = frozenset({"outbox", "state"})
 """Names that a line which keeps a file of its own cannot have: the agent's files stand beside it."""
+_THIS_MACHINE: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_DEV_EUI: Final = re.compile("[0-9A-Fa-f]{16}")
 
 
 def check(
@@ -64,9 +77,19 @@ def _lines(lines: Sequence[LineSettings]) -> Iterator[SettingsFault]:
         if isinstance(line, OpcUa):
             for key, expected in _opcua_line(line):
                 yield _fault(f"line[{i}].{key}", expected)
+        if isinstance(line, LoraUdp):
+            for key, expected in _on_air(line):
+                yield _fault(f"line[{i}].{key}", expected)
 
 
-_LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
+def _on_air(line: LoraUdp) -> Iterator[tuple[str, str]]:
+    if line.host not in _THIS_MACHINE and not line.insecure:
+        yield (
+            "host",
+            ("127.0.0.1: forwarders know no passwords; use a tunnel, or set insecure = true on a bench"),
+        )
+    if line.dedup_s + line.lead_s >= line.rx1_delay_s:
+        yield "dedup_s", f"with lead_s less than rx1_delay_s, {line.rx1_delay_s} s, or no downlink is in time"
 
 
 def _opcua_line(line: OpcUa) -> Iterator[tuple[str, str]]:
@@ -80,7 +103,7 @@ def _opcua_line(line: OpcUa) -> Iterator[tuple[str, str]]:
         yield "url", "no user and password in it; they belong into user and password_file"
     elif url.scheme != "opc.tcp" or not url.hostname or not port:
         yield "url", f"opc.tcp://host:port, not {line.url!r}"
-    if line.security == "none" and url.hostname not in _LOCAL and not line.insecure:
+    if line.security == "none" and url.hostname not in _THIS_MACHINE and not line.insecure:
         yield "security", "a policy, because this leaves the machine; insecure = true allows it on a bench"
     if line.security == "none" and line.user and not line.insecure:
         yield "user", "nobody, because a password would go in the clear; insecure = true allows it on a bench"
@@ -92,6 +115,8 @@ def _endpoint(line: LineSettings) -> str | None:
     match line:
         case ModbusTcp():
             return f"{line.host}:{line.port}"
+        case LoraUdp():
+            return f"{line.host}:{line.port}/udp"
         case OpcUa():
             return line.url
         case DaliLuba() | ModbusRtu():
@@ -136,7 +161,8 @@ def _devices(
 def _shared_addresses(devices: Sequence[DeviceSettings]) -> Iterator[SettingsFault]:
     taken: dict[tuple[str, int | str], list[int]] = defaultdict(list)
     for i, device in enumerate(devices):
-        taken[device.line, device.address].append(i)
+        address = device.address.lower() if isinstance(device.address, str) else device.address
+        taken[device.line, address].append(i)
     for (line, address), positions in taken.items():
         for i in positions[1:]:
             free = f"an address of its own; {address} on {line!r} is that of device[{positions[0]}]"
@@ -157,6 +183,8 @@ def _device(device: DeviceSettings, line: LineSettings, maps: _Known) -> Iterato
             yield from _on_opcua(device, maps.nodes)
         case Ble():
             yield from _on_ble(device)
+        case LoraUdp():
+            yield from _on_lorawan(device)
         case _:
             assert_never(line)
 
@@ -168,6 +196,17 @@ def _on_dali(device: DeviceSettings) -> Iterator[tuple[str, str]]:
         yield "map", "nothing; a lamp has no registers"
     if device.address not in range(64):
         yield "address", f"a DALI short address, 0 to 63, not {device.address!r}"
+
+
+def _on_lorawan(device: DeviceSettings) -> Iterator[tuple[str, str]]:
+    codec = CODECS.get(device.map)
+    if codec is None:
+        named = f"not {device.map!r}" if device.map else "none was given"
+        yield "map", f"a payload codec ({', '.join(sorted(CODECS))}); {named}"
+    elif device.kind is not codec.kind:
+        yield "kind", f'"{codec.kind.value}", which {device.map} is, not "{device.kind.value}"'
+    if not isinstance(device.address, str) or not _DEV_EUI.fullmatch(device.address):
+        yield "address", f"a DevEUI in quotes, 16 hexadecimal digits, not {device.address!r}"
 
 
 def _on_modbus(
@@ -259,5 +298,9 @@ def open_line(
             from drivers.ble import open_ble  # noqa: PLC0415  the vendor library is loaded only where used
 
             return open_ble(settings, mine, clock, directory)
+        case LoraUdp():
+            from drivers.lorawan import open_lorawan  # noqa: PLC0415  so that no other line pays for it
+
+            return open_lorawan(settings, mine, clock, directory)
         case _:
             assert_never(settings)

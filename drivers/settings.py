@@ -184,7 +184,65 @@ class Ble(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ble
         return self.adapter
 
 
-LineSettings = DaliLuba | ModbusTcp | ModbusRtu | OpcUa | Ble
+Eui = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^[0-9A-Fa-f]{16}$(?!\n)", description="an EUI of 16 hexadecimal digits"),
+]
+
+
+class LoraUdp(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="lorawan-udp"):
+    """LoRaWAN 1.0.x devices, heard by gateways that run Semtech's UDP packet forwarder.
+
+    The forwarders' protocol knows no passwords, so it stays on this machine unless somebody insists.
+
+    Attributes:
+        host: the address at which forwarders reach us.
+        port: UDP port.
+        insecure: allow an address beyond this machine: behind a tunnel, or on a bench.
+        region: whose channels, data rates and duty cycles hold.
+        net_id: 24 bits; 0 and 1 are for private networks.
+        gateways: the EUIs of the gateways that are listened to; none given means any.
+        gateway_timeout_s: seconds without PULL_DATA after which a gateway cannot be reached; forwarders send
+            one every 5 to 25 s.
+        dedup_s: how long the same frame is waited for from further antennas.
+        rx1_delay_s: seconds from the end of an uplink to the first receive window, for devices that join.
+        lead_s: seconds by which a downlink must be at the gateway before its window opens.
+        power_dbm: the most that a gateway puts out, before its antenna.
+        antenna_gain_db: of the gateways' antennas, so that the radiated power stays within the sub-band's.
+        expected_s: seconds between two uplinks of a device whose `poll_s` does not say otherwise.
+        silence_factor: so many times that long without an uplink, and the device is silent.
+        write_timeout_s: how long a downlink may wait for the device to speak and to acknowledge.
+        counter_gap: the most frames of a device that may be lost in a row before it has to join again.
+        device_status_s: seconds between two questions for a device's battery; 0 for never.
+        adr: whether devices that allow it are told their data rate and power.
+    """
+
+    host: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1700
+    insecure: bool = False
+    region: Literal["EU868"] = "EU868"
+    net_id: Annotated[int, msgspec.Meta(ge=0, lt=1 << 24)] = 0
+    gateways: tuple[Eui, ...] = ()
+    gateway_timeout_s: Seconds = 60.0
+    dedup_s: Annotated[float, msgspec.Meta(gt=0, le=5)] = 0.2
+    rx1_delay_s: Annotated[int, msgspec.Meta(ge=1, le=15)] = 1
+    lead_s: Annotated[float, msgspec.Meta(ge=0, le=5)] = 0.1
+    power_dbm: Annotated[int, msgspec.Meta(ge=0, le=27)] = 14
+    antenna_gain_db: Annotated[float, msgspec.Meta(ge=-10, le=15)] = 2.0
+    expected_s: Annotated[float, msgspec.Meta(gt=0, le=604_800)] = 3600.0
+    silence_factor: Annotated[float, msgspec.Meta(ge=1, le=100)] = 3.0
+    write_timeout_s: Seconds = 3600.0
+    counter_gap: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 16_384
+    device_status_s: Annotated[float, msgspec.Meta(ge=0, le=2_592_000)] = 86_400.0
+    adr: bool = True
+
+    @property
+    def where(self) -> str:
+        """Return where the line is, for a person."""
+        return f"{self.host}:{self.port}/udp"
+
+
+LineSettings = DaliLuba | ModbusTcp | ModbusRtu | OpcUa | LoraUdp | Ble
 
 
 class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -195,13 +253,14 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         kind: what it is to the city.
         line: the line that it hangs on.
         address: where it is, in its line's terms: DALI short address 0–63, Modbus unit 1–247 (TCP: 0–255), OPC UA
-            object as a browse path from Objects, or by namespace and identifier ("nsu=urn:x;s=station-1"), Bluetooth
-            address.
-        map: what its values mean: the name of its register map, node map or profile; "" for a lamp.
+            object as a browse path from Objects, or by namespace and identifier ("nsu=urn:x;s=station-1"), LoRaWAN
+            DevEUI of 16 hexadecimal digits, Bluetooth address.
+        map: what its values mean: the name of its register map, node map, payload codec or profile; "" for a lamp.
         groups: the groups that it belongs to.
         commune: INSEE code, or "".
         stream: the class of its readings.
-        poll_s: seconds between two readings of each of its points, in place of the driver's.
+        poll_s: seconds between two readings of each of its points, in place of the driver's; for a device that
+            speaks by itself, seconds between two times that it does.
         report: when a reading is worth keeping, in place of the driver's.
         dead_band: in place of the driver's.
         heartbeat_s: in place of the driver's.

@@ -5,6 +5,7 @@ import msgspec
 from protocols.clock import BenchTime
 from sim.bench_line import BenchLineState
 from sim.cabinet import CabinetState
+from sim.radio import RadioCounters, RadioState
 from sim.wet_well import WellState
 
 
@@ -81,6 +82,7 @@ class StreetState(msgspec.Struct, frozen=True):
         rtu: RTU lines by name.
         modbus: Modbus units by name.
         pumping: OPC UA servers with pumping stations, by name.
+        radio: gateways by name, with their sensors.
     """
 
     civil_utc_ms: int
@@ -92,6 +94,7 @@ class StreetState(msgspec.Struct, frozen=True):
     cabinet: CabinetState | None
     lux: dict[str, LuxState]
     pumping: dict[str, PumpingState] = {}
+    radio: dict[str, RadioState] = {}
 
 
 class LineCounters(msgspec.Struct, frozen=True):
@@ -111,11 +114,12 @@ class PumpingCounters(msgspec.Struct, frozen=True):
 
 
 class Counters(msgspec.Struct, frozen=True):
-    """What the simulated hardware has counted by itself, by name of line, of Modbus unit and of OPC UA server."""
+    """What the simulated hardware has counted by itself, by name of line, Modbus unit, OPC UA server and gateway."""
 
     lines: dict[str, LineCounters]
     modbus: dict[str, dict[str, dict[str, int]]]
     pumping: dict[str, PumpingCounters] = {}
+    radio: dict[str, RadioCounters] = {}
 
 
 class Ports(msgspec.Struct, frozen=True):

@@ -37,6 +37,9 @@ from sim.faults import CabinetFault, FaultSettings, LuxFault, ModbusFault
 from sim.lux import LuxSensor, sun_elevation_deg
 from sim.meter import Meter, StreetFeed
 from sim.modbus_server import RtuServer, Station, TcpServer
+from sim.radio import Radio
+from sim.radio_settings import RadioSettings
+from sim.radio_truth import Truth
 from sim.registers import RegisterDevice
 from sim.report import (
     Counters,
@@ -83,6 +86,7 @@ class Street:
     Attributes:
         lines: DALI lines by name.
         pumping: OPC UA servers with pumping stations by name.
+        radios: gateways with their sensors by name.
         clock: the bench's clock; there from the start of the street on.
         stopped: set when somebody asked over the control socket that the bench end.
         happened: the scenario's events, in the order in which they were carried out.
@@ -101,6 +105,7 @@ class Street:
         self.meter: Meter | None = None
         self.lux: dict[str, LuxSensor] = {}
         self.pumping: dict[str, PumpingStation] = {}
+        self.radios: dict[str, Radio] = {}
         self._stations: dict[str, Station] = {}
         self._rtu: dict[str, RtuServer] = {}
         self._tcp: dict[str, TcpServer] = {}
@@ -162,6 +167,8 @@ class Street:
             await server.stop()
         for pumping in self.pumping.values():
             await pumping.stop()
+        for radio in self.radios.values():
+            radio.close()
         for port in self._serial_ports().values():
             port.close()
 
@@ -242,6 +249,7 @@ class Street:
             cabinet=None if self.cabinet is None else self.cabinet.state(),
             lux={name: self._lux_state(sensor) for name, sensor in self.lux.items()},
             pumping={name: pumping.state() for name, pumping in self.pumping.items()},
+            radio={name: radio.state() for name, radio in self.radios.items()},
         )
 
     def counters(self) -> Counters:
@@ -250,6 +258,7 @@ class Street:
             lines={name: _line_counters(line, self.now_s()) for name, line in self.lines.items()},
             modbus={name: station.device.counters() for name, station in self._stations.items()},
             pumping={name: pumping.counters() for name, pumping in self.pumping.items()},
+            radio={name: radio.counters() for name, radio in self.radios.items()},
         )
 
     def device(self, name: str) -> RegisterDevice:
@@ -276,6 +285,8 @@ class Street:
             self._build_counters(counters)
         for pumping in self.scenario.pumping_station:
             self._build_pumping(pumping)
+        for radio in self.scenario.radio:
+            self._build_radio(radio)
 
     def _build_rtu(self, settings: RtuSettings) -> None:
         port = SerialPort(
@@ -333,6 +344,20 @@ class Street:
         for name in pumping.stations:
             self.targets.add(name, pumping.station_switches(name))
 
+    def _build_radio(self, settings: RadioSettings) -> None:
+        radio = Radio(
+            settings,
+            self._schedule,
+            seed=self.scenario.seed,
+            truth=self._truth,
+            utc_ms=lambda: self.clock.now().utc_ms,
+        )
+        self.radios[settings.name] = radio
+        radio.offer_faults(self.targets)
+
+    def _truth(self, place: str) -> Truth:
+        return Truth(f"{self.scenario.seed}/{place}", self.clock.civil().utc_ms, self._sun_deg())
+
     def _add_tcp(self, name: str, unit: int, device: RegisterDevice, host: str, port: int) -> None:
         server = TcpServer(self._station(name, unit, device), host, port, self._schedule)
         self._tcp[name] = server
@@ -357,6 +382,8 @@ class Street:
             await server.start()
         for pumping in self.pumping.values():
             await pumping.start()
+        for radio in self.radios.values():
+            await radio.open()
 
     def _serial_ports(self) -> dict[str, SerialPort]:
         return {name: line.port for name, line in self.lines.items()} | {
