@@ -219,7 +219,7 @@ def send_due(tx: Tx) -> None:
     due = rows(tx.db, _DUE, (tx.now_ms, DUE_PER_TICK))
     for known in due:
         wait_s = min(RESEND_MOST_S, RESEND_FIRST_S * 2 ** min(known["sends"], 10))
-        lapsed = tx.now_ms > known["expires_ms"]
+        lapsed = _lease_is_over(known, tx.now_ms) or tx.now_ms > known["expires_ms"]
         tx.db.execute(
             "UPDATE policy SET sends = sends + ?, send_ms = ? WHERE cabinet = ? AND kind = ? AND version = ?",
             (
@@ -314,14 +314,18 @@ _DESIRED = (
 
 def with_status(known: Row, now_ms: int) -> Row:
     """Return a desired policy's row with the `status` that follows from what was reported of it."""
+    over = _lease_is_over(known, now_ms)
     if known["force_hash"] == known["hash"]:
-        over = known["lease_until_ms"] is not None and now_ms >= known["lease_until_ms"]
         status = PolicyStatus.LEASE_OVER if over else PolicyStatus.IN_FORCE
     elif known["reasons"] is not None:
         status = PolicyStatus.REJECTED
     else:
-        status = PolicyStatus.LAPSED if now_ms > known["expires_ms"] else PolicyStatus.PENDING
+        status = PolicyStatus.LAPSED if over or now_ms > known["expires_ms"] else PolicyStatus.PENDING
     return {**known, "status": status}
+
+
+def _lease_is_over(known: Row, now_ms: int) -> bool:
+    return known["lease_until_ms"] is not None and now_ms >= known["lease_until_ms"]
 
 
 def _view(cabinet: str, desired: Sequence[Row], in_force: Sequence[Row], reports: Sequence[Row]) -> Policies:
