@@ -1,6 +1,7 @@
 """What priority did, counted from the requests that are kept: by day, junction and rule."""
 
 import sqlite3
+from collections.abc import Set
 from datetime import UTC, date, datetime
 
 import msgspec
@@ -37,41 +38,41 @@ class Question(msgspec.Struct, frozen=True):
     rule: str | None
 
 
-def _in(states: frozenset[RequestState]) -> str:
+def _in(states: Set[RequestState]) -> str:
     return ", ".join(f"'{state.value}'" for state in sorted(states))
 
 
 _COUNTED = f"""
-    WITH asked AS (
-        SELECT *, -(asked_ms / {DAY_MS}) AS day, activated_ms - asked_ms AS wait_ms,
-            coalesce(state IN ({_in(GRANTED)}), 0) AS granted
-        FROM priority_request WHERE asked_ms BETWEEN ?1 AND ?2 AND (?3 IS NULL OR cabinet = ?3)
+    WITH told AS (
+        SELECT *, -(first_ms / {DAY_MS}) AS day, NOT shadow AND source <> 'technician' AS real
+        FROM priority_request WHERE first_ms BETWEEN ?1 AND ?2 AND (?3 IS NULL OR cabinet = ?3)
         AND (?4 IS NULL OR junction = ?4) AND (?5 IS NULL OR rule = ?5)
     ), ordered AS (
-        SELECT day, cabinet, junction, rule, wait_ms,
-            row_number() OVER (PARTITION BY day, cabinet, junction, rule ORDER BY wait_ms) AS place,
+        SELECT day, cabinet, junction, rule, activated_ms - asked_ms AS wait_ms,
+            row_number() OVER (PARTITION BY day, cabinet, junction, rule ORDER BY activated_ms - asked_ms) AS place,
             count(*) OVER (PARTITION BY day, cabinet, junction, rule) AS waits
-        FROM asked WHERE wait_ms IS NOT NULL AND granted AND NOT shadow
+        FROM told WHERE real AND activated_ms IS NOT NULL
     ), median AS (
         SELECT day, cabinet, junction, rule, avg(wait_ms) AS median_wait_ms FROM ordered
         WHERE place IN ((waits + 1) / 2, (waits + 2) / 2) GROUP BY day, cabinet, junction, rule
     )
     SELECT day, cabinet, junction, rule,
-        count(*) FILTER (WHERE NOT shadow) AS requests,
-        count(*) FILTER (WHERE NOT shadow AND granted) AS granted,
-        count(*) FILTER (WHERE NOT shadow AND state = '{RequestState.STALE.value}') AS stale,
-        count(*) FILTER (WHERE NOT shadow AND state = '{RequestState.REJECTED.value}') AS rejected,
-        count(*) FILTER (WHERE NOT shadow AND state = '{RequestState.COOLDOWN.value}') AS cooldown,
-        count(*) FILTER (WHERE NOT shadow AND state = '{RequestState.TIMEOUT.value}') AS timed_out,
-        count(*) FILTER (WHERE NOT shadow AND state IN
-            ({_in(frozenset({RequestState.RECEIVED, RequestState.QUEUED}))})) AS waiting,
-        count(*) FILTER (WHERE NOT shadow AND state IS NULL) AS unanswered,
-        count(*) FILTER (WHERE shadow) AS shadow,
+        count(*) FILTER (WHERE real) AS requests,
+        count(*) FILTER (WHERE real AND state IN ({_in(GRANTED)})) AS granted,
+        count(*) FILTER (WHERE real AND state IN ({_in({RequestState.STALE})})) AS stale,
+        count(*) FILTER (WHERE real AND state IN ({_in({RequestState.REJECTED})})) AS rejected,
+        count(*) FILTER (WHERE real AND state IN ({_in({RequestState.COOLDOWN})})) AS cooldown,
+        count(*) FILTER (WHERE real AND state IN ({_in({RequestState.TIMEOUT})})) AS timed_out,
+        count(*) FILTER (WHERE real AND state IN ({_in({RequestState.RECEIVED, RequestState.QUEUED})})) AS waiting,
+        count(*) FILTER (WHERE real AND state IS NULL AND asked_ms IS NOT NULL) AS unanswered,
+        count(*) FILTER (WHERE real AND asked_ms IS NULL) AS not_asked,
+        count(*) FILTER (WHERE shadow AND source <> 'technician') AS shadow,
+        count(*) FILTER (WHERE source = 'technician') AS trials,
         count(*) FILTER (WHERE contradiction <> '') AS contradictory,
-        coalesce(sum(extension_s) FILTER (WHERE NOT shadow AND granted), 0) AS extension_s,
-        coalesce(sum(reduction_s) FILTER (WHERE NOT shadow AND granted), 0) AS reduction_s,
+        coalesce(sum(extension_s) FILTER (WHERE real AND state IN ({_in(GRANTED)})), 0) AS extension_s,
+        coalesce(sum(reduction_s) FILTER (WHERE real AND state IN ({_in(GRANTED)})), 0) AS reduction_s,
         max(median_wait_ms) AS median_wait_ms
-    FROM asked LEFT JOIN median USING (day, cabinet, junction, rule)
+    FROM told LEFT JOIN median USING (day, cabinet, junction, rule)
     WHERE (day, cabinet, junction, rule) > (?6, ?7, ?8, ?9)
     GROUP BY day, cabinet, junction, rule ORDER BY day, cabinet, junction, rule LIMIT ?10
 """  # noqa: S608  words and numbers of ours

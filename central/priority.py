@@ -53,7 +53,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """What a request's steps come to.
 
     Attributes:
-        asked_ms: UTC milliseconds of the first step.
+        first_ms: UTC milliseconds of the first step.
+        asked_ms: of the first step by which it was asked of the controller; None if it was not.
         changed_ms: of the step that brought the last state; of the last step while there is no state.
         activated_ms: of the step by which the controller said that it is active; None if it did not.
         state: the last that the controller said; None if it said nothing.
@@ -63,7 +64,8 @@ class Outcome(msgspec.Struct, frozen=True):
         contradiction: the first thing that cannot be, in words; "" if everything can.
     """
 
-    asked_ms: int
+    first_ms: int
+    asked_ms: int | None
     changed_ms: int
     activated_ms: int | None
     state: RequestState | None
@@ -98,7 +100,8 @@ def outcome(steps: Iterable[PriorityEvent]) -> Outcome:
         if step.state is not None and step.state is state:
             given.append(step)
     return Outcome(
-        asked_ms=ordered[0].at_ms,
+        first_ms=ordered[0].at_ms,
+        asked_ms=next((step.at_ms for step in ordered if _is_asked(step)), None),
         changed_ms=changed_ms,
         activated_ms=activated_ms,
         state=state,
@@ -107,6 +110,11 @@ def outcome(steps: Iterable[PriorityEvent]) -> Outcome:
         reduction_s=_last(step.reduction_s for step in given),
         contradiction=wrong[0] if wrong else "",
     )
+
+
+def _is_asked(step: PriorityEvent) -> bool:
+    """Tell whether a controller was asked: it has answered, or no reason is given why it was not."""
+    return step.state is not None or not step.reason
 
 
 def _impossible(step: PriorityEvent, state: RequestState | None) -> Iterator[str]:

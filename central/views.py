@@ -167,7 +167,7 @@ def command_view(found: Row) -> CommandView:
 
 def priority_view(found: Row) -> PriorityView:
     """Return a row of priority requests."""
-    activated_ms = found["activated_ms"]
+    asked_ms, activated_ms = found["asked_ms"], found["activated_ms"]
     return PriorityView(
         id=found["request"],
         cabinet=found["cabinet"],
@@ -180,10 +180,11 @@ def priority_view(found: Row) -> PriorityView:
         level=found["level"],
         state=RequestState(found["state"]) if found["state"] else None,
         reason=found["reason"],
-        asked=moment(found["asked_ms"]),
+        first=moment(found["first_ms"]),
+        asked=maybe_moment(asked_ms),
         changed=moment(found["changed_ms"]),
         activated=maybe_moment(activated_ms),
-        wait_s=None if activated_ms is None else (activated_ms - found["asked_ms"]) / 1000,
+        wait_s=None if activated_ms is None else (activated_ms - asked_ms) / 1000,
         extension_s=found["extension_s"],
         reduction_s=found["reduction_s"],
         shadow=bool(found["shadow"]),

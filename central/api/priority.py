@@ -92,14 +92,14 @@ async def list_requests(
     found = await centre.reader.ask(
         lambda db: rows(
             db,
-            "SELECT * FROM priority_request WHERE (asked_ms, id) < (?1, ?2)"
+            "SELECT * FROM priority_request WHERE (first_ms, id) < (?1, ?2)"
             " AND (?3 IS NULL OR cabinet = ?3) AND (?4 IS NULL OR junction = ?4) AND (?5 IS NULL OR rule = ?5)"
             " AND (?6 IS NULL OR state = ?6) AND (?7 IS NULL OR (contradiction <> '') = ?7)"
-            " AND asked_ms BETWEEN ?8 AND ?9 ORDER BY asked_ms DESC, id DESC LIMIT ?10",
+            " AND first_ms BETWEEN ?8 AND ?9 ORDER BY first_ms DESC, id DESC LIMIT ?10",
             (*given, limit + 1),
         )
     )
-    more = (found[limit - 1]["asked_ms"], found[limit - 1]["id"]) if len(found) > limit else None
+    more = (found[limit - 1]["first_ms"], found[limit - 1]["id"]) if len(found) > limit else None
     return Page([priority_view(one) for one in found[:limit]], write_cursor(more) if more else None)
 
 

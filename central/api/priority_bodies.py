@@ -55,7 +55,8 @@ class PriorityView(msgspec.Struct, frozen=True):
         source: how the cabinet knew of it.
         state: the last that the controller said; null where it was not asked, or has not answered.
         reason: why it was not asked, or was taken back.
-        asked: the first step.
+        first: the first step, by which the list is ordered.
+        asked: when it was asked of the controller; null if it was not.
         changed: when `state` came.
         activated: when the controller said that the request is active.
         wait_s: seconds from `asked` to `activated`.
@@ -76,7 +77,8 @@ class PriorityView(msgspec.Struct, frozen=True):
     level: int
     state: RequestState | None
     reason: str
-    asked: datetime
+    first: datetime
+    asked: datetime | None
     changed: datetime
     activated: datetime | None
     wait_s: float | None
@@ -113,20 +115,25 @@ class PriorityHistory(PriorityView, frozen=True, kw_only=True):
 class PriorityFigures(msgspec.Struct, frozen=True):
     """What priority did at a junction by one rule on one day.
 
-    Each request is in exactly one of `granted`, `rejected`, `cooldown`, `timed_out`, `waiting` and
-    `unanswered`. What a rule that only watches would have asked for is in `shadow` alone.
+    Each request is in exactly one of `granted`, `rejected`, `cooldown`, `timed_out`, `waiting`, `unanswered`
+    and `not_asked`. What a rule that only watches would have asked for is in `shadow` alone, what a technician
+    tried in `trials` alone.
 
     Attributes:
         day: in UTC, by the first step of each request.
-        requests: all but the shadow ones.
+        requests: all but the shadow ones and the trials.
         granted: those that the controller said to be active, or to have been.
         stale: those of the granted that were never cancelled.
         rejected: refused by the controller.
         cooldown: refused by the controller, because it had just completed a similar one.
         timed_out: queued for too long.
         waiting: received or queued, and nothing more said.
-        unanswered: not asked, or the controller said nothing.
-        contradictory: those whose steps contradict each other; they are counted by what holds of them.
+        unanswered: asked, and the controller said nothing.
+        not_asked: the cabinet had a reason not to ask.
+        shadow: of rules that only watch.
+        trials: by somebody at the cabinet, for no vehicle.
+        contradictory: of all of these, those whose steps contradict each other; where they are counted
+            follows from the steps that can be.
         extension_s: seconds of green given, as the controllers say.
         reduction_s: seconds of red saved, the same.
         green_seconds_gained: both.
@@ -145,7 +152,9 @@ class PriorityFigures(msgspec.Struct, frozen=True):
     timed_out: int
     waiting: int
     unanswered: int
+    not_asked: int
     shadow: int
+    trials: int
     contradictory: int
     extension_s: int
     reduction_s: int

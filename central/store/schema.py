@@ -264,7 +264,8 @@ CREATE TABLE priority_request (
     cabinet TEXT NOT NULL,
     request TEXT NOT NULL,
     turn INTEGER NOT NULL,
-    asked_ms INTEGER NOT NULL DEFAULT 0,
+    first_ms INTEGER NOT NULL DEFAULT 0,
+    asked_ms INTEGER,
     changed_ms INTEGER NOT NULL DEFAULT 0,
     activated_ms INTEGER,
     junction TEXT NOT NULL DEFAULT '',
@@ -283,9 +284,9 @@ CREATE TABLE priority_request (
     UNIQUE (cabinet, request),
     UNIQUE (cabinet, turn)
 );
-CREATE INDEX priority_request_by_time ON priority_request (asked_ms, id);
-CREATE INDEX priority_request_by_cabinet ON priority_request (cabinet, asked_ms, id);
-CREATE INDEX priority_request_by_junction ON priority_request (junction, asked_ms, id);
+CREATE INDEX priority_request_by_time ON priority_request (first_ms, id);
+CREATE INDEX priority_request_by_cabinet ON priority_request (cabinet, first_ms, id);
+CREATE INDEX priority_request_by_junction ON priority_request (junction, first_ms, id);
 CREATE TABLE priority_step (
     request_id INTEGER NOT NULL REFERENCES priority_request (id) ON DELETE CASCADE,
     event TEXT NOT NULL,

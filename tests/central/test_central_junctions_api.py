@@ -130,7 +130,8 @@ class TestRequests:
         assert [one["state"] for one in shown["steps"]] == ["received", "queued", "activated", "completed"]
         assert shown["steps"][0]["controller_time"] == "2026-02-02T02:40:00.005000Z"
         unasked = await api.get("/api/v1/priority-requests/cab-1/r-3")
-        assert (unasked["state"], unasked["reason"], unasked["wait_s"]) == (None, "the lease is over", None)
+        assert (unasked["state"], unasked["reason"]) == (None, "the lease is over")
+        assert (unasked["asked"], unasked["wait_s"]) == (None, None)
         odd = await api.get("/api/v1/priority-requests/cab-1/r-4")
         assert (odd["state"], odd["contradiction"], len(odd["steps"])) == (
             "rejected",
@@ -189,7 +190,8 @@ class TestFigures:
         await tell(api, cabinet, *passage("r-1"), *passage("r-2", 60, extension_s=2, reduction_s=0))
         await tell(api, cabinet, *passage("r-3", 90)[:3], step(S.STALE, 300, request="r-3"))
         await tell(api, cabinet, *(step(state, 400 + n, request=f"e-{n}") for n, state in enumerate(ends)))
-        await tell(api, cabinet, step(None, 500, request="s-1", shadow=True))
+        await tell(api, cabinet, step(None, 500, request="s-1", reason="it would be asked for", shadow=True))
+        await tell(api, cabinet, step(None, 510, request="n-1", reason="not asked: its lease is over"))
         (one,) = await self._figures(api)
         assert (one["day"], one["cabinet"], one["junction"], one["rule"]) == (
             "2026-02-02",
@@ -197,9 +199,12 @@ class TestFigures:
             JUNCTION,
             "trunk-lines",
         )
-        assert (one["requests"], one["granted"], one["stale"], one["shadow"]) == (8, 3, 1, 1)
+        assert (one["requests"], one["granted"], one["stale"], one["shadow"]) == (9, 3, 1, 1)
         assert (one["rejected"], one["cooldown"], one["timed_out"]) == (1, 1, 1)
-        assert (one["waiting"], one["unanswered"], one["contradictory"]) == (1, 1, 0)
+        assert (one["waiting"], one["unanswered"], one["not_asked"]) == (1, 1, 1)
+        apart = ("granted", "rejected", "cooldown", "timed_out", "waiting", "unanswered", "not_asked")
+        assert sum(one[name] for name in apart) == one["requests"]
+        assert (one["contradictory"], one["trials"]) == (0, 0)
         assert (one["extension_s"], one["reduction_s"], one["green_seconds_gained"]) == (11, 3, 14)
         assert one["median_wait_s"] == 8.0
 

@@ -20,7 +20,7 @@ from tests.central.junctions import CAB, JUNCTION, junction_cabinet, passage, st
 
 S = RequestState
 COLUMNS = (
-    "request, state, asked_ms, changed_ms, activated_ms, extension_s, reduction_s, reason, contradiction"
+    "request, state, first_ms, asked_ms, changed_ms, activated_ms, extension_s, reduction_s, reason, contradiction"
 )
 
 
@@ -85,6 +85,7 @@ class TestOutcome:
 
     def test_missed_steps_contradict_nothing(self) -> None:
         assert outcome([step(S.RECEIVED), step(S.COMPLETED, 20, extension_s=4)]) == Outcome(
+            first_ms=START_MS,
             asked_ms=START_MS,
             changed_ms=START_MS + 20_000,
             activated_ms=None,
@@ -94,6 +95,12 @@ class TestOutcome:
             reduction_s=None,
             contradiction="",
         )
+
+    def test_the_wait_begins_when_the_controller_is_asked(self) -> None:
+        unasked = step(None, 0, reason="not asked: the approach has had its grants of this hour")
+        assert outcome([unasked]).asked_ms is None
+        found = outcome([unasked, step(None, 7), step(S.RECEIVED, 8), step(S.ACTIVATED, 12)])
+        assert (found.first_ms, found.asked_ms) == (START_MS, START_MS + 7_000)
 
     def test_what_ended_stays_ended_and_the_contradiction_is_said(self) -> None:
         found = outcome([step(), step(S.REJECTED, 1), step(S.ACTIVATED, 2), step(S.COMPLETED, 3)])
@@ -116,7 +123,7 @@ def test_a_request_shows_its_last_state_and_what_the_controller_gave(
     desk.deliver(cabinet.hello())
     tell(desk, cabinet, *passage("r-1"))
     assert kept(desk) == [
-        ("r-1", "completed", START_MS, START_MS + 12_000, START_MS + 8_000, 9, 3, "", ""),
+        ("r-1", "completed", START_MS, START_MS, START_MS + 12_000, START_MS + 8_000, 9, 3, "", ""),
     ]
 
 
