@@ -127,6 +127,10 @@ class Rig:
             self.schedule.run_until(second)
             self.witness.look(second)
 
+    def mode(self) -> Mode:
+        """Return the control mode."""
+        return self.junction.mode
+
     def in_control(self) -> "Rig":
         """Let start-up pass."""
         self.run_to(STARTED_S)
