@@ -176,7 +176,7 @@ class Junction:
         """
         known = group is not None and 1 <= group <= len(self.design.groups)
         index = group - 1 if known and group is not None else None
-        self.priority.receive(Asked(name, index, level, self._arrival(eta_s or 0), vehicle), self._now_s())
+        self.priority.receive(Asked(name, index, level, self._arrival(eta_s or 0), vehicle), self.now_s)
         self._notify()  # a request is seen as received before it is judged
         self._judge_requests()
 
@@ -195,7 +195,7 @@ class Junction:
         Raises:
             UnknownRequestError: there is none.
         """
-        self.priority.cancel(name, self._stages, self._tick, self._now_s())
+        self.priority.cancel(name, self._stages, self._tick, self.now_s)
         self._judge_requests()
 
     def set_position(self, position: Position, timeout_min: int = 0) -> None:
@@ -233,7 +233,7 @@ class Junction:
         if occupied and not detector.occupied:
             detector.count += 1
         if occupied != detector.occupied:
-            detector.occupied, detector.since_s = occupied, self._now_s()
+            detector.occupied, detector.since_s = occupied, self.now_s
         self._notify()
 
     # --- what can be wrong ----------------------------------------------------------------------------
@@ -262,7 +262,7 @@ class Junction:
         """Let a fault of a detector begin."""
         detector = self._detectors[name]
         if not detector.says:
-            detector.since_s = self._now_s()
+            detector.since_s = self.now_s
         detector.board.set(fault, settings)
         self._notify()
 
@@ -276,6 +276,11 @@ class Junction:
     def is_green(self, group: int) -> bool:
         """Return whether a group, by its number, shows green."""
         return self.lamps[group - 1] is Aspect.GREEN
+
+    @property
+    def now_s(self) -> float:
+        """The schedule's seconds."""
+        return self._schedule.time()
 
     @property
     def plan(self) -> TimePlan:
@@ -343,7 +348,7 @@ class Junction:
             if GroupFault.LAMP_FAILURE in board:
                 active[AlarmKey("A0201", Part.GROUP, number)] = {"color": "red"}
         for number, (name, detector) in enumerate(self._detectors.items(), 1):
-            if detector.says and self._now_s() - detector.since_s >= detector.stuck_after_s:
+            if detector.says and self.now_s - detector.since_s >= detector.stuck_after_s:
                 values = {"detector": name, "type": "loop", "errormode": "on", "manual": "False"}
                 active[AlarmKey("A0302", Part.DETECTOR, number)] = values | {"logicerror": "always_on"}
         return active
@@ -398,13 +403,13 @@ class Junction:
         if stages is None:
             return
         if self._position is not Position.NORMAL:
-            self.priority.give_up(self._now_s())
+            self.priority.give_up(self.now_s)
             if stages.wind_down(self._tick):
                 self._enter(Mode.STANDBY)
                 return
         else:
             stages.step(self._tick, self.priority.wish())
-            self.priority.step(stages, self._tick, self._now_s())
+            self.priority.step(stages, self._tick, self.now_s)
         self._light(stages)
         self._judge_requests()
 
@@ -463,7 +468,7 @@ class Junction:
         self.mode = mode
         self._entered = self._tick
         if self._stages is not None:
-            self.priority.give_up(self._now_s())
+            self.priority.give_up(self.now_s)
         self._stages = None
         if mode is Mode.CONTROL:
             self._monitor.forget()
@@ -499,16 +504,13 @@ class Junction:
     def _is_vehicle(self, group: int) -> bool:
         return self.design.groups[group].kind is GroupKind.VEHICLE
 
-    def _now_s(self) -> float:
-        return self._schedule.time()
-
     def _arrival(self, eta_s: int) -> int:
         """Return the first step at which a vehicle can be there."""
         return self._tick + eta_s
 
     def _judge_requests(self) -> None:
         in_control = self._stages is not None and self._position is Position.NORMAL
-        self.priority.judge(self._stages if in_control else None, self._now_s())
+        self.priority.judge(self._stages if in_control else None, self.now_s)
         self._notify()
 
     def _take_position(self, position: Position) -> None:

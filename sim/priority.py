@@ -315,6 +315,11 @@ class PriorityBook:
         """Return every request in the book, ended ones included until they are told."""
         return tuple(request.entry() for request in self._all())
 
+    def live(self, name: str) -> RequestEntry | None:
+        """Return a request that has not ended; None if there is none."""
+        request = self._live.get(name)
+        return None if request is None else request.entry()
+
     def told(self, entries: tuple[RequestEntry, ...]) -> None:
         """Drop the end states among what has been told."""
         for entry in entries:

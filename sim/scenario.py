@@ -6,14 +6,29 @@ from a scenario that has one.
 
 import tomllib
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
 from protocols.strict import SettingsFault, read
+from sim.bus_service import BusSettings
 from sim.cabinet import Switch
-from sim.faults import CabinetFault, FaultSettings, LampFault, LineFault, LuxFault, ModbusFault, SerialFault
+from sim.faults import (
+    CabinetFault,
+    DetectorFault,
+    FaultSettings,
+    GroupFault,
+    JunctionFault,
+    LampFault,
+    LineFault,
+    LuxFault,
+    ModbusFault,
+    SerialFault,
+)
+from sim.junction_design import design_faults
+from sim.junction_settings import JunctionSettings
 from sim.lux import SKY
 from sim.targets import switches_fault
 
@@ -171,6 +186,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rtu: tuple[RtuSettings, ...] = ()
     meter: MeterSettings | None = None
     counter: tuple[CounterSettings, ...] = ()
+    junction: tuple[JunctionSettings, ...] = ()
+    bus: tuple[BusSettings, ...] = ()
     event: tuple[Event, ...] = ()
 
 
@@ -244,6 +261,8 @@ def check(scenario: Scenario) -> list[SettingsFault]:
         *_units(scenario),
         *_one_cabinet(scenario),
         *_tcp_ports(scenario),
+        *_junctions(scenario),
+        *_buses(scenario),
         *_events(scenario),
     ]
 
@@ -263,6 +282,14 @@ def target_faults(scenario: Scenario) -> dict[str, frozenset[str]]:
         if bus.lux is not None:
             targets[bus.lux.name] = modbus | frozenset(LuxFault)
     targets |= dict.fromkeys(_tcp_names(scenario), modbus)
+    for junction in scenario.junction:
+        groups = range(1, len(junction.design.groups) + 1)
+        targets[junction.name] = frozenset(JunctionFault)
+        targets |= {f"{junction.name}/{number}": frozenset(GroupFault) for number in groups}
+        targets |= {
+            f"{junction.name}/{detector.name}": frozenset(DetectorFault)
+            for detector in junction.design.detectors
+        }
     return targets
 
 
@@ -298,6 +325,8 @@ def _names(scenario: Scenario) -> list[tuple[str, str]]:
             for unit in (bus.cabinet, bus.lux)
             if unit is not None
         ]
+    named += [(f"junction[{index}].name", each.name) for index, each in enumerate(scenario.junction)]
+    named += [(f"bus[{index}].name", each.name) for index, each in enumerate(scenario.bus)]
     return named + [(f"{name}.name", name) for name in _tcp_names(scenario)]
 
 
@@ -358,6 +387,46 @@ def _tcp_ports(scenario: Scenario) -> list[SettingsFault]:
         if settings.port:
             keyed += [(key, settings.port + number) for number in range(settings.count)]
     return complaints + _twice("port", [(key, str(port)) for key, port in keyed])
+
+
+def _junctions(scenario: Scenario) -> list[SettingsFault]:
+    return [
+        SettingsFault(f"junction[{index}].design", fault)
+        for index, junction in enumerate(scenario.junction)
+        for fault in design_faults(junction.design)
+    ]
+
+
+def _buses(scenario: Scenario) -> list[SettingsFault]:
+    junctions = {junction.name: junction for junction in scenario.junction}
+    complaints = []
+    for index, bus in enumerate(scenario.bus):
+        key = f"bus[{index}]"
+        junction = junctions.get(bus.junction)
+        if junction is None:
+            known = ", ".join(sorted(junctions)) or "none"
+            complaints.append(SettingsFault(f"{key}.junction", f"expected one of {known}"))
+        else:
+            complaints += _bus_parts(key, bus, junction)
+        if bus.route is not None and (
+            len(bus.route) < 2 or any(one == other for one, other in pairwise(bus.route))
+        ):
+            complaints.append(
+                SettingsFault(f"{key}.route", "expected two points or more, each somewhere else")
+            )
+    return complaints
+
+
+def _bus_parts(key: str, bus: BusSettings, junction: JunctionSettings) -> list[SettingsFault]:
+    complaints = []
+    if bus.the_group > len(junction.design.groups):
+        complaints.append(SettingsFault(f"{key}.group", f"expected 1–{len(junction.design.groups)}"))
+    known = {detector.name for detector in junction.design.detectors}
+    for field, name in (("check_in", bus.check_in_name), ("exit", bus.exit_name)):
+        if name not in known:
+            expected = f"expected one of {', '.join(sorted(known)) or 'none'}; not {name!r}"
+            complaints.append(SettingsFault(f"{key}.{field}", expected))
+    return complaints
 
 
 def _times(scenario: Scenario) -> list[SettingsFault]:

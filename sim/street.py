@@ -28,7 +28,9 @@ from typing import Self
 import structlog
 
 from protocols.clock import BenchTime
+from sim import crossing
 from sim.bench_line import BenchLine, serial_switches
+from sim.bus_service import BusService, BusSettings
 from sim.cabinet import Cabinet, Switch
 from sim.clock import BenchClock, real_time_from
 from sim.control import ControlSocket
@@ -62,6 +64,7 @@ from sim.scenario import (
 )
 from sim.schedule import LoopSchedule, Schedule, Timer
 from sim.serial_port import SerialPort
+from sim.signal_controller import SignalController
 from sim.targets import FaultSwitch, Targets, UnknownError, switches_fault
 
 _log = structlog.get_logger(__name__)
@@ -78,6 +81,8 @@ class Street:
 
     Attributes:
         lines: DALI lines by name.
+        junctions: signal controllers by name.
+        buses: by name.
         clock: the bench's clock; there from the start of the street on.
         stopped: set when somebody asked over the control socket that the bench end.
         happened: the scenario's events, in the order in which they were carried out.
@@ -95,6 +100,8 @@ class Street:
         self.cabinet: Cabinet | None = None
         self.meter: Meter | None = None
         self.lux: dict[str, LuxSensor] = {}
+        self.junctions: dict[str, SignalController] = {}
+        self.buses: dict[str, BusService] = {}
         self._stations: dict[str, Station] = {}
         self._rtu: dict[str, RtuServer] = {}
         self._tcp: dict[str, TcpServer] = {}
@@ -152,6 +159,10 @@ class Street:
             await self._control.stop()
         for task in tuple(self._tasks):
             await task
+        for service in self.buses.values():
+            service.stop()
+        for controller in self.junctions.values():
+            await controller.stop()
         for server in self._tcp.values():
             await server.stop()
         for port in self._serial_ports().values():
@@ -232,6 +243,8 @@ class Street:
             meter=self._meter_state(at_s),
             cabinet=None if self.cabinet is None else self.cabinet.state(),
             lux={name: self._lux_state(sensor) for name, sensor in self.lux.items()},
+            junctions={name: crossing.junction_state(each) for name, each in self.junctions.items()},
+            buses={name: crossing.bus_state(each) for name, each in self.buses.items()},
         )
 
     def counters(self) -> Counters:
@@ -239,6 +252,8 @@ class Street:
         return Counters(
             lines={name: _line_counters(line, self.now_s()) for name, line in self.lines.items()},
             modbus={name: station.device.counters() for name, station in self._stations.items()},
+            junctions={name: crossing.junction_counters(each) for name, each in self.junctions.items()},
+            buses={name: crossing.bus_counters(each) for name, each in self.buses.items()},
         )
 
     def device(self, name: str) -> RegisterDevice:
@@ -263,6 +278,21 @@ class Street:
             self._build_meter(self.scenario.meter)
         for counters in self.scenario.counter:
             self._build_counters(counters)
+        for junction in self.scenario.junction:
+            controller = crossing.build(junction, self._schedule, self.clock, self._rng(junction.name))
+            self.junctions[junction.name] = controller
+            crossing.offer_faults(controller, self.targets)
+        for vehicle in self.scenario.bus:
+            self._build_bus(vehicle)
+
+    def _build_bus(self, settings: BusSettings) -> None:
+        place = self.scenario.location
+        self.buses[settings.name] = BusService(
+            settings,
+            signals=self.junctions[settings.junction].junction,
+            schedule=self._schedule,
+            place=(place.latitude, place.longitude),
+        )
 
     def _build_rtu(self, settings: RtuSettings) -> None:
         port = SerialPort(
@@ -333,6 +363,10 @@ class Street:
             port.open()
         for server in self._tcp.values():
             await server.start()
+        for controller in self.junctions.values():
+            controller.start()
+        for service in self.buses.values():
+            service.start()
 
     def _serial_ports(self) -> dict[str, SerialPort]:
         return {name: line.port for name, line in self.lines.items()} | {
