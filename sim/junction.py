@@ -214,7 +214,9 @@ class Junction:
             None if number is None else {plan.number: plan for plan in self.design.plans}[number]
         )
         if self._stages is not None:
-            self._stages.change_plan(self._commanded or self.design.plans[0])
+            plan = self._commanded or self.design.plans[0]
+            self._stages.change_plan(plan)
+            self.priority.change_plan(plan)
         self._notify()
 
     def restart(self) -> None:

@@ -21,7 +21,7 @@ import msgspec
 
 from protocols.errors import LocalProtocolError
 from protocols.model.priority import ENDED, MAX_LEVEL, NEXT, RequestState, VehicleType
-from sim.junction_design import JunctionDesign
+from sim.junction_design import JunctionDesign, TimePlan
 from sim.signal_groups import Aspect
 from sim.stages import Stages, Wish
 
@@ -136,6 +136,10 @@ class _Gain:
         self._was_green = _is_green(stages, group)
         self._real = _Trace(self._was_green)
         self._without = _Trace(self._was_green)
+
+    def change_plan(self, plan: TimePlan) -> None:
+        """Let the twin change as the junction does: that is none of the request's doing."""
+        self._twin.change_plan(plan)
 
     def step(self, stages: Stages, tick: int, others: Wish | None) -> None:
         """See what has become of the group, and what would have become of it."""
@@ -290,6 +294,12 @@ class PriorityBook:
                 self._move(request, RequestState.TIMEOUT, at_s)
             elif request.state is RequestState.ACTIVATED and age_s >= self._limits.lifetime_s:
                 self._move(request, RequestState.STALE, at_s)
+
+    def change_plan(self, plan: TimePlan) -> None:
+        """Note that the junction changes to a plan."""
+        for request in self._in(RequestState.ACTIVATED):
+            if request.gain is not None:
+                request.gain.change_plan(plan)
 
     def give_up(self, at_s: float) -> None:
         """End everything: the controller is no longer in control."""

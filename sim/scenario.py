@@ -152,7 +152,7 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         at_s: real seconds after the start; or
         civil: the bench's civil time, with its offset.
-        target: name of a line, device, or gear (`dali-1/3`).
+        target: name of a line or device, or of a part of one (`dali-1/3`, `junction-1/2`).
         fault: name of a fault that begins; or
         clear: name of a fault that ends, `*` for all; or
         set: switches to set, by name.
@@ -462,7 +462,9 @@ def _event(
     faults = targets.get(event.target)
     if faults is None:
         known = ", ".join(sorted(name for name in targets if "/" not in name)) or "none"
-        expected = f"expected one of {known}, or a gear such as dali-1/3; not {event.target!r}"
+        expected = (
+            f"expected one of {known}, or a part such as dali-1/3 or junction-1/2; not {event.target!r}"
+        )
         return [*complaints, SettingsFault(f"{key}.target", expected)]
     return complaints + _event_action(key, event, faults, scenario)
 

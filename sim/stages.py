@@ -89,12 +89,12 @@ class Stages:
         return (self._base + tick + self.plan.offset_s) % self.plan.cycle_s
 
     def change_plan(self, plan: TimePlan) -> None:
-        """Change to a plan as soon as its first stage runs."""
+        """Change to a plan as soon as its first stage could end and nobody is red for too long by its order."""
         self._pending = plan
 
     def step(self, tick: int, wish: Wish | None = None) -> None:
         """Go on to `tick`."""
-        if self.place == 0 and self._pending is not None:
+        if self._pending is not None and self._may_take_up(self._pending, tick):
             self._follow(self._pending, tick)
         if self._may_leave(tick) and self._is_due(tick, wish):
             self._advance(tick)
@@ -128,9 +128,17 @@ class Stages:
 
     def _may_leave(self, tick: int) -> bool:
         """All groups of the stage have become green, and those that would end have had their minimum."""
-        return self.groups.all_green(self._pace.members[self.place]) and all(
-            self.groups.has_had_its_minimum(group, tick) for group in self._pace.ending[self.place]
+        return self._is_over(self._pace, tick)
+
+    def _is_over(self, pace: Pace, tick: int) -> bool:
+        return self.groups.all_green(pace.members[self.place]) and all(
+            self.groups.has_had_its_minimum(group, tick) for group in pace.ending[self.place]
         )
+
+    def _may_take_up(self, plan: TimePlan, tick: int) -> bool:
+        """Whether a plan can take over: its order may serve last who has waited longest under the old one."""
+        pace = self._paces[plan.number]
+        return self.place == 0 and self._is_over(pace, tick) and not self._is_too_late(pace, tick)
 
     def _is_due(self, tick: int, wish: Wish | None) -> bool:
         if self._reaches_maximum_green(tick) or self._keeps_somebody_too_long(tick):
@@ -160,8 +168,12 @@ class Stages:
 
     def _keeps_somebody_too_long(self, tick: int) -> bool:
         """Whether a second more would keep a waiting group red for longer than the longest red."""
-        last = tick - self._design.limits.max_red_s + 1
+        return self._is_too_late(self._pace, tick + 1)
+
+    def _is_too_late(self, pace: Pace, tick: int) -> bool:
+        """Whether leaving the stage at `tick` brings somebody's green after the longest red."""
+        last = tick - self._design.limits.max_red_s
         return any(
-            aspect is Aspect.RED and self.groups.since[group] <= last + self._pace.path_s(self.place, group)
+            aspect is Aspect.RED and self.groups.since[group] < last + pace.path_s(self.place, group)
             for group, aspect in enumerate(self.groups.aspects)
         )

@@ -1,4 +1,4 @@
-"""A street on a bench: lamps on DALI lines, cabinet, meter, daylight, all at the wire.
+"""A street on a bench: lamps on DALI lines, cabinet, meter, daylight, junctions and buses, all at the wire.
 
 In a test:
 
@@ -8,6 +8,7 @@ In a test:
         await street.fault("dali-1/3", "lamp_failure")                # .clear(target, name), .clear(target)
         street.set("cabinet", {"door_open": True})
         street.lines["dali-1"].gear[3].level(street.now_s())          # a gear itself
+        street.junctions["junction-1"].junction.is_green(2)           # the lamps of a junction
         street.state(), street.counters()                             # structs; msgspec.to_builtins for JSON
 
 A client that blocks needs the street in a loop of its own: `with StreetThread(scenario, folder) as street:`

@@ -47,7 +47,9 @@ class TestPlans:
         rig.run_until_green(2)
         rig.junction.command_plan(3)
         assert (rig.junction.plan.number, rig.junction.plan_source) == (1, "forced")
-        rig.run_until_green(1)
+        green_s = rig.run_until_green(1)
+        assert rig.junction.plan.number == 1
+        rig.run_to(green_s + 10)
         assert rig.junction.plan.number == 3
         rig.junction.command_plan(None)
         rig.run_to(int(rig.schedule.time()) + 120)

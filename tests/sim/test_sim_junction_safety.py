@@ -97,15 +97,20 @@ def test_no_stream_of_requests_does_any_harm(
     eta_s=st.one_of(st.none(), st.integers(0, 60)),
     for_s=st.integers(0, 90),
     epoch_s=st.integers(0, 1000),
+    plan=st.one_of(st.none(), st.integers(1, 3)),
 )
 @settings(max_examples=200)
 def test_extension_and_reduction_are_what_a_twin_without_the_request_shows(
-    *, group: int, level: int, at_s: int, eta_s: int | None, for_s: int, epoch_s: int
+    *, group: int, level: int, at_s: int, eta_s: int | None, for_s: int, epoch_s: int, plan: int | None
 ) -> None:
     asked, twin = Rig(epoch_s=epoch_s), Rig(epoch_s=epoch_s)
     asked.run_to(at_s)
     was_green = asked.junction.is_green(group)
     asked.junction.request("bus", group, level, eta_s=eta_s)
+    if plan is not None:
+        twin.run_to(at_s)
+        asked.junction.command_plan(plan)
+        twin.junction.command_plan(plan)
     asked.run_to(at_s + for_s)
     asked.junction.cancel_request("bus")
     asked.run_to(at_s + for_s + 200)
