@@ -11,6 +11,7 @@ seed = 1                        # of everything random
 start = 2026-11-24T16:30:00+01:00   # civil time at the start, with its offset
 speed = 60.0                    # civil seconds for each real second; bit times and fades stay real
 # origin_monotonic_ms = 123456  # share one origin between the processes of a bench
+# unhurried = [[130000, 160000]]  # monotonic milliseconds within which the speed is 1
 
 [location]                      # where the sun is looked up
 latitude = 47.32

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from protocols.clock import BenchTime
 from protocols.strict import SettingsFault, read
 from sim.bus_service import BusSettings
 from sim.cabinet import Switch
@@ -49,11 +50,20 @@ class BenchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         start: civil time at the origin, with its offset.
         speed: civil seconds for each real second.
         origin_monotonic_ms: monotonic moment of `start`; None is when the bench starts.
+        unhurried: monotonic milliseconds [from, to) within which the speed is 1; needs `origin_monotonic_ms`.
     """
 
     start: datetime
     speed: Positive = 1.0
     origin_monotonic_ms: int | None = None
+    unhurried: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse windows that no bench time could have."""
+        if self.origin_monotonic_ms is not None:
+            BenchTime(self.origin_monotonic_ms, 0, self.speed, self.unhurried)
+        elif self.unhurried:
+            raise ValueError("unhurried: expected together with origin_monotonic_ms")
 
 
 class LocationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

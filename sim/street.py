@@ -270,7 +270,7 @@ class Street:
     def _build(self) -> None:
         for line in self.scenario.dali:
             schedule = LoopSchedule(asyncio.get_running_loop())  # of its own, so that lateness is per line
-            built = BenchLine(line, self.folder, schedule, self.clock.speed, self.scenario.seed)
+            built = BenchLine(line, self.folder, schedule, self.clock.civil_s, self.scenario.seed)
             self.lines[line.name] = built
             built.offer_faults(line.name, self.targets)
         for bus in self.scenario.rtu:
@@ -329,7 +329,7 @@ class Street:
             [gear for line in self.lines.values() for gear in line.gear],
             base_load_w=settings.base_load_w,
             start_kwh=settings.start_kwh,
-            speed=self.clock.speed,
+            civil_s=self.clock.civil_s,
             at_s=self.now_s(),
         )
         self._feed = feed
@@ -459,7 +459,7 @@ def _bench_time(settings: BenchSettings | None, schedule: Schedule) -> BenchTime
         return real_time_from(schedule)
     now_ms = round(schedule.time() * 1000)
     origin_ms = now_ms if settings.origin_monotonic_ms is None else settings.origin_monotonic_ms
-    return BenchTime(origin_ms, round(settings.start.timestamp() * 1000), settings.speed)
+    return BenchTime(origin_ms, round(settings.start.timestamp() * 1000), settings.speed, settings.unhurried)
 
 
 async def _done(outcome: object) -> None:
