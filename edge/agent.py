@@ -73,7 +73,9 @@ class Agent:
         self._outbox = Outbox(self._store, self._clock, document.outbox)
         maps = {one.name: one for one in document.map}
         self._drivers: dict[LineId, Driver] = {
-            line.id: open_line(line, document.device, maps, self._clock, settings.directory)
+            line.id: open_line(
+                line, document.device, maps, self._clock, settings.directory, nodes=document.nodes
+            )
             for line in document.line
         }
         self._devices = {device.id: device for device in self._describe_devices()}

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from drivers.base import Admission
+from drivers.settings import LineSettings, ModbusTcp, OpcUa
 from edge.answers import BufferAnswer, DeviceAnswer, JoinAnswer, LatestValue, PolicyAnswer, StatusAnswer
 from edge.config import Settings, SettingsError
 from edge.lighting import DECIDED_POINTS
@@ -41,10 +42,20 @@ def settings(checked: Settings, *, as_json: bool) -> None:
     out.print(f"{checked.file}: sound")
     table = _table("line", "driver", "where", "devices")
     for line in document.line:
-        where = f"{line.host}:{line.port}" if hasattr(line, "host") else line.port
+        where = _where(line)
         count = sum(1 for device in document.device if device.line == line.id)
         table.add_row(line.id, str(line.__struct_config__.tag), where, str(count))
     out.print(table)
+
+
+def _where(line: LineSettings) -> str:
+    match line:
+        case ModbusTcp():
+            return f"{line.host}:{line.port}"
+        case OpcUa():
+            return line.url
+        case _:
+            return line.port
 
 
 def faults(error: SettingsError) -> None:

@@ -118,6 +118,15 @@ brake_m_s2 = 1.2
 hard_m_s2 = 2.5
 length_m = 12.0
 
+[[pumping_station]]             # an OPC UA server; its certificate is made in pumps-pki
+name = "pumps"
+host = "127.0.0.1"
+port = 0
+stations = 2                    # objects pumps-1 and pumps-2
+security = "Basic256Sha256"     # or Aes128Sha256RsaOaep, Aes256Sha256RsaPss; none on loopback
+# user = "cabinet"              # who has to log in, and with which password
+# password = "of this bench"
+
 [[event]]                       # what happens by itself
 at_s = 30.0                     # real seconds after the start, or civil = 2026-11-24T22:05:00+01:00
 target = "dali-1/3"

@@ -131,6 +131,44 @@ class DetectorFault(StrEnum):
     """Says that somebody is there for ever; after a while the controller notices (A0302)."""
 
 
+class OpcUaFault(StrEnum):
+    """What can be wrong with an OPC UA server and the way to it."""
+
+    SILENT = "silent"
+    """Takes connections and requests, never answers."""
+    LATE = "late"
+    """Answers `delay_s` later."""
+    REFUSED = "refused"
+    """Nothing listens on the port; open connections are closed."""
+    CLOSED = "closed"
+    """Closes each connection."""
+    MUTE = "mute"
+    """Answers requests, but its subscriptions publish nothing, not even keep-alives."""
+    RESTARTED = "restarted"
+    """The server has begun anew, its namespaces under other indices; at the end it does so once more."""
+
+
+class StationFault(StrEnum):
+    """What can be wrong with one pumping station behind an OPC UA server."""
+
+    SILENT = "silent"
+    """The server has lost it: BadNoCommunication instead of values."""
+    LATE = "late"
+    """A read that touches it is answered `delay_s` later."""
+    GARBLED = "garbled"
+    """Its values are of another data type than they should be."""
+    BAD_STATUS = "bad_status"
+    """BadSensorFailure instead of what is measured."""
+    UNCERTAIN = "uncertain"
+    """What is measured comes with UncertainLastUsableValue."""
+    FROZEN = "frozen"
+    """Its values stay as they were, and good."""
+    PUMP_FAILURE = "pump_failure"
+    """The motor protection of its first pump has gone."""
+    HIGH_INFLOW = "high_inflow"
+    """A cloudburst: more flows in than both pumps can lift."""
+
+
 FaultKind = TypeVar("FaultKind", bound=StrEnum)
 
 

@@ -8,6 +8,7 @@ from sim.bus import Passage, VehiclePosition
 from sim.cabinet import CabinetState
 from sim.priority import PriorityTotals
 from sim.signal_controller import RsmpCounters
+from sim.wet_well import WellState
 
 
 class ModbusState(msgspec.Struct, frozen=True):
@@ -105,6 +106,33 @@ class BusState(msgspec.Struct, frozen=True):
     passages: list[Passage]
 
 
+class StationState(msgspec.Struct, frozen=True):
+    """What the bench tells of one pumping station."""
+
+    well: WellState
+    faults: list[str]
+
+
+class PumpingState(msgspec.Struct, frozen=True):
+    """What the bench tells of an OPC UA server with pumping stations.
+
+    Attributes:
+        url: where clients find it.
+        certificate: path of its certificate (DER); None without security.
+        connections: how many were accepted since the start.
+        faults: those of the server.
+        stations: by name.
+    """
+
+    host: str
+    port: int
+    url: str
+    certificate: str | None
+    connections: int
+    faults: list[str]
+    stations: dict[str, StationState]
+
+
 class StreetState(msgspec.Struct, frozen=True):
     """Everything that the bench tells.
 
@@ -115,6 +143,7 @@ class StreetState(msgspec.Struct, frozen=True):
         modbus: Modbus units by name.
         junctions: signal controllers by name.
         buses: by name.
+        pumping: OPC UA servers with pumping stations, by name.
     """
 
     civil_utc_ms: int
@@ -127,6 +156,7 @@ class StreetState(msgspec.Struct, frozen=True):
     lux: dict[str, LuxState]
     junctions: dict[str, JunctionState] = {}
     buses: dict[str, BusState] = {}
+    pumping: dict[str, PumpingState] = {}
 
 
 class LineCounters(msgspec.Struct, frozen=True):
@@ -172,11 +202,19 @@ class BusCounters(msgspec.Struct, frozen=True):
     approach_s: float
 
 
+class PumpingCounters(msgspec.Struct, frozen=True):
+    """Values that an OPC UA server has given to its clients, by node: when asked, and by subscription."""
+
+    reads: dict[str, int]
+    published: dict[str, int]
+
+
 class Counters(msgspec.Struct, frozen=True):
-    """What the simulated hardware has counted by itself, by name of line, Modbus unit, junction and bus."""
+    """What the simulated hardware has counted by itself, each by its name."""
 
     lines: dict[str, LineCounters]
     modbus: dict[str, dict[str, dict[str, int]]]
+    pumping: dict[str, PumpingCounters] = {}
     junctions: dict[str, JunctionCounters] = {}
     buses: dict[str, BusCounters] = {}
 

@@ -26,7 +26,9 @@ from sim.faults import (
     LineFault,
     LuxFault,
     ModbusFault,
+    OpcUaFault,
     SerialFault,
+    StationFault,
 )
 from sim.junction_design import design_faults
 from sim.junction_settings import JunctionSettings
@@ -41,6 +43,7 @@ UnitId = Annotated[int, msgspec.Meta(ge=1, le=247)]
 Level = Annotated[int, msgspec.Meta(ge=0, le=254)]
 Parity = Literal["none", "even", "odd"]
 Supply = Literal["integrated", "external"]
+OpcUaSecurity = Literal["none", "Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"]
 
 
 class BenchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -156,6 +159,28 @@ class CounterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spread: bool = False
 
 
+class PumpingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An OPC UA server with pumping stations, `<name>-1` and `-2`. Port 0 takes any free one, which is reported.
+
+    Its certificate is made at its start, in `<name>-pki` in the scenario's folder; clients are let in by the
+    certificates in `<name>-pki/trusted`, and all of them while none lies there.
+
+    Attributes:
+        stations: how many.
+        security: its security policy; with "none" it offers no other, which is for loopback only.
+        user: who has to log in; "" for nobody.
+        password: with which password: a bench's, so it may stand here.
+    """
+
+    name: Name = "pumps"
+    host: str = "127.0.0.1"
+    port: TcpPort = 0
+    stations: Annotated[int, msgspec.Meta(ge=1, le=2)] = 1
+    security: OpcUaSecurity = "Basic256Sha256"
+    user: str = ""
+    password: str = ""
+
+
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Something that happens by itself: a fault begins or ends, a switch is set.
 
@@ -198,6 +223,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counter: tuple[CounterSettings, ...] = ()
     junction: tuple[JunctionSettings, ...] = ()
     bus: tuple[BusSettings, ...] = ()
+    pumping_station: tuple[PumpingSettings, ...] = ()
     event: tuple[Event, ...] = ()
 
 
@@ -273,6 +299,7 @@ def check(scenario: Scenario) -> list[SettingsFault]:
         *_tcp_ports(scenario),
         *_junctions(scenario),
         *_buses(scenario),
+        *_unsecured(scenario),
         *_events(scenario),
     ]
 
@@ -300,6 +327,9 @@ def target_faults(scenario: Scenario) -> dict[str, frozenset[str]]:
             f"{junction.name}/{detector.name}": frozenset(DetectorFault)
             for detector in junction.design.detectors
         }
+    for pumping in scenario.pumping_station:
+        targets[pumping.name] = frozenset(OpcUaFault)
+        targets |= dict.fromkeys(station_names(pumping), frozenset(StationFault))
     return targets
 
 
@@ -321,6 +351,11 @@ def counter_names(settings: CounterSettings) -> list[str]:
     return [f"{settings.name}-{number}" for number in range(1, settings.count + 1)]
 
 
+def station_names(settings: PumpingSettings) -> list[str]:
+    """Return the names of the stations behind an OPC UA server."""
+    return [f"{settings.name}-{number}" for number in range(1, settings.stations + 1)]
+
+
 def _tcp_names(scenario: Scenario) -> list[str]:
     meter = [scenario.meter.name] if scenario.meter else []
     return meter + [name for settings in scenario.counter for name in counter_names(settings)]
@@ -337,6 +372,9 @@ def _names(scenario: Scenario) -> list[tuple[str, str]]:
         ]
     named += [(f"junction[{index}].name", each.name) for index, each in enumerate(scenario.junction)]
     named += [(f"bus[{index}].name", each.name) for index, each in enumerate(scenario.bus)]
+    for index, pumping in enumerate(scenario.pumping_station):
+        key = f"pumping_station[{index}].name"
+        named += [(key, name) for name in (pumping.name, *station_names(pumping))]
     return named + [(f"{name}.name", name) for name in _tcp_names(scenario)]
 
 
@@ -396,6 +434,8 @@ def _tcp_ports(scenario: Scenario) -> list[SettingsFault]:
             complaints.append(SettingsFault(key, f"expected room for {settings.count} ports up to 65535"))
         if settings.port:
             keyed += [(key, settings.port + number) for number in range(settings.count)]
+    stations = enumerate(scenario.pumping_station)
+    keyed += [(f"pumping_station[{index}].port", one.port) for index, one in stations if one.port]
     return complaints + _twice("port", [(key, str(port)) for key, port in keyed])
 
 
@@ -437,6 +477,14 @@ def _bus_parts(key: str, bus: BusSettings, junction: JunctionSettings) -> list[S
             expected = f"expected one of {', '.join(sorted(known)) or 'none'}; not {name!r}"
             complaints.append(SettingsFault(f"{key}.{field}", expected))
     return complaints
+
+
+def _unsecured(scenario: Scenario) -> list[SettingsFault]:
+    return [
+        SettingsFault(f"pumping_station[{index}].security", f"expected a policy; {one.host} is not loopback")
+        for index, one in enumerate(scenario.pumping_station)
+        if one.security == "none" and one.host not in {"127.0.0.1", "::1", "localhost"}
+    ]
 
 
 def _times(scenario: Scenario) -> list[SettingsFault]:

@@ -24,7 +24,7 @@ from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
 
@@ -57,6 +57,7 @@ from sim.scenario import (
     Event,
     LuxSettings,
     MeterSettings,
+    PumpingSettings,
     RtuSettings,
     Scenario,
     counter_names,
@@ -67,6 +68,9 @@ from sim.schedule import LoopSchedule, Schedule, Timer
 from sim.serial_port import SerialPort
 from sim.signal_controller import SignalController
 from sim.targets import FaultSwitch, Targets, UnknownError, switches_fault
+
+if TYPE_CHECKING:
+    from sim.pumping_station import PumpingStation
 
 _log = structlog.get_logger(__name__)
 
@@ -84,6 +88,7 @@ class Street:
         lines: DALI lines by name.
         junctions: signal controllers by name.
         buses: by name.
+        pumping: OPC UA servers with pumping stations by name.
         clock: the bench's clock; there from the start of the street on.
         stopped: set when somebody asked over the control socket that the bench end.
         happened: the scenario's events, in the order in which they were carried out.
@@ -103,6 +108,7 @@ class Street:
         self.lux: dict[str, LuxSensor] = {}
         self.junctions: dict[str, SignalController] = {}
         self.buses: dict[str, BusService] = {}
+        self.pumping: dict[str, PumpingStation] = {}
         self._stations: dict[str, Station] = {}
         self._rtu: dict[str, RtuServer] = {}
         self._tcp: dict[str, TcpServer] = {}
@@ -166,6 +172,8 @@ class Street:
             await controller.stop()
         for server in self._tcp.values():
             await server.stop()
+        for pumping in self.pumping.values():
+            await pumping.stop()
         for port in self._serial_ports().values():
             port.close()
 
@@ -228,7 +236,8 @@ class Street:
             pid=os.getpid(),
             control=None if self._control is None else str(self._control.path),
             serial={name: str(port.link) for name, port in self._serial_ports().items()},
-            tcp={name: (server.host, server.port) for name, server in self._tcp.items()},
+            tcp={name: (server.host, server.port) for name, server in self._tcp.items()}
+            | {name: (pumping.front.host, pumping.front.port) for name, pumping in self.pumping.items()},
             bench=self.clock.bench,
         )
 
@@ -246,6 +255,7 @@ class Street:
             lux={name: self._lux_state(sensor) for name, sensor in self.lux.items()},
             junctions={name: crossing.junction_state(each) for name, each in self.junctions.items()},
             buses={name: crossing.bus_state(each) for name, each in self.buses.items()},
+            pumping={name: pumping.state() for name, pumping in self.pumping.items()},
         )
 
     def counters(self) -> Counters:
@@ -255,6 +265,7 @@ class Street:
             modbus={name: station.device.counters() for name, station in self._stations.items()},
             junctions={name: crossing.junction_counters(each) for name, each in self.junctions.items()},
             buses={name: crossing.bus_counters(each) for name, each in self.buses.items()},
+            pumping={name: pumping.counters() for name, pumping in self.pumping.items()},
         )
 
     def device(self, name: str) -> RegisterDevice:
@@ -279,6 +290,8 @@ class Street:
             self._build_meter(self.scenario.meter)
         for counters in self.scenario.counter:
             self._build_counters(counters)
+        for pumping in self.scenario.pumping_station:
+            self._build_pumping(pumping)
         for junction in self.scenario.junction:
             controller = crossing.build(junction, self._schedule, self.clock, self._rng(junction.name))
             self.junctions[junction.name] = controller
@@ -342,6 +355,15 @@ class Street:
             device = counting_device(settings.registers, name if settings.spread else "")
             self._add_tcp(name, settings.unit, device, settings.host, port)
 
+    def _build_pumping(self, settings: PumpingSettings) -> None:
+        from sim.pumping_station import PumpingStation  # noqa: PLC0415  a bench without one does not pay for asyncua
+
+        pumping = PumpingStation(settings, self.folder, self.clock, self.scenario.seed)
+        self.pumping[settings.name] = pumping
+        self.targets.add(settings.name, pumping.switches())
+        for name in pumping.stations:
+            self.targets.add(name, pumping.station_switches(name))
+
     def _add_tcp(self, name: str, unit: int, device: RegisterDevice, host: str, port: int) -> None:
         server = TcpServer(self._station(name, unit, device), host, port, self._schedule)
         self._tcp[name] = server
@@ -368,6 +390,8 @@ class Street:
             controller.start()
         for service in self.buses.values():
             service.start()
+        for pumping in self.pumping.values():
+            await pumping.start()
 
     def _serial_ports(self) -> dict[str, SerialPort]:
         return {name: line.port for name, line in self.lines.items()} | {
