@@ -6,6 +6,7 @@ from a scenario that has one.
 
 import tomllib
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,10 +14,14 @@ import msgspec
 
 from protocols.clock import BenchTime
 from protocols.strict import SettingsFault, read
+from sim.bus_service import BusSettings
 from sim.cabinet import Switch
 from sim.faults import (
     CabinetFault,
+    DetectorFault,
     FaultSettings,
+    GroupFault,
+    JunctionFault,
     LampFault,
     LineFault,
     LuxFault,
@@ -25,6 +30,8 @@ from sim.faults import (
     SerialFault,
     StationFault,
 )
+from sim.junction_design import design_faults
+from sim.junction_settings import JunctionSettings
 from sim.lux import SKY
 from sim.radio_settings import RadioSettings, radio_complaints, radio_targets
 from sim.targets import switches_fault
@@ -181,7 +188,7 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         at_s: real seconds after the start; or
         civil: the bench's civil time, with its offset.
-        target: name of a line, device, gear (`dali-1/3`) or radio sensor (`radio-1/bin-1`).
+        target: name of a line or device, or of a part of one (`dali-1/3`, `junction-1/2`, `radio-1/bin-1`).
         fault: name of a fault that begins; or
         clear: name of a fault that ends, `*` for all; or
         set: switches to set, by name.
@@ -215,6 +222,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rtu: tuple[RtuSettings, ...] = ()
     meter: MeterSettings | None = None
     counter: tuple[CounterSettings, ...] = ()
+    junction: tuple[JunctionSettings, ...] = ()
+    bus: tuple[BusSettings, ...] = ()
     pumping_station: tuple[PumpingSettings, ...] = ()
     radio: tuple[RadioSettings, ...] = ()
     event: tuple[Event, ...] = ()
@@ -290,6 +299,8 @@ def check(scenario: Scenario) -> list[SettingsFault]:
         *_units(scenario),
         *_one_cabinet(scenario),
         *_tcp_ports(scenario),
+        *_junctions(scenario),
+        *_buses(scenario),
         *_unsecured(scenario),
         *radio_complaints(scenario.radio),
         *_events(scenario),
@@ -311,6 +322,14 @@ def target_faults(scenario: Scenario) -> dict[str, frozenset[str]]:
         if bus.lux is not None:
             targets[bus.lux.name] = modbus | frozenset(LuxFault)
     targets |= dict.fromkeys(_tcp_names(scenario), modbus)
+    for junction in scenario.junction:
+        groups = range(1, len(junction.design.groups) + 1)
+        targets[junction.name] = frozenset(JunctionFault)
+        targets |= {f"{junction.name}/{number}": frozenset(GroupFault) for number in groups}
+        targets |= {
+            f"{junction.name}/{detector.name}": frozenset(DetectorFault)
+            for detector in junction.design.detectors
+        }
     for pumping in scenario.pumping_station:
         targets[pumping.name] = frozenset(OpcUaFault)
         targets |= dict.fromkeys(station_names(pumping), frozenset(StationFault))
@@ -354,6 +373,8 @@ def _names(scenario: Scenario) -> list[tuple[str, str]]:
             for unit in (bus.cabinet, bus.lux)
             if unit is not None
         ]
+    named += [(f"junction[{index}].name", each.name) for index, each in enumerate(scenario.junction)]
+    named += [(f"bus[{index}].name", each.name) for index, each in enumerate(scenario.bus)]
     for index, pumping in enumerate(scenario.pumping_station):
         key = f"pumping_station[{index}].name"
         named += [(key, name) for name in (pumping.name, *station_names(pumping))]
@@ -422,6 +443,46 @@ def _tcp_ports(scenario: Scenario) -> list[SettingsFault]:
     return complaints + _twice("port", [(key, str(port)) for key, port in keyed])
 
 
+def _junctions(scenario: Scenario) -> list[SettingsFault]:
+    return [
+        SettingsFault(f"junction[{index}].design", fault)
+        for index, junction in enumerate(scenario.junction)
+        for fault in design_faults(junction.design)
+    ]
+
+
+def _buses(scenario: Scenario) -> list[SettingsFault]:
+    junctions = {junction.name: junction for junction in scenario.junction}
+    complaints = []
+    for index, bus in enumerate(scenario.bus):
+        key = f"bus[{index}]"
+        junction = junctions.get(bus.junction)
+        if junction is None:
+            known = ", ".join(sorted(junctions)) or "none"
+            complaints.append(SettingsFault(f"{key}.junction", f"expected one of {known}"))
+        else:
+            complaints += _bus_parts(key, bus, junction)
+        if bus.route is not None and (
+            len(bus.route) < 2 or any(one == other for one, other in pairwise(bus.route))
+        ):
+            complaints.append(
+                SettingsFault(f"{key}.route", "expected two points or more, each somewhere else")
+            )
+    return complaints
+
+
+def _bus_parts(key: str, bus: BusSettings, junction: JunctionSettings) -> list[SettingsFault]:
+    complaints = []
+    if bus.the_group > len(junction.design.groups):
+        complaints.append(SettingsFault(f"{key}.group", f"expected 1–{len(junction.design.groups)}"))
+    known = {detector.name for detector in junction.design.detectors}
+    for field, name in (("check_in", bus.check_in_name), ("exit", bus.exit_name)):
+        if name not in known:
+            expected = f"expected one of {', '.join(sorted(known)) or 'none'}; not {name!r}"
+            complaints.append(SettingsFault(f"{key}.{field}", expected))
+    return complaints
+
+
 def _unsecured(scenario: Scenario) -> list[SettingsFault]:
     return [
         SettingsFault(f"pumping_station[{index}].security", f"expected a policy; {one.host} is not loopback")
@@ -463,7 +524,9 @@ def _event(
     faults = targets.get(event.target)
     if faults is None:
         known = ", ".join(sorted(name for name in targets if "/" not in name)) or "none"
-        expected = f"expected one of {known}, or a gear such as dali-1/3; not {event.target!r}"
+        expected = (
+            f"expected one of {known}, or a part such as dali-1/3 or junction-1/2; not {event.target!r}"
+        )
         return [*complaints, SettingsFault(f"{key}.target", expected)]
     return complaints + _event_action(key, event, faults, scenario)
 

@@ -1,4 +1,4 @@
-"""A street on a bench: lamps on DALI lines, cabinet, meter, daylight, all at the wire.
+"""A street on a bench: lamps on DALI lines, cabinet, meter, daylight, junctions and buses, all at the wire.
 
 In a test:
 
@@ -8,6 +8,7 @@ In a test:
         await street.fault("dali-1/3", "lamp_failure")                # .clear(target, name), .clear(target)
         street.set("cabinet", {"door_open": True})
         street.lines["dali-1"].gear[3].level(street.now_s())          # a gear itself
+        street.junctions["junction-1"].junction.is_green(2)           # the lamps of a junction
         street.state(), street.counters()                             # structs; msgspec.to_builtins for JSON
 
 A client that blocks needs the street in a loop of its own: `with StreetThread(scenario, folder) as street:`
@@ -28,7 +29,9 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from protocols.clock import BenchTime
+from sim import crossing
 from sim.bench_line import BenchLine, serial_switches
+from sim.bus_service import BusService, BusSettings
 from sim.cabinet import Cabinet, Switch
 from sim.clock import BenchClock, real_time_from
 from sim.control import ControlSocket
@@ -66,6 +69,7 @@ from sim.scenario import (
 )
 from sim.schedule import LoopSchedule, Schedule, Timer
 from sim.serial_port import SerialPort
+from sim.signal_controller import SignalController
 from sim.targets import FaultSwitch, Targets, UnknownError, switches_fault
 
 if TYPE_CHECKING:
@@ -85,6 +89,8 @@ class Street:
 
     Attributes:
         lines: DALI lines by name.
+        junctions: signal controllers by name.
+        buses: by name.
         pumping: OPC UA servers with pumping stations by name.
         radios: gateways with their sensors by name.
         clock: the bench's clock; there from the start of the street on.
@@ -104,6 +110,8 @@ class Street:
         self.cabinet: Cabinet | None = None
         self.meter: Meter | None = None
         self.lux: dict[str, LuxSensor] = {}
+        self.junctions: dict[str, SignalController] = {}
+        self.buses: dict[str, BusService] = {}
         self.pumping: dict[str, PumpingStation] = {}
         self.radios: dict[str, Radio] = {}
         self._stations: dict[str, Station] = {}
@@ -163,6 +171,10 @@ class Street:
             await self._control.stop()
         for task in tuple(self._tasks):
             await task
+        for service in self.buses.values():
+            service.stop()
+        for controller in self.junctions.values():
+            await controller.stop()
         for server in self._tcp.values():
             await server.stop()
         for pumping in self.pumping.values():
@@ -248,6 +260,8 @@ class Street:
             meter=self._meter_state(at_s),
             cabinet=None if self.cabinet is None else self.cabinet.state(),
             lux={name: self._lux_state(sensor) for name, sensor in self.lux.items()},
+            junctions={name: crossing.junction_state(each) for name, each in self.junctions.items()},
+            buses={name: crossing.bus_state(each) for name, each in self.buses.items()},
             pumping={name: pumping.state() for name, pumping in self.pumping.items()},
             radio={name: radio.state() for name, radio in self.radios.items()},
         )
@@ -257,6 +271,8 @@ class Street:
         return Counters(
             lines={name: _line_counters(line, self.now_s()) for name, line in self.lines.items()},
             modbus={name: station.device.counters() for name, station in self._stations.items()},
+            junctions={name: crossing.junction_counters(each) for name, each in self.junctions.items()},
+            buses={name: crossing.bus_counters(each) for name, each in self.buses.items()},
             pumping={name: pumping.counters() for name, pumping in self.pumping.items()},
             radio={name: radio.counters() for name, radio in self.radios.items()},
         )
@@ -287,6 +303,21 @@ class Street:
             self._build_pumping(pumping)
         for radio in self.scenario.radio:
             self._build_radio(radio)
+        for junction in self.scenario.junction:
+            controller = crossing.build(junction, self._schedule, self.clock, self._rng(junction.name))
+            self.junctions[junction.name] = controller
+            crossing.offer_faults(controller, self.targets)
+        for vehicle in self.scenario.bus:
+            self._build_bus(vehicle)
+
+    def _build_bus(self, settings: BusSettings) -> None:
+        place = self.scenario.location
+        self.buses[settings.name] = BusService(
+            settings,
+            signals=self.junctions[settings.junction].junction,
+            schedule=self._schedule,
+            place=(place.latitude, place.longitude),
+        )
 
     def _build_rtu(self, settings: RtuSettings) -> None:
         port = SerialPort(
@@ -380,6 +411,10 @@ class Street:
             port.open()
         for server in self._tcp.values():
             await server.start()
+        for controller in self.junctions.values():
+            controller.start()
+        for service in self.buses.values():
+            service.start()
         for pumping in self.pumping.values():
             await pumping.start()
         for radio in self.radios.values():
