@@ -19,7 +19,10 @@ from tests.central.desk import Desk
 from tests.central.junctions import CAB, JUNCTION, junction_cabinet, passage, step
 
 S = RequestState
-COLUMNS = "request, state, first_ms, asked_ms, changed_ms, activated_ms, extension_s, reduction_s, reason, contradiction"
+COLUMNS = (
+    "request, state, first_ms, asked_ms, changed_ms, activated_ms,"
+    " extension_s, reduction_s, reason, contradiction"
+)
 
 
 @pytest.fixture
