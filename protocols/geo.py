@@ -8,6 +8,7 @@ are those of the ellipsoid at its origin. Within 3 km of the origin and 70° of 
 import math
 from collections.abc import Iterator, Sequence
 from enum import Enum
+from itertools import pairwise
 
 import msgspec
 
@@ -252,12 +253,12 @@ class Way:
             self._plane.degrees(leg.east_m + step * leg.to_east, leg.north_m + step * leg.to_north)
             for step in steps
         ]
-        return zip(places, places[1:], strict=False)
+        return pairwise(places)
 
 
 def _legs(points: Sequence[tuple[float, float]]) -> Iterator[_Leg]:
     before_m = 0.0
-    for (east, north), (next_east, next_north) in zip(points, points[1:], strict=False):
+    for (east, north), (next_east, next_north) in pairwise(points):
         to_east, to_north = next_east - east, next_north - north
         length_m = math.hypot(to_east, to_north)
         if length_m == 0:
