@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from protocols.errors import LocalProtocolError, RemoteProtocolError
-from protocols.geo import GEOHASH_LENGTH, Cell, cells_around, geohash, is_geohash
+from protocols.geo import GEOHASH_LENGTH, Cell, cell_of, cells_around, geohash, is_geohash
 from protocols.model.device import StreamClass
 from protocols.model.ids import ID_RULE, CabinetId, is_id
 
@@ -177,6 +177,26 @@ def parse_position(topic: str) -> PositionTopic:
     ):
         raise RemoteProtocolError(f"not a topic of a vehicle: {topic[:200]!r}")
     return PositionTopic("".join(cell), parts[-1])
+
+
+def check_position(topic: str, latitude: float, longitude: float, pseudonym: str) -> None:
+    """See whether a position stands where it belongs: a broker lets each vehicle speak on its own topic only.
+
+    Raises:
+        RemoteProtocolError: if the topic is of another vehicle or place, or of none.
+    """
+    said = parse_position(topic)
+    if said.pseudonym != pseudonym:
+        raise RemoteProtocolError(f"a position of {pseudonym!r} on the topic of {said.pseudonym!r}")
+    cell = cell_of(said.geohash)
+    edge = 1e-6  # whoever computes the cell with other rounding may be on the other side of its edge
+    if not (
+        cell.south - edge <= latitude <= cell.north + edge
+        and cell.west - edge <= longitude <= cell.east + edge
+    ):
+        raise RemoteProtocolError(
+            f"a position at {latitude:.5f}, {longitude:.5f} on the topic of {said.geohash}"
+        )
 
 
 def is_position(topic: str) -> bool:

@@ -232,6 +232,11 @@ class Generator:
         lane.passages[passage.vehicle] = passage
         return passage.request, self._and_then(self._ask(lane, passage, f"asked for by {who}", now), now)
 
+    def end(self, why: str, now: Instant) -> list[Action]:
+        """Take everything back; nothing is asked for until another policy comes into force."""
+        self.lanes, self._policy = {}, None
+        return [act for one in list(open_requests(self.book)) for act in self.book.withdraw(one, why, now)]
+
     def tick(self, now: Instant) -> list[Action]:
         """Notice what time has done."""
         if now.quality is ClockQuality.SYNCHRONISED:

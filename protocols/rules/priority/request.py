@@ -11,6 +11,7 @@ RETURNING is cancelled, and again, until the controller says that it has ended o
 
 from collections.abc import Mapping
 from enum import Enum
+from typing import TypeAlias
 
 import msgspec
 
@@ -154,11 +155,7 @@ class OpenRequest(msgspec.Struct):
         self.phase = after(self.phase, word)
 
 
-class Action(msgspec.Struct, frozen=True):
-    """Base of what the generator wants done."""
-
-
-class Ask(Action, frozen=True):
+class Ask(msgspec.Struct, frozen=True):
     """Put a request to a controller; its event is on disk before that."""
 
     junction: DeviceId
@@ -166,27 +163,27 @@ class Ask(Action, frozen=True):
     event: PriorityEvent
 
 
-class Update(Action, frozen=True):
+class Update(msgspec.Struct, frozen=True):
     """Tell a controller when the vehicle will really arrive."""
 
     junction: DeviceId
     request: PriorityRequest
 
 
-class Cancel(Action, frozen=True):
+class Cancel(msgspec.Struct, frozen=True):
     """Take a request back."""
 
     junction: DeviceId
     request: str
 
 
-class Look(Action, frozen=True):
+class Look(msgspec.Struct, frozen=True):
     """Ask a controller for all the requests that it tells of."""
 
     junction: DeviceId
 
 
-class Report(Action, frozen=True):
+class Report(msgspec.Struct, frozen=True):
     """Say what has become of a request.
 
     Attributes:
@@ -198,3 +195,7 @@ class Report(Action, frozen=True):
     event: PriorityEvent
     granted: bool = False
     ended: bool = False
+
+
+Action: TypeAlias = Ask | Update | Cancel | Look | Report
+"""What the generator wants done."""
