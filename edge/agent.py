@@ -31,7 +31,15 @@ from edge.poller import Poller, Watched
 from edge.positions import PositionPort
 from edge.priority import Junctions, Priority
 from edge.state import State
-from protocols.backhaul.messages import VERSION, AlarmEvent, CommandMessage, Hello, SignedPolicy, StartEvent
+from protocols.backhaul.messages import (
+    VERSION,
+    AlarmEvent,
+    CommandMessage,
+    Hello,
+    PriorityEvent,
+    SignedPolicy,
+    StartEvent,
+)
 from protocols.backhaul.topics import Up, up
 from protocols.clock import ClockQuality
 from protocols.model.alarm import Alarm, AlarmType
@@ -41,6 +49,7 @@ from protocols.model.lighting import Override
 from protocols.model.policy import Policy, PolicyKind
 from protocols.model.reading import Quality, Sample
 from protocols.rules.acceptance import Standing
+from protocols.rules.priority.generator import RefusedError
 
 log = structlog.get_logger()
 
@@ -370,6 +379,8 @@ class Agent:
                 if reasons:
                     raise AskedWrongError("rejected: " + "; ".join(reasons))
                 return await self._policy()
+            case answers.PriorityShow() | answers.PriorityWant():
+                return await self._answer_of_priority(request)
             case answers.Watch(device=device):
                 if device is not None and device not in self._devices:
                     raise AskedWrongError(_no_device(device))
@@ -399,6 +410,7 @@ class Agent:
             skipped=sum(poller.skipped for poller in self._pollers),
             last_end=self._store.last_end.value,
             sqlite_version=sqlite3.sqlite_version,
+            priority=self._priority.figures(),
         )
 
     def _is_at_level(self, lamp: LampState) -> bool:
@@ -447,6 +459,16 @@ class Agent:
         self._sample_came(sample)
         self._outbox.add(device.stream, sample)  # what the hardware gave is taken, whoever asked for it
         return [self._value(device, sample, position) for position in range(len(points))]
+
+    async def _answer_of_priority(
+        self, request: answers.PriorityShow | answers.PriorityWant
+    ) -> answers.PriorityAnswer | PriorityEvent:
+        if isinstance(request, answers.PriorityShow):
+            return self._priority.answer(self._positions.figures() if self._positions else None)
+        try:
+            return await self._priority.want(request.approach, request.who, shadow=request.shadow)
+        except RefusedError as error:
+            raise AskedWrongError(str(error)) from error
 
     async def _buffer(self, limit: int) -> answers.BufferAnswer:
         oldest = await self._outbox.ask(lambda store: store.oldest(limit))
