@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from drivers.base import LineHealth
+from drivers.base import Admission, Found, LineHealth
 from edge.backhaul import BackhaulFigures
 from edge.outbox.store import OutboxFigures, WaitingBatch
 from edge.positions import LocalFigures
@@ -14,7 +14,7 @@ from protocols.clock import Instant
 from protocols.model.alarm import Alarm
 from protocols.model.command import Command
 from protocols.model.device import Device
-from protocols.model.ids import DeviceId, PointName
+from protocols.model.ids import DeviceId, LineId, PointName
 from protocols.model.lighting import Decision
 from protocols.model.reading import Quality, Reason, Sample, Value
 from protocols.rules.priority.counts import Counts
@@ -86,11 +86,6 @@ class PriorityWant(msgspec.Struct, frozen=True, tag_field="ask", tag="priority_r
     shadow: bool = False
 
 
-Request = (
-    Status | Devices | Read | Set | Watch | Buffer | PolicyShow | PolicyApply | PriorityShow | PriorityWant
-)
-
-
 class PriorityFigures(msgspec.Struct, frozen=True):
     """How priority is doing.
 
@@ -109,6 +104,52 @@ class PriorityFigures(msgspec.Struct, frozen=True):
     asked: int = 0
     granted: int = 0
     lapsed: bool = True
+
+
+class Discover(msgspec.Struct, frozen=True, tag_field="ask", tag="discover"):
+    """Search a line, and tell what is found as it is found: `Sight` after `Sight`.
+
+    Attributes:
+        line: which.
+        among: the addresses to ask at, on a line that numbers its devices; None for all.
+    """
+
+    line: LineId
+    among: tuple[int, ...] | None = None
+
+
+class Join(msgspec.Struct, frozen=True, tag_field="ask", tag="join"):
+    """Keep a radio device's key, and say where the device is; without a key only say it.
+
+    Attributes:
+        device: whose.
+        key: 16 bytes; it is never told again.
+        join_eui: LoRaWAN: the JoinEUI that the device must name; None for any.
+    """
+
+    device: DeviceId
+    key: bytes | None = None
+    join_eui: int | None = None
+
+    def __repr__(self) -> str:
+        """Return it without the key."""
+        return f"Join(device={self.device!r})"
+
+
+Request = (
+    Status
+    | Devices
+    | Read
+    | Set
+    | Watch
+    | Buffer
+    | PolicyShow
+    | PolicyApply
+    | Discover
+    | Join
+    | PriorityShow
+    | PriorityWant
+)
 
 
 class StatusAnswer(msgspec.Struct, frozen=True):
@@ -201,11 +242,34 @@ class PriorityAnswer(msgspec.Struct, frozen=True):
     left: tuple[PriorityEvent, ...] = ()
 
 
+class Sight(msgspec.Struct, frozen=True):
+    """What a search tells next: something that is there, or just how far it is.
+
+    Attributes:
+        found: what is there; None for none.
+        done: steps taken.
+        total: steps in all; 0 while nobody knows.
+    """
+
+    found: Found | None = None
+    done: int = 0
+    total: int = 0
+
+
+class JoinAnswer(msgspec.Struct, frozen=True):
+    """Where a radio device is on its way to being heard, and a sentence about it."""
+
+    device: DeviceId
+    admission: Admission
+    text: str
+
+
 class Reply(msgspec.Struct, frozen=True):
-    """One line of answer: `answer`, or `error` for a person."""
+    """One line of answer: `answer`, or `error` for a person; `more` if others follow to the same question."""
 
     answer: msgspec.Raw = msgspec.Raw(b"null")
     error: str = ""
+    more: bool = False
 
 
 Answer = (
@@ -218,4 +282,6 @@ Answer = (
     | PriorityEvent
     | CommandRecord
     | Sample
+    | Sight
+    | JoinAnswer
 )
