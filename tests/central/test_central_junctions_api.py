@@ -225,6 +225,14 @@ class TestFigures:
         assert len(await self._figures(api, junction="cab-2-junction")) == 1
         assert len(await self._figures(api, cabinet="cab-1", rule="trunk-lines")) == 2
 
+    async def test_what_was_completed_was_granted_though_nobody_saw_it_begin(
+        self, api: Api, cabinet: CabinetDouble
+    ) -> None:
+        received, _, _, completed = passage("r-1")
+        await tell(api, cabinet, received, completed)
+        (one,) = await self._figures(api)
+        assert (one["granted"], one["green_seconds_gained"], one["median_wait_s"]) == (1, 12, None)
+
     async def test_what_contradicts_itself_gains_nothing(self, api: Api, cabinet: CabinetDouble) -> None:
         steps = [step(S.REJECTED), *passage("r-1", 1)[2:]]
         await tell(api, cabinet, *steps)

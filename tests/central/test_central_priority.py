@@ -107,6 +107,10 @@ class TestOutcome:
         assert (found.state, found.activated_ms) == (S.REJECTED, None)
         assert found.contradiction == "activated after rejected"
 
+    def test_what_is_given_in_contradiction_is_not_given(self) -> None:
+        found = outcome([step(S.REJECTED), step(S.COMPLETED, 3, extension_s=9, reduction_s=3)])
+        assert (found.extension_s, found.reduction_s) == (None, None)
+
     def test_a_figure_that_no_controller_gives_is_no_figure(self) -> None:
         found = outcome([*passage("r-1")[:3], step(S.COMPLETED, 12, extension_s=-4, reduction_s=256)])
         assert (found.extension_s, found.reduction_s) == (None, None)
