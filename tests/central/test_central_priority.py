@@ -20,7 +20,8 @@ from tests.central.junctions import CAB, JUNCTION, junction_cabinet, passage, st
 
 S = RequestState
 COLUMNS = (
-    "request, state, first_ms, asked_ms, changed_ms, activated_ms, extension_s, reduction_s, reason, contradiction"
+    "request, state, first_ms, asked_ms, changed_ms, activated_ms, extension_s, reduction_s, reason,"
+    " contradiction"
 )
 
 
