@@ -5,6 +5,7 @@ import msgspec
 from protocols.clock import BenchTime
 from sim.bench_line import BenchLineState
 from sim.cabinet import CabinetState
+from sim.radio import RadioCounters, RadioState
 
 
 class ModbusState(msgspec.Struct, frozen=True):
@@ -52,6 +53,7 @@ class StreetState(msgspec.Struct, frozen=True):
         lines: DALI lines by name.
         rtu: RTU lines by name.
         modbus: Modbus units by name.
+        radio: gateways by name, with their sensors.
     """
 
     civil_utc_ms: int
@@ -62,6 +64,7 @@ class StreetState(msgspec.Struct, frozen=True):
     meter: MeterState | None
     cabinet: CabinetState | None
     lux: dict[str, LuxState]
+    radio: dict[str, RadioState] = {}
 
 
 class LineCounters(msgspec.Struct, frozen=True):
@@ -74,10 +77,11 @@ class LineCounters(msgspec.Struct, frozen=True):
 
 
 class Counters(msgspec.Struct, frozen=True):
-    """What the simulated hardware has counted by itself, by name of line and of Modbus unit."""
+    """What the simulated hardware has counted by itself, by name of line, Modbus unit and gateway."""
 
     lines: dict[str, LineCounters]
     modbus: dict[str, dict[str, dict[str, int]]]
+    radio: dict[str, RadioCounters] = {}
 
 
 class Ports(msgspec.Struct, frozen=True):

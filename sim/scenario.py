@@ -15,6 +15,7 @@ from protocols.strict import SettingsFault, read
 from sim.cabinet import Switch
 from sim.faults import CabinetFault, FaultSettings, LampFault, LineFault, LuxFault, ModbusFault, SerialFault
 from sim.lux import SKY
+from sim.radio_settings import RadioSettings, radio_complaints, radio_targets
 from sim.targets import switches_fault
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
@@ -137,7 +138,7 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         at_s: real seconds after the start; or
         civil: the bench's civil time, with its offset.
-        target: name of a line, device, or gear (`dali-1/3`).
+        target: name of a line, device, gear (`dali-1/3`) or radio sensor (`radio-1/bin-1`).
         fault: name of a fault that begins; or
         clear: name of a fault that ends, `*` for all; or
         set: switches to set, by name.
@@ -171,6 +172,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rtu: tuple[RtuSettings, ...] = ()
     meter: MeterSettings | None = None
     counter: tuple[CounterSettings, ...] = ()
+    radio: tuple[RadioSettings, ...] = ()
     event: tuple[Event, ...] = ()
 
 
@@ -244,6 +246,7 @@ def check(scenario: Scenario) -> list[SettingsFault]:
         *_units(scenario),
         *_one_cabinet(scenario),
         *_tcp_ports(scenario),
+        *radio_complaints(scenario.radio),
         *_events(scenario),
     ]
 
@@ -263,7 +266,7 @@ def target_faults(scenario: Scenario) -> dict[str, frozenset[str]]:
         if bus.lux is not None:
             targets[bus.lux.name] = modbus | frozenset(LuxFault)
     targets |= dict.fromkeys(_tcp_names(scenario), modbus)
-    return targets
+    return targets | radio_targets(scenario.radio)
 
 
 def switch_names(scenario: Scenario) -> dict[str, frozenset[str]]:
@@ -298,6 +301,7 @@ def _names(scenario: Scenario) -> list[tuple[str, str]]:
             for unit in (bus.cabinet, bus.lux)
             if unit is not None
         ]
+    named += [(f"radio[{index}].name", radio.name) for index, radio in enumerate(scenario.radio)]
     return named + [(f"{name}.name", name) for name in _tcp_names(scenario)]
 
 

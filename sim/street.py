@@ -37,6 +37,9 @@ from sim.faults import CabinetFault, FaultSettings, LuxFault, ModbusFault
 from sim.lux import LuxSensor, sun_elevation_deg
 from sim.meter import Meter, StreetFeed
 from sim.modbus_server import RtuServer, Station, TcpServer
+from sim.radio import Radio
+from sim.radio_settings import RadioSettings
+from sim.radio_truth import Truth
 from sim.registers import RegisterDevice
 from sim.report import (
     Counters,
@@ -78,6 +81,7 @@ class Street:
 
     Attributes:
         lines: DALI lines by name.
+        radios: gateways with their sensors by name.
         clock: the bench's clock; there from the start of the street on.
         stopped: set when somebody asked over the control socket that the bench end.
         happened: the scenario's events, in the order in which they were carried out.
@@ -95,6 +99,7 @@ class Street:
         self.cabinet: Cabinet | None = None
         self.meter: Meter | None = None
         self.lux: dict[str, LuxSensor] = {}
+        self.radios: dict[str, Radio] = {}
         self._stations: dict[str, Station] = {}
         self._rtu: dict[str, RtuServer] = {}
         self._tcp: dict[str, TcpServer] = {}
@@ -154,6 +159,8 @@ class Street:
             await task
         for server in self._tcp.values():
             await server.stop()
+        for radio in self.radios.values():
+            radio.close()
         for port in self._serial_ports().values():
             port.close()
 
@@ -232,6 +239,7 @@ class Street:
             meter=self._meter_state(at_s),
             cabinet=None if self.cabinet is None else self.cabinet.state(),
             lux={name: self._lux_state(sensor) for name, sensor in self.lux.items()},
+            radio={name: radio.state() for name, radio in self.radios.items()},
         )
 
     def counters(self) -> Counters:
@@ -239,6 +247,7 @@ class Street:
         return Counters(
             lines={name: _line_counters(line, self.now_s()) for name, line in self.lines.items()},
             modbus={name: station.device.counters() for name, station in self._stations.items()},
+            radio={name: radio.counters() for name, radio in self.radios.items()},
         )
 
     def device(self, name: str) -> RegisterDevice:
@@ -263,6 +272,8 @@ class Street:
             self._build_meter(self.scenario.meter)
         for counters in self.scenario.counter:
             self._build_counters(counters)
+        for radio in self.scenario.radio:
+            self._build_radio(radio)
 
     def _build_rtu(self, settings: RtuSettings) -> None:
         port = SerialPort(
@@ -311,6 +322,20 @@ class Street:
             device = counting_device(settings.registers, name if settings.spread else "")
             self._add_tcp(name, settings.unit, device, settings.host, port)
 
+    def _build_radio(self, settings: RadioSettings) -> None:
+        radio = Radio(
+            settings,
+            self._schedule,
+            seed=self.scenario.seed,
+            truth=self._truth,
+            utc_ms=lambda: self.clock.now().utc_ms,
+        )
+        self.radios[settings.name] = radio
+        radio.offer_faults(self.targets)
+
+    def _truth(self, place: str) -> Truth:
+        return Truth(f"{self.scenario.seed}/{place}", self.clock.civil().utc_ms, self._sun_deg())
+
     def _add_tcp(self, name: str, unit: int, device: RegisterDevice, host: str, port: int) -> None:
         server = TcpServer(self._station(name, unit, device), host, port, self._schedule)
         self._tcp[name] = server
@@ -333,6 +358,8 @@ class Street:
             port.open()
         for server in self._tcp.values():
             await server.start()
+        for radio in self.radios.values():
+            await radio.open()
 
     def _serial_ports(self) -> dict[str, SerialPort]:
         return {name: line.port for name, line in self.lines.items()} | {

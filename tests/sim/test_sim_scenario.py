@@ -34,7 +34,8 @@ def test_the_example_is_fine_and_uses_every_kind_of_thing() -> None:
     assert scenario.rtu[0].lux
     assert scenario.meter
     assert scenario.counter
-    assert len(scenario.event) == 4
+    assert scenario.radio[0].sensors
+    assert len(scenario.event) == 5
 
 
 def test_defaults_are_those_of_the_reference_street() -> None:
