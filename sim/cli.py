@@ -177,7 +177,9 @@ def fault(
     ] = None,
     delay_s: Annotated[float | None, typer.Option("--delay", help="Seconds, of late and slow.")] = None,
     code: Annotated[int | None, typer.Option("--code", help="Exception code, of exception.")] = None,
-    probability: Annotated[float | None, typer.Option("--probability", help="Of drop, flip, lost and bad_crc.")] = None,
+    probability: Annotated[
+        float | None, typer.Option("--probability", help="Of drop, flip, lost and bad_crc.")
+    ] = None,
     every_s: Annotated[float | None, typer.Option("--every", help="Seconds, of noise and attacks.")] = None,
     factor: Annotated[float | None, typer.Option("--factor", help="Of drift.")] = None,
     control: Control = _DEFAULT_CONTROL,
