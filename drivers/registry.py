@@ -3,15 +3,18 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import Final, assert_never
 
 from drivers.base import Driver
-from drivers.settings import DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp
+from drivers.rsmp_address import detector_number
+from drivers.settings import DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp, Rsmp
 from protocols.clock import Clock
 from protocols.modbus.maps import known_maps
 from protocols.modbus.register_map import RegisterMap, check_map
 from protocols.model.device import Kind
 from protocols.strict import SettingsFault
+
+_THIS_MACHINE: Final = ("127.0.0.1", "::1", "localhost")
 
 
 def check(
@@ -39,10 +42,15 @@ def _lines(lines: Sequence[LineSettings]) -> Iterator[SettingsFault]:
         if line.reconnect_s > line.reconnect_bound_s:
             bound = f"at most reconnect_bound_s, {line.reconnect_bound_s:g}"
             yield _fault(f"line[{i}].reconnect_s", bound)
+        if isinstance(line, Rsmp) and not (line.insecure or line.host in _THIS_MACHINE):
+            text = (
+                f"this machine ({', '.join(_THIS_MACHINE)}), or insecure = true: RSMP is not encrypted here"
+            )
+            yield _fault(f"line[{i}].host", text)
 
 
 def _endpoint(line: LineSettings) -> str:
-    return f"{line.host}:{line.port}" if isinstance(line, ModbusTcp) else line.port
+    return f"{line.host}:{line.port}" if isinstance(line, ModbusTcp | Rsmp) else line.port
 
 
 def _unique(section: str, key: str, values: Sequence[str]) -> Iterator[SettingsFault]:
@@ -60,6 +68,7 @@ def _devices(
     by_id = {line.id: line for line in lines}
     yield from _unique("device", "id", [device.id for device in devices])
     yield from _shared_addresses(devices)
+    yield from _one_site(lines, devices)
     for i, device in enumerate(devices):
         line = by_id.get(device.line)
         if line is None:
@@ -90,6 +99,8 @@ def _device(
             yield from _on_modbus(device, range(256), maps)
         case ModbusRtu():
             yield from _on_modbus(device, range(1, 248), maps)
+        case Rsmp():
+            yield from _on_rsmp(device)
         case _:
             assert_never(line)
 
@@ -101,6 +112,30 @@ def _on_dali(device: DeviceSettings) -> Iterator[tuple[str, str]]:
         yield "map", "nothing; a lamp has no registers"
     if device.address not in range(64):
         yield "address", f"a DALI short address, 0 to 63, not {device.address!r}"
+
+
+def _on_rsmp(device: DeviceSettings) -> Iterator[tuple[str, str]]:
+    if device.kind not in {Kind.JUNCTION, Kind.DETECTOR}:
+        yield "kind", f'"junction" or "detector" on an RSMP line, not "{device.kind.value}"'
+    if device.map:
+        yield "map", "nothing; an RSMP component has no registers"
+    if not isinstance(device.address, str):
+        yield "address", f"a component id in quotes, not {device.address!r}"
+    elif device.kind is Kind.DETECTOR and detector_number(device.address) is None:
+        yield "address", f"a detector's component id, which ends in its number from 1, not {device.address!r}"
+
+
+def _one_site(lines: Sequence[LineSettings], devices: Sequence[DeviceSettings]) -> Iterator[SettingsFault]:
+    """Name what an RSMP line has twice: its controller, or a detector's number."""
+    sites = {line.id for line in lines if isinstance(line, Rsmp)}
+    taken: dict[tuple[str, object], int] = {}
+    for i, device in enumerate(devices):
+        if device.line in sites and isinstance(device.address, str):
+            own = None if device.kind is Kind.JUNCTION else detector_number(device.address)
+            first = taken.setdefault((device.line, own), i)
+            if first != i:
+                what = "junction" if own is None else f"detector {own}"
+                yield _fault(f"device[{i}].address", f"one {what} on {device.line!r}; device[{first}] is it")
 
 
 def _on_modbus(
@@ -149,5 +184,9 @@ def open_line(
             from drivers.modbus import open_modbus  # noqa: PLC0415  the vendor library is loaded only where used
 
             return open_modbus(settings, mine, known_maps(maps.values()), clock)
+        case Rsmp():
+            from drivers.rsmp import open_rsmp  # noqa: PLC0415  a cabinet without one pays nothing for it
+
+            return open_rsmp(settings, mine, clock)
         case _:
             assert_never(settings)
