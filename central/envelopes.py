@@ -15,7 +15,7 @@ from protocols.errors import LocalProtocolError
 from protocols.model.ids import DeviceId
 from protocols.model.lighting import Lamp, LightingPolicy
 from protocols.model.policy import Policy
-from protocols.rules.soundness import lighting_faults
+from protocols.rules.soundness import lighting_faults, misplaced_content
 from protocols.strict import read
 
 DAY_MS = 86_400_000
@@ -55,7 +55,9 @@ def sign_document(
     policy = read(complete, Policy)
     if isinstance(policy, list):
         return [str(fault) for fault in policy]
-    faults = lighting_faults(policy.lighting, _named_lamps(policy.lighting))
+    faults = misplaced_content(policy)
+    if policy.lighting is not None:
+        faults += lighting_faults(policy.lighting, _named_lamps(policy.lighting))
     if policy.key != key.id:
         faults.append(f"key: the document names {policy.key!r}, the key is {key.id!r}")
     if policy.expires_ms <= policy.not_before_ms:

@@ -31,6 +31,7 @@ from protocols.backhaul.messages import (
     GapCause,
     GapEvent,
     PolicyEvent,
+    PriorityEvent,
     StartEvent,
 )
 from protocols.backhaul.topics import Up, UpTopic, parse_up
@@ -211,6 +212,8 @@ class Ingest:
                 policies.report(tx, cabinet, event)
             case GapEvent():
                 streams.report_gap(tx, cabinet, event)
+            case PriorityEvent():
+                pass
             case StartEvent():
                 cabinets.started(tx, cabinet, event)
             case _:

@@ -29,7 +29,7 @@ from protocols.model.device import Kind
 from protocols.model.ids import CabinetId, DeviceId, KeyId
 from protocols.model.lighting import Calendar, ControlProgram, Lamp, LightingPolicy
 from protocols.model.policy import Policy, PolicyKind
-from protocols.rules.soundness import lighting_faults
+from protocols.rules.soundness import lighting_faults, misplaced_content
 
 RESEND_FIRST_S = 5
 RESEND_MOST_S = 600
@@ -89,6 +89,13 @@ def faults_of(policy: LightingPolicy, lamps: Sequence[Lamp]) -> list[Fault]:
     ]
 
 
+def content_faults(policy: Policy, lamps: Sequence[Lamp]) -> list[Fault]:
+    """Return every fault of a policy's content, each with its place."""
+    if policy.lighting is None:
+        return [Fault("", text) for text in misplaced_content(policy)]
+    return faults_of(policy.lighting, lamps)
+
+
 def publish(tx: Tx, cabinet: CabinetId, key: SigningKey, valid_for_s: float) -> None:
     """Compile a cabinet's draft, check, number and sign it, and make it the one that is wanted.
 
@@ -125,7 +132,7 @@ def accept_envelope(tx: Tx, cabinet: CabinetId, signed: SignedPolicy, own: Signi
     policy = _read_body(signed)
     faults = [
         *_envelope_faults(tx, cabinet, policy, signed, own),
-        *faults_of(policy.lighting, _cabinets_lamps(tx, cabinet)),
+        *content_faults(policy, _cabinets_lamps(tx, cabinet)),
     ]
     if faults:
         raise RequestError(422, f"{cabinet} would reject this policy", faults)

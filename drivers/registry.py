@@ -3,24 +3,27 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, assert_never
+from typing import NamedTuple, assert_never
+from urllib.parse import urlsplit
 
 from drivers.base import Driver
 from drivers.rsmp_address import detector_number
-from drivers.settings import DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp, Rsmp
+from drivers.settings import DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp, OpcUa, Rsmp
 from protocols.clock import Clock
+from protocols.errors import LocalProtocolError
 from protocols.modbus.maps import known_maps
 from protocols.modbus.register_map import RegisterMap, check_map
 from protocols.model.device import Kind
+from protocols.opcua.maps import known_node_maps
+from protocols.opcua.nodes import NodeMap, check_nodes, parse_address
 from protocols.strict import SettingsFault
-
-_THIS_MACHINE: Final = ("127.0.0.1", "::1", "localhost")
 
 
 def check(
     lines: Sequence[LineSettings],
     devices: Sequence[DeviceSettings],
     maps: Sequence[RegisterMap] | Mapping[str, RegisterMap] = (),
+    nodes: Sequence[NodeMap] = (),
 ) -> list[SettingsFault]:
     """Return every fault that the settings have together; none means that the lines can be opened.
 
@@ -28,9 +31,18 @@ def check(
         lines: the cabinet's lines, in the file's order.
         devices: the cabinet's devices, in the file's order.
         maps: the cabinet's own register maps, in the file's order; the built-in ones are known besides.
+        nodes: the cabinet's own node maps, likewise.
     """
     own = list(maps.values()) if isinstance(maps, Mapping) else list(maps)
-    return [*_lines(lines), *_devices(lines, devices, known_maps(own)), *_maps(own)]
+    known = _Known(known_maps(own), known_node_maps(nodes))
+    return [*_lines(lines), *_devices(lines, devices, known), *_maps(own), *_nodes(nodes)]
+
+
+class _Known(NamedTuple):
+    """The maps that devices may name."""
+
+    registers: Mapping[str, RegisterMap]
+    nodes: Mapping[str, NodeMap]
 
 
 def _lines(lines: Sequence[LineSettings]) -> Iterator[SettingsFault]:
@@ -42,15 +54,43 @@ def _lines(lines: Sequence[LineSettings]) -> Iterator[SettingsFault]:
         if line.reconnect_s > line.reconnect_bound_s:
             bound = f"at most reconnect_bound_s, {line.reconnect_bound_s:g}"
             yield _fault(f"line[{i}].reconnect_s", bound)
-        if isinstance(line, Rsmp) and not (line.insecure or line.host in _THIS_MACHINE):
-            text = (
-                f"this machine ({', '.join(_THIS_MACHINE)}), or insecure = true: RSMP is not encrypted here"
-            )
-            yield _fault(f"line[{i}].host", text)
+        if isinstance(line, Rsmp) and not (line.insecure or line.host in _LOCAL):
+            yield _fault(f"line[{i}].host", "this machine, or insecure = true: RSMP is not encrypted here")
+        if isinstance(line, OpcUa):
+            for key, expected in _opcua_line(line):
+                yield _fault(f"line[{i}].{key}", expected)
 
 
 def _endpoint(line: LineSettings) -> str:
-    return f"{line.host}:{line.port}" if isinstance(line, ModbusTcp | Rsmp) else line.port
+    match line:
+        case ModbusTcp() | Rsmp():
+            return f"{line.host}:{line.port}"
+        case OpcUa():
+            return line.url
+        case _:
+            return line.port
+
+
+_LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def _opcua_line(line: OpcUa) -> Iterator[tuple[str, str]]:
+    try:
+        url = urlsplit(line.url)
+        port = url.port
+    except ValueError:
+        yield "url", f"opc.tcp://host:port, not {line.url!r}"
+        return
+    if "@" in url.netloc:
+        yield "url", "no user and password in it; they belong into user and password_file"
+    elif url.scheme != "opc.tcp" or not url.hostname or not port:
+        yield "url", f"opc.tcp://host:port, not {line.url!r}"
+    if line.security == "none" and url.hostname not in _LOCAL and not line.insecure:
+        yield "security", "a policy, because this leaves the machine; insecure = true allows it on a bench"
+    if line.security == "none" and line.user and not line.insecure:
+        yield "user", "nobody, because a password would go in the clear; insecure = true allows it on a bench"
+    if bool(line.user) != bool(line.password_file):
+        yield "password_file", "to go with user, both or neither"
 
 
 def _unique(section: str, key: str, values: Sequence[str]) -> Iterator[SettingsFault]:
@@ -63,7 +103,7 @@ def _unique(section: str, key: str, values: Sequence[str]) -> Iterator[SettingsF
 
 
 def _devices(
-    lines: Sequence[LineSettings], devices: Sequence[DeviceSettings], maps: Mapping[str, RegisterMap]
+    lines: Sequence[LineSettings], devices: Sequence[DeviceSettings], maps: _Known
 ) -> Iterator[SettingsFault]:
     by_id = {line.id: line for line in lines}
     yield from _unique("device", "id", [device.id for device in devices])
@@ -89,18 +129,18 @@ def _shared_addresses(devices: Sequence[DeviceSettings]) -> Iterator[SettingsFau
             yield _fault(f"device[{i}].address", free)
 
 
-def _device(
-    device: DeviceSettings, line: LineSettings, maps: Mapping[str, RegisterMap]
-) -> Iterator[tuple[str, str]]:
+def _device(device: DeviceSettings, line: LineSettings, maps: _Known) -> Iterator[tuple[str, str]]:
     match line:
         case DaliLuba():
             yield from _on_dali(device)
         case ModbusTcp():
-            yield from _on_modbus(device, range(256), maps)
+            yield from _on_modbus(device, range(256), maps.registers)
         case ModbusRtu():
-            yield from _on_modbus(device, range(1, 248), maps)
+            yield from _on_modbus(device, range(1, 248), maps.registers)
         case Rsmp():
             yield from _on_rsmp(device)
+        case OpcUa():
+            yield from _on_opcua(device, maps.nodes)
         case _:
             assert_never(line)
 
@@ -148,6 +188,26 @@ def _on_modbus(
         yield "address", f"a Modbus unit, {units.start} to {units.stop - 1}, not {device.address!r}"
 
 
+def _on_opcua(device: DeviceSettings, maps: Mapping[str, NodeMap]) -> Iterator[tuple[str, str]]:
+    node_map = maps.get(device.map)
+    if node_map is None:
+        named = f"not {device.map!r}" if device.map else "none was given"
+        yield "map", f"a node map ({', '.join(sorted(maps))}); {named}"
+    if not isinstance(device.address, str):
+        yield "address", f"an object's browse path or identifier, not {device.address!r}"
+        return
+    try:
+        parse_address(device.address, "" if node_map is None else node_map.namespace)
+    except LocalProtocolError as fault:
+        yield "address", str(fault)
+
+
+def _nodes(maps: Sequence[NodeMap]) -> Iterator[SettingsFault]:
+    yield from _unique("nodes", "name", [node_map.name for node_map in maps])
+    for i, node_map in enumerate(maps):
+        yield from check_nodes(node_map, f"nodes[{i}]")
+
+
 def _maps(maps: Sequence[RegisterMap]) -> Iterator[SettingsFault]:
     yield from _unique("map", "name", [register_map.name for register_map in maps])
     for i, register_map in enumerate(maps):
@@ -163,7 +223,9 @@ def open_line(
     devices: Sequence[DeviceSettings],
     maps: Mapping[str, RegisterMap],
     clock: Clock,
-    directory: Path,  # noqa: ARG001
+    directory: Path,
+    *,
+    nodes: Sequence[NodeMap] = (),
 ) -> Driver:
     """Make the driver of one line; nothing is opened until it runs.
 
@@ -173,6 +235,7 @@ def open_line(
         maps: the cabinet's own register maps by name; the built-in ones are known besides.
         clock: where times come from.
         directory: where a line keeps what it must not forget.
+        nodes: the cabinet's own node maps; the built-in ones are known besides.
     """
     mine = [device for device in devices if device.line == settings.id]
     match settings:
@@ -188,5 +251,9 @@ def open_line(
             from drivers.rsmp import open_rsmp  # noqa: PLC0415  a cabinet without one pays nothing for it
 
             return open_rsmp(settings, mine, clock)
+        case OpcUa():
+            from drivers.opcua import open_opcua  # noqa: PLC0415  the vendor library is loaded only where used
+
+            return open_opcua(settings, mine, known_node_maps(nodes), clock, directory)
         case _:
             assert_never(settings)

@@ -139,7 +139,47 @@ class Rsmp(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="rs
         return f"Rsmp(id={self.id!r}, host={self.host!r}, port={self.port}, site={self.site!r})"
 
 
-LineSettings = DaliLuba | ModbusTcp | ModbusRtu | Rsmp
+class OpcUa(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="opcua"):
+    """An OPC UA server. Relative paths start at the cabinet's directory.
+
+    Attributes:
+        url: "opc.tcp://host:port/path".
+        security: the security policy that is asked for, and no lesser one; "none" goes to this machine only.
+        mode: whether messages are signed alone or encrypted too.
+        certificate: DER or PEM file with this cabinet's application certificate.
+        key: PEM file with its private key, for its owner alone.
+        trusted: folder of server certificates that are trusted. One that is not there is refused, and its file put
+            into `rejected` beside, from where a technician moves it.
+        user: who logs in; "" for nobody.
+        password_file: file with the password, for its owner alone.
+        application_uri: what the certificate must say that this cabinet is; "" for whatever it says.
+        insecure: allow security "none" beyond this machine: benches only.
+        period_ms: how often the server looks for changes and tells of them.
+        timeout_s: how long the server may take to answer.
+        keepalive_s: how often the server says that there is nothing to say. After one and a half times that, and
+            `timeout_s`, with nothing published, the line is made anew.
+        session_timeout_s: after how long a silence of ours the server forgets us.
+    """
+
+    url: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    security: Literal["Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss", "none"] = (
+        "Basic256Sha256"
+    )
+    mode: Literal["sign_and_encrypt", "sign"] = "sign_and_encrypt"
+    certificate: Port = "opcua/certificate.der"
+    key: Port = "opcua/key.pem"
+    trusted: Port = "opcua/trusted"
+    user: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    password_file: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    application_uri: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    insecure: bool = False
+    period_ms: Annotated[float, msgspec.Meta(ge=20, le=3_600_000)] = 1000.0
+    timeout_s: Seconds = 4.0
+    keepalive_s: Seconds = 5.0
+    session_timeout_s: Annotated[float, msgspec.Meta(ge=10, le=3600)] = 60.0
+
+
+LineSettings = DaliLuba | ModbusTcp | ModbusRtu | OpcUa | Rsmp
 
 
 class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -149,9 +189,10 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         id: unique within the city.
         kind: what it is to the city.
         line: the line that it hangs on.
-        address: where it is, in its line's terms: DALI short address 0–63, Modbus unit 1–247 (TCP: 0–255), RSMP
-            component id.
-        map: what its values mean: the name of its register map; "" for a lamp.
+        address: where it is, in its line's terms: DALI short address 0–63, Modbus unit 1–247 (TCP: 0–255), OPC UA
+            object as a browse path from Objects, or by namespace and identifier ("nsu=urn:x;s=station-1"),
+            RSMP component id.
+        map: what its values mean: the name of its register map or node map; "" for a lamp.
         groups: the groups that it belongs to.
         commune: INSEE code, or "".
         stream: the class of its readings.

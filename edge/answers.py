@@ -2,7 +2,7 @@
 
 import msgspec
 
-from drivers.base import LineHealth
+from drivers.base import Admission, Found, LineHealth
 from edge.backhaul import BackhaulFigures
 from edge.outbox.store import OutboxFigures, WaitingBatch
 from edge.state import CommandRecord
@@ -11,7 +11,7 @@ from protocols.clock import Instant
 from protocols.model.alarm import Alarm
 from protocols.model.command import Command
 from protocols.model.device import Device
-from protocols.model.ids import DeviceId, PointName
+from protocols.model.ids import DeviceId, LineId, PointName
 from protocols.model.lighting import Decision
 from protocols.model.reading import Quality, Reason, Sample, Value
 
@@ -63,7 +63,37 @@ class PolicyApply(msgspec.Struct, frozen=True, tag_field="ask", tag="policy_appl
     signature: bytes
 
 
-Request = Status | Devices | Read | Set | Watch | Buffer | PolicyShow | PolicyApply
+class Discover(msgspec.Struct, frozen=True, tag_field="ask", tag="discover"):
+    """Search a line, and tell what is found as it is found: `Sight` after `Sight`.
+
+    Attributes:
+        line: which.
+        among: the addresses to ask at, on a line that numbers its devices; None for all.
+    """
+
+    line: LineId
+    among: tuple[int, ...] | None = None
+
+
+class Join(msgspec.Struct, frozen=True, tag_field="ask", tag="join"):
+    """Keep a radio device's key, and say where the device is; without a key only say it.
+
+    Attributes:
+        device: whose.
+        key: 16 bytes; it is never told again.
+        join_eui: LoRaWAN: the JoinEUI that the device must name; None for any.
+    """
+
+    device: DeviceId
+    key: bytes | None = None
+    join_eui: int | None = None
+
+    def __repr__(self) -> str:
+        """Return it without the key."""
+        return f"Join(device={self.device!r})"
+
+
+Request = Status | Devices | Read | Set | Watch | Buffer | PolicyShow | PolicyApply | Discover | Join
 
 
 class StatusAnswer(msgspec.Struct, frozen=True):
@@ -127,11 +157,34 @@ class PolicyAnswer(msgspec.Struct, frozen=True):
     rejected: tuple[str, ...]
 
 
+class Sight(msgspec.Struct, frozen=True):
+    """What a search tells next: something that is there, or just how far it is.
+
+    Attributes:
+        found: what is there; None for none.
+        done: steps taken.
+        total: steps in all; 0 while nobody knows.
+    """
+
+    found: Found | None = None
+    done: int = 0
+    total: int = 0
+
+
+class JoinAnswer(msgspec.Struct, frozen=True):
+    """Where a radio device is on its way to being heard, and a sentence about it."""
+
+    device: DeviceId
+    admission: Admission
+    text: str
+
+
 class Reply(msgspec.Struct, frozen=True):
-    """One line of answer: `answer`, or `error` for a person."""
+    """One line of answer: `answer`, or `error` for a person; `more` if others follow to the same question."""
 
     answer: msgspec.Raw = msgspec.Raw(b"null")
     error: str = ""
+    more: bool = False
 
 
 Answer = (
@@ -142,4 +195,6 @@ Answer = (
     | PolicyAnswer
     | CommandRecord
     | Sample
+    | Sight
+    | JoinAnswer
 )

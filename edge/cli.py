@@ -214,6 +214,81 @@ def buffer(
     show.buffer(answer, as_json=as_json)
 
 
+@app.command()
+def discover(
+    line: Annotated[str | None, typer.Argument(help="Only this line; all of them by default.")] = None,
+    among: Annotated[
+        str, typer.Option(help="The addresses to ask at, where a line numbers its devices: 1-32, 3,5,7.")
+    ] = "*",
+    as_toml: Annotated[
+        bool, typer.Option("--toml", help="Print `[[device]]` tables for what nobody has declared yet.")
+    ] = False,
+    config: Config = DEFAULT_PATH,
+    as_json: Json = False,
+) -> None:
+    """Search the lines for whatever is there, declared or not. Nothing is changed, polling goes on.
+
+    Example: `luciole-edge discover rs485-1 --among 1-32`
+    """
+    from edge import searching, show  # noqa: PLC0415
+    from protocols.model.ids import LineId  # noqa: PLC0415
+
+    settings = _settings(config)
+    try:
+        numbers = searching.numbers(among)
+    except ValueError as error:
+        _fail(f"--among: {error}", EXIT_WRONG)
+    lines = [one.id for one in settings.document.line] if line is None else [LineId(line)]
+    found = searching.search(settings, lines, numbers, quiet=as_json)
+    if found is None:
+        _no_agent(settings)
+    if as_toml:
+        show.device_tables(found)
+    else:
+        show.found(found, as_json=as_json)
+    if any(one.trouble for one in found):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def join(
+    device: Annotated[str, typer.Argument(help="A declared radio device's id.")],
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with its key, 32 hexadecimal digits; `-` for standard input. Asked for by default."
+        ),
+    ] = None,
+    join_eui: Annotated[
+        str | None, typer.Option(help="LoRaWAN: the JoinEUI it must name.", metavar="HEX")
+    ] = None,
+    wait: Annotated[str, typer.Option(help="How long to wait until it is heard.", metavar="TIME")] = "5m",
+    look: Annotated[bool, typer.Option("--look", help="Only say where it is; change nothing.")] = False,
+    config: Config = DEFAULT_PATH,
+    as_json: Json = False,
+) -> None:
+    """Let a radio device in: give the agent its key, and wait until the device is heard.
+
+    The key is never an argument, where every user of the machine could read it, and never shown again.
+
+    Example: `luciole-edge join bin-17 --key-file bin-17.key`
+    """
+    from edge import joining, show  # noqa: PLC0415
+    from edge.answers import JoinAnswer  # noqa: PLC0415
+    from edge.asking import duration_s  # noqa: PLC0415
+
+    settings = _settings(config)
+    try:
+        request = joining.request(device, None if look else joining.typed_key(key_file), join_eui)
+        patience_s = 0.0 if look else duration_s(wait)
+    except ValueError as error:
+        _fail(str(error), EXIT_WRONG)
+    answer = joining.wait_until_heard(lambda asked: _need(settings, asked, JoinAnswer), request, patience_s)
+    show.joined(answer, as_json=as_json)
+    if answer.admission.value not in {"heard", "joined"}:
+        raise typer.Exit(EXIT_FAILED)
+
+
 @policy_app.command("show")
 def policy_show(
     config: Config = DEFAULT_PATH,

@@ -1,18 +1,21 @@
 """How the command line shows answers: tables for people, one JSON object for scripts."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from edge.answers import BufferAnswer, DeviceAnswer, LatestValue, PolicyAnswer, StatusAnswer
+from drivers.base import Admission
+from drivers.settings import LineSettings, ModbusTcp, OpcUa
+from edge.answers import BufferAnswer, DeviceAnswer, JoinAnswer, LatestValue, PolicyAnswer, StatusAnswer
 from edge.config import Settings, SettingsError
 from edge.lighting import DECIDED_POINTS
 from edge.offline import OfflineAnswer
 from edge.outbox.store import OutboxFigures
+from edge.searching import Searched
 from edge.state import CommandRecord
 from protocols.backhaul.messages import PolicyInForce
 from protocols.model.alarm import SEVERITY, Alarm
@@ -39,10 +42,20 @@ def settings(checked: Settings, *, as_json: bool) -> None:
     out.print(f"{checked.file}: sound")
     table = _table("line", "driver", "where", "devices")
     for line in document.line:
-        where = f"{line.host}:{line.port}" if hasattr(line, "host") else line.port
+        where = _where(line)
         count = sum(1 for device in document.device if device.line == line.id)
         table.add_row(line.id, str(line.__struct_config__.tag), where, str(count))
     out.print(table)
+
+
+def _where(line: LineSettings) -> str:
+    match line:
+        case ModbusTcp():
+            return f"{line.host}:{line.port}"
+        case OpcUa():
+            return line.url
+        case _:
+            return line.port
 
 
 def faults(error: SettingsError) -> None:
@@ -133,6 +146,49 @@ def command(record: CommandRecord, *, as_json: bool) -> None:
     out.print(f"{wanted.device} {wanted.point}: {record.state.value}{back}{why}")
     if wanted.until_ms is not None and record.state.value in {"verified", "applied"}:
         out.print(f"It returns to its program at {_when(wanted.until_ms)}.")
+
+
+def found(searched: Sequence[Searched], *, as_json: bool) -> None:
+    """Show what is on the lines."""
+    if as_json:
+        as_json_line(searched)
+        return
+    table = _table("line", "address", "kind", "declared as", "what it says")
+    for line in searched:
+        for one in line.found:
+            kind = one.kind.value if one.kind else "?"
+            table.add_row(line.line, one.address, kind, one.device or "[yellow]nobody[/]", one.text)
+    out.print(table)
+    for line in searched:
+        if line.trouble:
+            out.print(f"[red]{line.line}[/]: {line.trouble}")
+    undeclared = sum(one.device is None for line in searched for one in line.found)
+    if undeclared:
+        out.print(
+            f"{_count(undeclared, 'address', 'addresses')} nobody has declared: --toml prints tables for them."
+        )
+
+
+def device_tables(searched: Sequence[Searched]) -> None:
+    """Print settings for what nobody has declared, to be completed by whoever knows it."""
+    for line in searched:
+        for number, one in enumerate((one for one in line.found if one.device is None), start=1):
+            address = one.address if one.address.isdecimal() else msgspec.json.encode(one.address).decode()
+            text = " ".join(one.text.split())
+            kind = one.kind.value if one.kind else "sensor"
+            sys.stdout.write(
+                f'\n[[device]]  # {text}\nid = "{line.line}-new-{number}"\nkind = "{kind}"\n'
+                f'line = "{line.line}"\naddress = {address}\n'
+            )
+
+
+def joined(answer: JoinAnswer, *, as_json: bool) -> None:
+    """Show where a radio device is."""
+    if as_json:
+        as_json_line(answer)
+        return
+    colour = "green" if answer.admission in {Admission.HEARD, Admission.JOINED} else "yellow"
+    out.print(f"{answer.device}: [{colour}]{answer.admission.value}[/]. {answer.text}")
 
 
 def sample(one: Sample, *, as_json: bool) -> None:

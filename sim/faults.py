@@ -92,6 +92,83 @@ class LuxFault(StrEnum):
     """Reads `factor` times the truth."""
 
 
+class JunctionFault(StrEnum):
+    """What can be wrong with a signal controller, or with its way to the supervisor."""
+
+    DARK = "dark"
+    """The lamps' supply is gone: failure mode, dark (A0001)."""
+    YELLOW_FLASH = "yellow_flash"
+    """A card is broken: failure mode, yellow flashing (A0001)."""
+    CONFLICT = "conflict"
+    """An output is stuck on, so that a conflicting group is green: its own monitor sees it (A0006)."""
+    REJECTS_PRIORITY = "rejects_priority"
+    """Every priority request is rejected."""
+    NEVER_ACTIVATES = "never_activates"
+    """Priority requests are queued until they time out."""
+    SILENT = "silent"
+    """Takes every message, sends nothing more; the connection stays open."""
+    NACK = "nack"
+    """Refuses every request with a MessageNotAck."""
+    LATE = "late"
+    """Sends everything `delay_s` late."""
+    GARBLED = "garbled"
+    """One character of each message is wrong, so that it is no JSON."""
+    DISCONNECTED = "disconnected"
+    """The network is gone: connections are cut and none can be made."""
+
+
+class GroupFault(StrEnum):
+    """What can be wrong with a signal group."""
+
+    LAMP_FAILURE = "lamp_failure"
+    """Its red lamps are out: failure mode (A0201, with the group)."""
+
+
+class DetectorFault(StrEnum):
+    """What can be wrong with a detector."""
+
+    DETECTOR_STUCK = "detector_stuck"
+    """Says that somebody is there for ever; after a while the controller notices (A0302)."""
+
+
+class OpcUaFault(StrEnum):
+    """What can be wrong with an OPC UA server and the way to it."""
+
+    SILENT = "silent"
+    """Takes connections and requests, never answers."""
+    LATE = "late"
+    """Answers `delay_s` later."""
+    REFUSED = "refused"
+    """Nothing listens on the port; open connections are closed."""
+    CLOSED = "closed"
+    """Closes each connection."""
+    MUTE = "mute"
+    """Answers requests, but its subscriptions publish nothing, not even keep-alives."""
+    RESTARTED = "restarted"
+    """The server has begun anew, its namespaces under other indices; at the end it does so once more."""
+
+
+class StationFault(StrEnum):
+    """What can be wrong with one pumping station behind an OPC UA server."""
+
+    SILENT = "silent"
+    """The server has lost it: BadNoCommunication instead of values."""
+    LATE = "late"
+    """A read that touches it is answered `delay_s` later."""
+    GARBLED = "garbled"
+    """Its values are of another data type than they should be."""
+    BAD_STATUS = "bad_status"
+    """BadSensorFailure instead of what is measured."""
+    UNCERTAIN = "uncertain"
+    """What is measured comes with UncertainLastUsableValue."""
+    FROZEN = "frozen"
+    """Its values stay as they were, and good."""
+    PUMP_FAILURE = "pump_failure"
+    """The motor protection of its first pump has gone."""
+    HIGH_INFLOW = "high_inflow"
+    """A cloudburst: more flows in than both pumps can lift."""
+
+
 FaultKind = TypeVar("FaultKind", bound=StrEnum)
 
 

@@ -20,7 +20,21 @@ from protocols.clock import BenchTime
 from protocols.modbus.register_map import Entry, RegisterMap, Run
 from protocols.model.ids import KeyId
 from protocols.model.policy import LampLimit
-from sim.faults import CabinetFault, LampFault, LineFault, LuxFault, ModbusFault, SerialFault
+from sim.bus import Ride
+from sim.bus_service import BusSettings
+from sim.faults import (
+    CabinetFault,
+    DetectorFault,
+    GroupFault,
+    JunctionFault,
+    LampFault,
+    LineFault,
+    LuxFault,
+    ModbusFault,
+    SerialFault,
+)
+from sim.junction_design import DetectorDesign, JunctionDesign, PriorityLimits, SignalGroup, TimePlan
+from sim.junction_settings import JunctionSettings
 
 DOCS = Path(__file__).parents[1] / "docs"
 SETTINGS = (
@@ -38,7 +52,27 @@ SETTINGS = (
     LampLimit,
     BenchTime,
 )
-FAULTS = (LampFault, LineFault, SerialFault, ModbusFault, CabinetFault, LuxFault)
+BENCH_SETTINGS = (
+    JunctionSettings,
+    JunctionDesign,
+    SignalGroup,
+    TimePlan,
+    DetectorDesign,
+    PriorityLimits,
+    BusSettings,
+    Ride,
+)
+FAULTS = (
+    LampFault,
+    LineFault,
+    SerialFault,
+    ModbusFault,
+    CabinetFault,
+    LuxFault,
+    JunctionFault,
+    GroupFault,
+    DetectorFault,
+)
 PAGES = [(edge.cli.app, "cabinet.md"), (central.cli.app, "centre.md"), (sim.cli.app, "bench.md")]
 COMPLETION = ("--install-completion", "--show-completion")
 
@@ -92,3 +126,9 @@ def test_every_setting_of_a_cabinet_is_documented() -> None:
     keys = {field.encode_name for settings in SETTINGS for field in msgspec.structs.fields(settings)}
     forms = ("`{}`", "{} =", ".{}]]")
     assert sorted(key for key in keys if not any(form.format(key) in text for form in forms)) == []
+
+
+def test_every_setting_of_a_junction_and_a_bus_is_documented() -> None:
+    text = (DOCS / "bench.md").read_text(encoding="utf-8")
+    keys = {field.encode_name for settings in BENCH_SETTINGS for field in msgspec.structs.fields(settings)}
+    assert sorted(key for key in keys if f"`{key}`" not in text) == []

@@ -16,6 +16,7 @@ from protocols.model.alarm import Alarm, AlarmType
 from protocols.model.command import Command, CommandState
 from protocols.model.device import Device, StreamClass
 from protocols.model.ids import ID_META, CabinetId, CommandId, DeviceId, KeyId, PointName
+from protocols.model.priority import Degrees, Latitude, Longitude, RequestState, VehicleType
 from protocols.model.reading import Quality, Reason, Value
 
 VERSION = 1
@@ -137,7 +138,56 @@ class StartEvent(msgspec.Struct, frozen=True, array_like=True, tag_field="event"
     at_ms: int
 
 
-Event = AlarmEvent | CommandEvent | PolicyEvent | GapEvent | StartEvent
+class Source(StrEnum):
+    """How a cabinet came to know of a vehicle. Append only."""
+
+    POSITION = "position"
+    """It told its position through the broker."""
+    LOCAL = "local"
+    """It told its position to the cabinet itself."""
+    DETECTOR = "detector"
+    """It passed the cabinet's own detector."""
+
+
+class PriorityEvent(msgspec.Struct, frozen=True, array_like=True, tag_field="event", tag="priority"):
+    """What became of a vehicle's request for a green.
+
+    Attributes:
+        request: the request's id; the same in all its events.
+        junction: of whose controller.
+        rule: by which rule.
+        approach: on which approach.
+        signal_group: for which group.
+        vehicle: its rotating pseudonym, "" where only a detector knows it.
+        source: how it was known.
+        level: 0–14.
+        state: what the controller itself says; None where it was not asked, or has not answered.
+        reason: why it was not asked, or was taken back, for a person; "" otherwise.
+        at_ms: UTC milliseconds.
+        controller_ms: UTC milliseconds of the controller's clock at this state; None if it said nothing.
+        extension_s: seconds of green really given, as the controller says; None if not told.
+        reduction_s: seconds of red really saved, the same.
+        shadow: whether the rule only watches.
+    """
+
+    request: str
+    junction: DeviceId
+    rule: str
+    approach: str
+    signal_group: str
+    vehicle: str
+    source: Source
+    level: int
+    state: RequestState | None
+    reason: str
+    at_ms: int
+    controller_ms: int | None = None
+    extension_s: int | None = None
+    reduction_s: int | None = None
+    shadow: bool = False
+
+
+Event = AlarmEvent | CommandEvent | PolicyEvent | GapEvent | StartEvent | PriorityEvent
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):
@@ -258,3 +308,35 @@ class SignedPolicy(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
     key: Annotated[KeyId, ID_META]
     signature: bytes
+
+
+class Position(msgspec.Struct, frozen=True, array_like=True):
+    """Where a vehicle is, told once a second and only by those that are entitled to priority.
+
+    Attributes:
+        version: of this layout.
+        pseudonym: changes often enough that nobody can be followed by it; the same for one passage.
+        at_ms: UTC milliseconds of the vehicle's own clock.
+        latitude: degrees north, WGS 84.
+        longitude: degrees east.
+        heading_deg: degrees clockwise from north.
+        speed_m_s: over ground.
+        vehicle_type: what it is.
+        route: the line that it serves, as passengers know it.
+        direction: "0" or "1", or whatever the operator says.
+        doors_open: None if it does not tell.
+        lateness_s: behind its timetable, negative if early; None if it does not know.
+    """
+
+    version: int
+    pseudonym: Annotated[str, ID_META]
+    at_ms: Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+    latitude: Latitude
+    longitude: Longitude
+    heading_deg: Degrees
+    speed_m_s: Annotated[float, msgspec.Meta(ge=0, le=100)]
+    vehicle_type: VehicleType
+    route: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    direction: Annotated[str, msgspec.Meta(max_length=8)] = ""
+    doors_open: bool | None = None
+    lateness_s: Annotated[int, msgspec.Meta(ge=-7200, le=7200)] | None = None

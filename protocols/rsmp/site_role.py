@@ -411,12 +411,12 @@ class Site:
         now = self._now
         if self._aggregated is not None:
             self._send(self._aggregated, now)
-        told: set[tuple[str, str, object]] = set()
+        told: set[tuple[object, ...] | None] = set()
         if self._aggregated is not None:
-            told.add((self._aggregated.component, "", self._aggregated.at))
+            told.add(_event_of(self._aggregated))
         for alarm in self._alarms:
             message = alarm.message(AlarmEvent.ISSUE, self._since_ms)
-            told.add((message.component, message.code, message.at))
+            told.add(_event_of(message))
             self._send(message, now)
         self._buffer.leave_out(lambda one: _event_of(one) in told)
         self._pump()
@@ -569,13 +569,13 @@ class Site:
         return None if able else Quality.UNKNOWN
 
 
-def _event_of(message: Buffered) -> tuple[str, str, object] | None:
+def _event_of(message: Buffered) -> tuple[object, ...] | None:
     """Return which event a message tells of, if it is one that a site tells at each connection."""
     match message:
         case AggregatedStatus():
-            return message.component, "", message.at
+            return message.component, message.at, message.elements
         case Alarm() if message.event == AlarmEvent.ISSUE:
-            return message.component, message.code, message.at
+            return message.component, message.code, message.at, message.activity
     return None
 
 

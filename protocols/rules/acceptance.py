@@ -10,7 +10,7 @@ from protocols.model.ids import CabinetId
 from protocols.model.lighting import Lamp
 from protocols.model.policy import Limits, Policy, PolicyKind
 from protocols.rules.limits import policy_faults
-from protocols.rules.soundness import lighting_faults
+from protocols.rules.soundness import lighting_faults, misplaced_content
 from protocols.strict import read
 
 
@@ -55,13 +55,19 @@ def judge(signed: SignedPolicy, standing: Standing, now_ms: int) -> Policy | lis
     policy = _read_body(signed.body)
     if not isinstance(policy, Policy):
         return policy
-    unsound = lighting_faults(policy.lighting, standing.lamps)
-    faults = [
-        *_envelope_faults(policy, key, standing, now_ms),
-        *unsound,
-        *([] if unsound else policy_faults(standing.limits, policy.lighting, standing.lamps)),
-    ]
+    faults = [*_envelope_faults(policy, key, standing, now_ms), *_content_faults(policy, standing)]
     return faults or policy
+
+
+def _content_faults(policy: Policy, standing: Standing) -> list[str]:
+    """Return what is wrong with a policy's content; limits are compared once it is sound in itself."""
+    misplaced = misplaced_content(policy)
+    if misplaced:
+        return misplaced
+    if policy.lighting is not None:
+        unsound = lighting_faults(policy.lighting, standing.lamps)
+        return unsound or policy_faults(standing.limits, policy.lighting, standing.lamps)
+    return ["kind: priority is not known here yet"]
 
 
 def _read_body(body: bytes) -> Policy | list[str]:

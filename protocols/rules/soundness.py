@@ -6,6 +6,18 @@ from datetime import date
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from protocols.model.lighting import Calendar, ControlProgram, Lamp, LightingPolicy
+from protocols.model.policy import Policy, PolicyKind
+
+
+def misplaced_content(policy: Policy) -> list[str]:
+    """Return what of a policy's content its kind does not have or lacks; none if it fits."""
+    faults = []
+    for kind, content in ((PolicyKind.LIGHTING, policy.lighting), (PolicyKind.PRIORITY, policy.priority)):
+        if kind is policy.kind and content is None:
+            faults.append(f"{kind.value}: missing, and the policy is of this kind")
+        elif kind is not policy.kind and content is not None:
+            faults.append(f"{kind.value}: not in a policy of kind {policy.kind.value}")
+    return faults
 
 
 def lighting_faults(policy: LightingPolicy, lamps: Sequence[Lamp]) -> list[str]:

@@ -125,7 +125,11 @@ class TestKeys:
         assert result.exit_code == 0
         assert (tmp_path / "city.pem").stat().st_mode & 0o777 == 0o600
         lines = result.stdout.splitlines()
-        assert (lines[0], lines[1], lines[3]) == ("[[trusted_key]]", 'id = "city"', 'kinds = ["lighting"]')
+        assert (lines[0], lines[1], lines[3]) == (
+            "[[trusted_key]]",
+            'id = "city"',
+            'kinds = ["lighting", "priority"]',
+        )
         public = base64.b64decode(lines[2].partition('"')[2].rstrip('"'), validate=True)
         key = load(tmp_path / "city.pem")
         Ed25519PublicKey.from_public_bytes(public).verify(key.private.sign(b"x"), b"x")
@@ -174,6 +178,7 @@ class TestPolicySign:
         )
         assert is_signed_by(signed, load(tmp_path / "city.pem").trusted())
         policy = msgspec.json.decode(signed.body, type=Policy)
+        assert policy.lighting is not None
         assert (policy.version, policy.key, policy.lighting.programs[0].id) == (3, "city", "evening")
         assert policy.expires_ms - policy.not_before_ms == 7 * 86_400_000
 

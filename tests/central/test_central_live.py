@@ -87,6 +87,7 @@ def test_a_street_end_to_end(centre: Aggregator, wired: LiveCabinet, key_file: P
     signed = wired.policies[0]
     policy = judge(signed, _standing(cabinet, key_file), centre_now(centre))
     assert isinstance(policy, Policy)
+    assert policy.lighting is not None
     assert (policy.version, policy.lighting.programs[0].id) == (1, "evening")
     cabinet.seal_event(
         PolicyEvent("lighting", 1, policy_hash(signed.body), accepted=True, reasons=(), at_ms=START_MS)

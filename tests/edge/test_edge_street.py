@@ -26,7 +26,7 @@ from protocols.model.command import Command, CommandState
 from protocols.model.device import Device, Kind, StreamClass
 from protocols.model.ids import CommandId, DeviceId, LineId, PointName
 from protocols.model.lighting import LightReason, Override
-from protocols.model.policy import PolicyKind
+from protocols.model.policy import Policy, PolicyKind
 from protocols.model.reading import Reason, Sample
 from protocols.rules.acceptance import Standing
 from sim.report import Ports
@@ -48,6 +48,10 @@ maximum_level = 100
 
 class Cabinet:
     """A cabinet without backhaul and control socket: what they would be told is kept."""
+
+    def apply(self, policy: Policy) -> None:
+        assert policy.lighting is not None
+        self.lighting.go_by(policy.lighting)
 
     def __init__(self, folder: Path, settings: Settings, street: Street, clock: EveningClock) -> None:
         self.street = street
@@ -99,7 +103,7 @@ class Cabinet:
             standing,
             self.state,
             clock,
-            lambda policy: self.lighting.go_by(policy.lighting),
+            self.apply,
             self.events.append,
         )
 

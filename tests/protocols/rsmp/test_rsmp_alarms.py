@@ -195,6 +195,15 @@ def test_what_happens_while_nobody_listens_is_told_in_order_after_all_alarms() -
     assert ends.site.buffered == 0
 
 
+def test_an_alarm_that_came_and_went_within_one_millisecond_is_told_all_the_same() -> None:
+    ends = Ends().connect()
+    ends.site.disconnected(ends.now, "cable")
+    ends.site.issue(MAIN, "A0001", ends.now)
+    ends.site.end(MAIN, "A0001", ends.now)
+    ends.connect()
+    assert [one[1] for one in told(ends)] == [I, I, A]
+
+
 def test_what_was_sent_and_not_acknowledged_is_sent_again_with_a_new_identity() -> None:
     ends = Ends().connect()
     ends.site.issue(MAIN, "A0001", ends.now)

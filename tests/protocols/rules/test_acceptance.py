@@ -36,6 +36,12 @@ STANDING = Standing(
     lamps=LAMPS,
     limits=Limits((LampLimit("dali-1", minimum_level=30),)),
 )
+LIGHTING = LightingPolicy(
+    Place(47.32, 5.04, "Europe/Paris"),
+    (ControlProgram("night", (AstroClockPeriod(),), (FixedTimeControl("22:00", 70),)),),
+    (Calendar("always", "night"),),
+    (Assignment("always", groups=("street",)),),
+)
 POLICY = Policy(
     cabinet=CabinetId("dijon-0001"),
     kind=PolicyKind.LIGHTING,
@@ -43,15 +49,10 @@ POLICY = Policy(
     not_before_ms=NOW_MS - 1,
     expires_ms=NOW_MS + 1,
     key=KEY,
-    lighting=LightingPolicy(
-        Place(47.32, 5.04, "Europe/Paris"),
-        (ControlProgram("night", (AstroClockPeriod(),), (FixedTimeControl("22:00", 70),)),),
-        (Calendar("always", "night"),),
-        (Assignment("always", groups=("street",)),),
-    ),
+    lighting=LIGHTING,
 )
 TOO_DARK = msgspec.structs.replace(
-    POLICY.lighting, programs=(ControlProgram("night", (AstroClockPeriod(level=10),)),)
+    LIGHTING, programs=(ControlProgram("night", (AstroClockPeriod(level=10),)),)
 )
 UNSOUND = msgspec.structs.replace(TOO_DARK, calendars=())
 
