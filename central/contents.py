@@ -10,13 +10,13 @@ from central import drafts
 from central.api.bodies import Lighting
 from central.api.priority_bodies import Priority
 from central.errors import Fault, RequestError
-from central.views import Row, rows
-from protocols.model.device import Kind
-from protocols.model.ids import DeviceId
+from central.views import Row, points_of, rows
+from protocols.model.device import Device, Kind, StreamClass
+from protocols.model.ids import DeviceId, LineId
 from protocols.model.lighting import Calendar, ControlProgram, Lamp, LightingPolicy
 from protocols.model.policy import Policy, PolicyKind
 from protocols.model.priority import PriorityPolicy
-from protocols.rules.soundness import lighting_faults, misplaced_content
+from protocols.rules.soundness import lighting_faults, misplaced_content, priority_faults
 
 Content = LightingPolicy | PriorityPolicy
 
@@ -36,6 +36,23 @@ def lamps_of(found: Sequence[Row]) -> list[Lamp]:
         Lamp(DeviceId(one["id"]), one["line"], one["address"], tuple(_TEXTS.decode(one["groups"])))
         for one in found
         if one["kind"] == Kind.LAMP.value
+    ]
+
+
+def devices_of(found: Sequence[Row]) -> list[Device]:
+    """Return rows of listed devices as the cabinet described them."""
+    return [
+        Device(
+            id=DeviceId(one["id"]),
+            kind=Kind(one["kind"]),
+            line=LineId(one["line"]),
+            address=one["address"],
+            stream=StreamClass(one["stream"]),
+            groups=tuple(_TEXTS.decode(one["groups"])),
+            commune=one["commune"],
+            points=points_of(one["points"]),
+        )
+        for one in found
     ]
 
 
@@ -97,10 +114,12 @@ def content_faults(db: sqlite3.Connection, cabinet: str, policy: Policy) -> list
     misplaced = misplaced_content(policy)
     if misplaced:
         return [Fault("", text) for text in misplaced]
-    devices = listed_devices(db, cabinet)
+    listed = listed_devices(db, cabinet)
     texts: list[str] = []
     if policy.lighting is not None:
-        texts += lighting_faults(policy.lighting, lamps_of(devices))
+        texts += lighting_faults(policy.lighting, lamps_of(listed))
+    if policy.priority is not None:
+        texts += priority_faults(policy.priority, devices_of(listed))
     return [placed(text) for text in texts]
 
 

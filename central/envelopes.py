@@ -12,10 +12,13 @@ from central.errors import StartError
 from central.policies import SigningKey, lease_of
 from protocols.backhaul.signing import sign
 from protocols.errors import LocalProtocolError
-from protocols.model.ids import DeviceId
+from protocols.model.device import Device, Kind, Point
+from protocols.model.ids import DeviceId, LineId, PointName
 from protocols.model.lighting import Lamp, LightingPolicy
 from protocols.model.policy import Policy, PolicyKind
-from protocols.rules.soundness import lighting_faults, misplaced_content
+from protocols.model.priority import PriorityPolicy
+from protocols.rules.priority.detector import OCCUPIED
+from protocols.rules.soundness import lighting_faults, misplaced_content, priority_faults
 from protocols.strict import read
 
 DAY_MS = 86_400_000
@@ -135,6 +138,8 @@ def _content_faults(policy: Policy) -> list[str]:
     faults: list[str] = []
     if policy.lighting is not None:
         faults += lighting_faults(policy.lighting, _named_lamps(policy.lighting))
+    if policy.priority is not None:
+        faults += priority_faults(policy.priority, _named_devices(policy.priority))
     return faults
 
 
@@ -153,4 +158,24 @@ def _named_lamps(policy: LightingPolicy) -> list[Lamp]:
     return [
         *(Lamp(DeviceId(device), "", "") for device in sorted(devices)),
         *(Lamp(DeviceId(f"any-of-{group}"), "", "", (group,)) for group in sorted(groups)),
+    ]
+
+
+def _named_devices(policy: PriorityPolicy) -> list[Device]:
+    """Return junctions and detectors as the approaches presume them: whether they exist the cabinet judges."""
+    junctions = {str(approach.junction) for approach in policy.approaches}
+    points: dict[str, set[PointName]] = {junction: set() for junction in junctions}
+    for approach in policy.approaches:
+        for name in filter(None, (approach.check_in_detector, approach.check_out_detector)):
+            device, _, point = name.partition("/")
+            points.setdefault(device, set()).add(PointName(point) if point else OCCUPIED)
+    return [
+        Device(
+            id=DeviceId(device),
+            kind=Kind.JUNCTION if device in junctions else Kind.DETECTOR,
+            line=LineId(""),
+            address="",
+            points=tuple(map(Point, sorted(names))),
+        )
+        for device, names in sorted(points.items())
     ]

@@ -9,6 +9,7 @@ import msgspec
 from central.api.priority_bodies import PriorityFigures
 from central.priority import GRANTED
 from central.views import Row, rows
+from protocols.backhaul.messages import Source
 from protocols.model.priority import RequestState
 
 DAY_MS = 86_400_000
@@ -44,7 +45,7 @@ def _in(states: Set[RequestState]) -> str:
 
 _COUNTED = f"""
     WITH told AS (
-        SELECT *, -(first_ms / {DAY_MS}) AS day, NOT shadow AND source <> 'technician' AS real
+        SELECT *, -(first_ms / {DAY_MS}) AS day, NOT shadow AND source <> '{Source.TECHNICIAN.value}' AS real
         FROM priority_request WHERE first_ms BETWEEN ?1 AND ?2 AND (?3 IS NULL OR cabinet = ?3)
         AND (?4 IS NULL OR junction = ?4) AND (?5 IS NULL OR rule = ?5)
     ), ordered AS (
@@ -66,8 +67,8 @@ _COUNTED = f"""
         count(*) FILTER (WHERE real AND state IN ({_in({RequestState.RECEIVED, RequestState.QUEUED})})) AS waiting,
         count(*) FILTER (WHERE real AND state IS NULL AND asked_ms IS NOT NULL) AS unanswered,
         count(*) FILTER (WHERE real AND asked_ms IS NULL) AS not_asked,
-        count(*) FILTER (WHERE shadow AND source <> 'technician') AS shadow,
-        count(*) FILTER (WHERE source = 'technician') AS trials,
+        count(*) FILTER (WHERE shadow AND source <> '{Source.TECHNICIAN.value}') AS shadow,
+        count(*) FILTER (WHERE source = '{Source.TECHNICIAN.value}') AS trials,
         count(*) FILTER (WHERE contradiction <> '') AS contradictory,
         coalesce(sum(extension_s) FILTER (WHERE real AND state IN ({_in(GRANTED)})), 0) AS extension_s,
         coalesce(sum(reduction_s) FILTER (WHERE real AND state IN ({_in(GRANTED)})), 0) AS reduction_s,

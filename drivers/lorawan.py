@@ -65,11 +65,16 @@ def boot_id() -> str:
 
 
 class _Socket(asyncio.DatagramProtocol):
-    """The line's UDP socket."""
+    """The line's UDP socket.
+
+    Attributes:
+        closed: set once it is gone.
+    """
 
     def __init__(self, received: Callable[[bytes, Address], None], lost: Callable[[str], None]) -> None:
         self._received = received
         self._lost = lost
+        self.closed = asyncio.Event()
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Take a datagram."""
@@ -80,6 +85,7 @@ class _Socket(asyncio.DatagramProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Say that the socket is gone."""
+        self.closed.set()
         self._lost(f"its socket was closed: {exc}" if exc else "its socket was closed")
 
 
@@ -318,7 +324,7 @@ class LorawanDriver(RadioDriver):
         """Open file and socket, and look after silence until the socket is lost."""
         await self._open()
         self._lost = None
-        transport = await self._bind()
+        transport, protocol = await self._bind()
         try:
             self._gateways.send = transport.sendto
             begun_ms = self._now_ms()
@@ -333,6 +339,7 @@ class LorawanDriver(RadioDriver):
         finally:
             self._gateways.send = None
             transport.close()
+            await protocol.closed.wait()
 
     async def _open(self) -> None:
         """Open the line's file once. Raises LineDownError."""
@@ -345,17 +352,17 @@ class LorawanDriver(RadioDriver):
             if kept.sent:
                 await self._store.write_now([(FORGET_ALL_SENT, ()), *rewritten])
 
-    async def _bind(self) -> asyncio.DatagramTransport:
+    async def _bind(self) -> tuple[asyncio.DatagramTransport, _Socket]:
         host, port = self._settings.host, self._settings.port
         try:
-            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
                 lambda: _Socket(self._received, self._socket_lost), local_addr=(host, port)
             )
         except OSError as error:
             raise LineDownError(f"{host}:{port}/udp cannot be opened: {error.strerror or error}") from error
         bound: socket.socket = transport.get_extra_info("socket")
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        return transport
+        return transport, protocol
 
     def _socket_lost(self, reason: str) -> None:
         self._lost = reason

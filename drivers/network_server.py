@@ -397,6 +397,7 @@ class NetworkServer:
 
     def _transmit(self, downlink: Downlink, fault: str) -> None:
         if fault:
+            self._refusals.count(Refusal.NOT_KEPT, "downlinks", fault)
             self._gateways.release(downlink.booking)
             downlink.done(f"the disk refuses: {fault}")
         else:

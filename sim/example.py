@@ -174,6 +174,8 @@ target = "radio-1/bin-1"
 fault = "forged"
 settings = { every_s = 5.0 }
 for_s = 60.0
+
+[[event]]
 at_s = 300.0
 target = "junction-1/3"
 fault = "lamp_failure"

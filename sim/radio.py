@@ -29,7 +29,7 @@ OVERHEARD = 50
 """Frames of each sensor that an attacker remembers."""
 _LOST = 0.5
 _ATTACK_EVERY_S = 1.0
-_LATE_S = 2.0
+LATE_S = 2.0
 _MAX_GARBAGE = 400
 _REPEATING = (RadioFault.REPLAY, RadioFault.FORGED, RadioFault.GARBAGE)
 _FORGED = tuple(attack for attack in Attack if attack not in {Attack.REPLAY, Attack.JOIN_REPLAY})
@@ -248,7 +248,7 @@ class Radio:
             self._heard(name, burst, good=good)
             return
         delay_s = self.board.settings(RadioFault.LATE).delay_s
-        when_s = burst.end_s + (_LATE_S if delay_s is None else delay_s)
+        when_s = burst.end_s + (LATE_S if delay_s is None else delay_s)
         self._schedule.call_at(when_s, lambda: self._heard(name, burst, good=good))
 
     def _heard(self, name: str, burst: Burst, *, good: bool) -> None:

@@ -245,6 +245,26 @@ class TestPolicySign:
         assert {"priority.rules[0].level", "priority.rules[0].cooldown"} <= keys
         assert any(key.startswith("priority.approaches[0].path") for key in keys)
 
+    def test_priority_rules_that_make_no_sense_are_refused(self, tmp_path: Path) -> None:
+        wrong = json.loads(run("policy", "example", "--kind", "priority").stdout)
+        wrong["priority"]["rules"][0]["approach"] = "nowhere"
+        wrong["priority"]["approaches"][0] |= {"stop_line_m": 1_900}
+        result = self._sign(tmp_path, json.dumps(wrong), "p.json")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "there is no approach 'nowhere'" in result.stderr
+        assert "approaches.darcy-from-west.stop_line_m" in result.stderr
+
+    def test_the_detectors_of_an_approach_are_presumed(self, tmp_path: Path) -> None:
+        document = json.loads(run("policy", "example", "--kind", "priority").stdout)
+        document["priority"]["approaches"][0] |= {
+            "check_in_detector": "loop-1",
+            "check_out_detector": "junction-darcy/bus_passed",
+            "detector_m": 150,
+        }
+        document["priority"]["rules"][0]["by_detector"] = True
+        result = self._sign(tmp_path, json.dumps(document), "p.json")
+        assert result.exit_code == 0, result.stderr
+
     def test_content_of_another_kind_is_refused(self, tmp_path: Path) -> None:
         result = self._sign(tmp_path, POLICY.replace('kind = "lighting"', 'kind = "priority"'))
         assert result.exit_code == 2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from central import figures
 from central.api.live import _kinds
 from central.effects import ChangeKind
-from protocols.backhaul.messages import AlarmEvent, PriorityEvent
+from protocols.backhaul.messages import AlarmEvent, PriorityEvent, Source
 from protocols.model.alarm import SEVERITY, AlarmType
 from protocols.model.device import Device, Kind, Point, StreamClass
 from protocols.model.ids import DeviceId, LineId, PointName
@@ -191,6 +191,8 @@ class TestFigures:
         await tell(api, cabinet, *passage("r-3", 90)[:3], step(S.STALE, 300, request="r-3"))
         await tell(api, cabinet, *(step(state, 400 + n, request=f"e-{n}") for n, state in enumerate(ends)))
         await tell(api, cabinet, step(None, 500, request="s-1", reason="it would be asked for", shadow=True))
+        trial = passage("t-1", 505, source=Source.TECHNICIAN, vehicle="")
+        await tell(api, cabinet, *trial)
         await tell(api, cabinet, step(None, 510, request="n-1", reason="not asked: its lease is over"))
         (one,) = await self._figures(api)
         assert (one["day"], one["cabinet"], one["junction"], one["rule"]) == (
@@ -204,7 +206,7 @@ class TestFigures:
         assert (one["waiting"], one["unanswered"], one["not_asked"]) == (1, 1, 1)
         apart = ("granted", "rejected", "cooldown", "timed_out", "waiting", "unanswered", "not_asked")
         assert sum(one[name] for name in apart) == one["requests"]
-        assert (one["contradictory"], one["trials"]) == (0, 0)
+        assert (one["contradictory"], one["trials"]) == (0, 1)
         assert (one["extension_s"], one["reduction_s"], one["green_seconds_gained"]) == (11, 3, 14)
         assert one["median_wait_s"] == 8.0
 
@@ -224,6 +226,14 @@ class TestFigures:
         ]
         assert len(await self._figures(api, junction="cab-2-junction")) == 1
         assert len(await self._figures(api, cabinet="cab-1", rule="trunk-lines")) == 2
+
+    async def test_what_was_completed_was_granted_though_nobody_saw_it_begin(
+        self, api: Api, cabinet: CabinetDouble
+    ) -> None:
+        received, _, _, completed = passage("r-1")
+        await tell(api, cabinet, received, completed)
+        (one,) = await self._figures(api)
+        assert (one["granted"], one["green_seconds_gained"], one["median_wait_s"]) == (1, 12, None)
 
     async def test_what_contradicts_itself_gains_nothing(self, api: Api, cabinet: CabinetDouble) -> None:
         steps = [step(S.REJECTED), *passage("r-1", 1)[2:]]

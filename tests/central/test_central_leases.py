@@ -16,9 +16,10 @@ from protocols.backhaul.codec import decode_policy
 from protocols.backhaul.messages import PolicyEvent, PolicyInForce, SignedPolicy
 from protocols.backhaul.signing import is_signed_by, policy_hash, sign
 from protocols.model.device import StreamClass
-from protocols.model.ids import KeyId
-from protocols.model.policy import Policy, PolicyKind
+from protocols.model.ids import DeviceId, KeyId
+from protocols.model.policy import Limits, Policy, PolicyKind, SignalLimit
 from protocols.model.priority import PriorityPolicy
+from protocols.rules.acceptance import Standing, judge
 from tests.central.cabinet_double import START_MS, CabinetDouble
 from tests.central.desk import Desk
 from tests.central.junctions import CAB, TRUNK, WEST, junction_cabinet
@@ -78,6 +79,10 @@ def answer(city: Desk, cabinet: CabinetDouble, signed: SignedPolicy, *reasons: s
     city.deliver(cabinet.message(cabinet.seal_event(event), StreamClass.EVENTS))
 
 
+def standing(cabinet: CabinetDouble, key: SigningKey, *limits: SignalLimit) -> Standing:
+    return Standing(CAB, [key.trusted()], {}, [], Limits(signal=limits), cabinet.inventory)
+
+
 def test_a_draft_becomes_a_signed_policy_with_a_lease_of_a_week(city: Desk, key: SigningKey) -> None:
     signed = publish(city, key)
     assert is_signed_by(signed, key.trusted())
@@ -96,6 +101,42 @@ def test_nothing_is_to_be_accepted_when_its_lease_is_over(city: Desk, key: Signi
     policy = body(publish(city, key, lease_s=3_600))
     assert policy.priority is not None
     assert policy.expires_ms == policy.priority.lease_until_ms == START_MS + 3_600_000
+
+
+def test_what_is_published_is_accepted_by_the_cabinets_own_judgement(
+    city: Desk, cabinet: CabinetDouble, key: SigningKey
+) -> None:
+    signed = publish(city, key)
+    assert judge(signed, standing(cabinet, key), START_MS) == body(signed)
+
+
+def test_what_the_cabinets_limits_forbid_is_rejected_there_and_shown_here(
+    city: Desk, cabinet: CabinetDouble, key: SigningKey
+) -> None:
+    signed = publish(city, key)
+    reasons = judge(signed, standing(cabinet, key, SignalLimit("rsmp-1", max_level=5)), START_MS)
+    assert isinstance(reasons, list)
+    answer(city, cabinet, signed, *reasons)
+    assert (desired(city).status, desired(city).reasons) == (PolicyStatus.REJECTED, reasons)
+
+
+def test_every_fault_of_a_draft_is_named_when_it_is_published(city: Desk, key: SigningKey) -> None:
+    lost = msgspec.structs.replace(WEST, id="lost", junction=DeviceId("cab-2-junction"))
+    lamp = msgspec.structs.replace(WEST, id="dark", junction=DeviceId("cab-1-lamp-0"), stop_line_m=900.0)
+    blind = msgspec.structs.replace(WEST, check_in_detector="loop-7")
+    rules = (TRUNK, msgspec.structs.replace(TRUNK, id="ghost", approach="nowhere"))
+    city.do(lambda tx: drafts.put(tx, CAB, Priority((blind, lost, lamp), rules)))
+    with pytest.raises(RequestError) as refused:
+        publish(city, key)
+    assert refused.value.status == 422
+    assert [fault.where for fault in refused.value.faults] == [
+        "approaches.west.check_in_detector",
+        "approaches.lost.junction",
+        "approaches.dark.junction",
+        "approaches.dark.stop_line_m",
+        "rules.ghost.approach",
+    ]
+    assert city.ask("SELECT count(*) FROM policy") == [(0,)]
 
 
 def test_each_kind_is_numbered_for_itself_above_what_the_cabinet_reports(
@@ -264,6 +305,13 @@ class TestEnvelopes:
         with pytest.raises(RequestError) as refused:
             city.do(lambda tx: policies.accept_envelope(tx, CAB, signed, key))
         assert [fault.where for fault in refused.value.faults] == ["body.priority.lease_until_ms"]
+
+    def test_what_the_cabinet_would_reject_is_refused(self, city: Desk, key: SigningKey) -> None:
+        far = msgspec.structs.replace(WEST, junction=DeviceId("cab-2-junction"))
+        signed = self._signed(key, priority=PriorityPolicy((far,), (TRUNK,), START_MS + 60_000))
+        with pytest.raises(RequestError) as refused:
+            city.do(lambda tx: policies.accept_envelope(tx, CAB, signed, key))
+        assert [fault.where for fault in refused.value.faults] == ["approaches.west.junction"]
 
     def test_content_of_another_kind_is_refused(self, city: Desk, key: SigningKey) -> None:
         signed = self._signed(key, kind=PolicyKind.LIGHTING)

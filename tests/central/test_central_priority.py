@@ -19,7 +19,10 @@ from tests.central.desk import Desk
 from tests.central.junctions import CAB, JUNCTION, junction_cabinet, passage, step
 
 S = RequestState
-COLUMNS = "request, state, first_ms, asked_ms, changed_ms, activated_ms, extension_s, reduction_s, reason, contradiction"
+COLUMNS = (
+    "request, state, first_ms, asked_ms, changed_ms, activated_ms, extension_s, reduction_s, reason,"
+    " contradiction"
+)
 
 
 @pytest.fixture
@@ -104,6 +107,10 @@ class TestOutcome:
         found = outcome([step(), step(S.REJECTED, 1), step(S.ACTIVATED, 2), step(S.COMPLETED, 3)])
         assert (found.state, found.activated_ms) == (S.REJECTED, None)
         assert found.contradiction == "activated after rejected"
+
+    def test_what_is_given_in_contradiction_is_not_given(self) -> None:
+        found = outcome([step(S.REJECTED), step(S.COMPLETED, 3, extension_s=9, reduction_s=3)])
+        assert (found.extension_s, found.reduction_s) == (None, None)
 
     def test_a_figure_that_no_controller_gives_is_no_figure(self) -> None:
         found = outcome([*passage("r-1")[:3], step(S.COMPLETED, 12, extension_s=-4, reduction_s=256)])

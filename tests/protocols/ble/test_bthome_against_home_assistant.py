@@ -18,6 +18,8 @@ from protocols.model.reading import Fault, Reason
 from tests.protocols.ble.sealing import ADDRESS, KEY, Drawn, drawn, seal
 
 UUID = "0000fcd2-0000-1000-8000-00805f9b34fb"
+SECOND_UNITS = {0x07, 0x41, 0x48}
+"""Pounds, metres, millilitres: the witness has one name for both units, and loses the first of the two."""
 ADDRESS_TEXT = "54:48:E6:8F:80:A5"
 
 
@@ -90,7 +92,7 @@ def agree(row: ObjectType, mine: object, theirs: object) -> bool:
     if row.form in {Form.UNSIGNED, Form.SIGNED}:
         assert isinstance(theirs, int | float)
         ours_for_one_of_theirs = row.step / 10**row.decimals / MEAS_TYPES[row.id].factor
-        rounding = 0.05 if row.id == 0x58 else 1e-9  # the witness rounds 0.35 °C to a tenth
+        rounding = 0.0501 if row.id == 0x58 else 1e-9  # the witness rounds 0.35 °C to a tenth
         return mine == pytest.approx(theirs * ours_for_one_of_theirs, rel=1e-9, abs=rounding)
     return mine == theirs
 
@@ -117,7 +119,11 @@ def test_each_object_means_to_us_what_it_means_to_the_witness(
 @given(drawn())
 def test_both_find_the_same_number_of_sensors_in_a_packet(one: Drawn) -> None:
     """Events and switches apart: the witness keeps those elsewhere."""
-    kept = [(code, raw) for code, raw in one.objects if BY_ID[code].form in {Form.UNSIGNED, Form.SIGNED}]
+    kept = [
+        (code, raw)
+        for code, raw in one.objects
+        if BY_ID[code].form in {Form.UNSIGNED, Form.SIGNED} and code not in SECOND_UNITS
+    ]
     if not kept:
         return
     body = Drawn(tuple(kept)).body
