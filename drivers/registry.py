@@ -63,7 +63,7 @@ def _endpoint(line: LineSettings) -> str:
         case ModbusTcp():
             return f"{line.host}:{line.port}"
         case OpcUa():
-            return line.url
+            return line.url.rpartition("@")[2]  # a secret in it is a fault, and is not told again
         case _:
             return line.port
 

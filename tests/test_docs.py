@@ -14,13 +14,24 @@ import sim.cli
 from central.api.bodies import SignedEnvelope
 from central.envelopes import sign_document
 from central.policies import SigningKey
-from drivers.settings import DaliLuba, DeviceSettings, ModbusRtu, ModbusTcp
+from drivers.settings import DaliLuba, DeviceSettings, ModbusRtu, ModbusTcp, OpcUa
 from edge.config import BackhaulSettings, CabinetSettings, KeySettings, OutboxSettings
 from protocols.clock import BenchTime
 from protocols.modbus.register_map import Entry, RegisterMap, Run
 from protocols.model.ids import KeyId
 from protocols.model.policy import LampLimit
-from sim.faults import CabinetFault, LampFault, LineFault, LuxFault, ModbusFault, SerialFault
+from protocols.opcua.nodes import Entry as NodeEntry
+from protocols.opcua.nodes import NodeMap
+from sim.faults import (
+    CabinetFault,
+    LampFault,
+    LineFault,
+    LuxFault,
+    ModbusFault,
+    OpcUaFault,
+    SerialFault,
+    StationFault,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 SETTINGS = (
@@ -31,14 +42,17 @@ SETTINGS = (
     DaliLuba,
     ModbusTcp,
     ModbusRtu,
+    OpcUa,
     DeviceSettings,
     RegisterMap,
     Entry,
     Run,
+    NodeMap,
+    NodeEntry,
     LampLimit,
     BenchTime,
 )
-FAULTS = (LampFault, LineFault, SerialFault, ModbusFault, CabinetFault, LuxFault)
+FAULTS = (LampFault, LineFault, SerialFault, ModbusFault, CabinetFault, LuxFault, OpcUaFault, StationFault)
 PAGES = [(edge.cli.app, "cabinet.md"), (central.cli.app, "centre.md"), (sim.cli.app, "bench.md")]
 COMPLETION = ("--install-completion", "--show-completion")
 
