@@ -21,6 +21,7 @@ from protocols.clock import BenchTime
 from protocols.modbus.register_map import Entry, RegisterMap, Run
 from protocols.model.ids import KeyId
 from protocols.model.policy import LampLimit, PolicyKind
+from protocols.model.priority import Approach, PriorityRule
 from protocols.strict import read
 from sim.faults import CabinetFault, LampFault, LineFault, LuxFault, ModbusFault, SerialFault
 
@@ -106,6 +107,12 @@ def test_every_figure_of_priority_is_documented() -> None:
     text = (DOCS / "centre.md").read_text(encoding="utf-8")
     figures = set(PriorityFigures.__struct_fields__) - {"day", "cabinet", "junction", "rule"}
     assert sorted(name for name in figures if f"`{name}`" not in text) == []
+
+
+def test_every_field_of_a_priority_policy_is_documented() -> None:
+    text = (DOCS / "centre.md").read_text(encoding="utf-8")
+    fields = {name for form in (Approach, PriorityRule, Priority) for name in form.__struct_fields__}
+    assert sorted(name for name in fields - {"approaches", "rules"} if f"`{name}`" not in text) == []
 
 
 def test_every_setting_of_a_cabinet_is_documented() -> None:

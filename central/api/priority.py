@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated
 
 from litestar import Router, get, post, put
+from litestar.openapi.spec import Example
 from litestar.params import Body, FromPath, QueryParameter
 
 from central import drafts, figures, leases, policies, priority
@@ -20,6 +21,7 @@ from central.api.priority_bodies import (
 )
 from central.api.problems import ASKING, CHANGING
 from central.clock import LAST_MS
+from central.envelopes import EXAMPLES
 from central.errors import Fault, RequestError, not_found
 from central.store.writer import Tx
 from central.views import narrowed, priority_view, row, rows
@@ -28,6 +30,7 @@ from protocols.model.policy import PolicyKind
 from protocols.model.priority import RequestState
 
 DEFAULT_DAYS = 7
+_EXAMPLE = Example(summary="One approach, one rule", value=EXAMPLES[PolicyKind.PRIORITY]["priority"])
 Name = Annotated[str | None, QueryParameter(max_length=63)]
 From = Annotated[datetime | None, QueryParameter(name="from", description="first moment")]
 To = Annotated[datetime | None, QueryParameter(description="last moment")]
@@ -41,7 +44,9 @@ async def get_priority(centre: TheCentre, cabinet: FromPath[str]) -> Priority:
 
 @put("/cabinets/{cabinet:str}/priority", responses=CHANGING)
 async def put_priority(
-    centre: TheCentre, cabinet: FromPath[str], data: Annotated[Priority, Body(title="priority")]
+    centre: TheCentre,
+    cabinet: FromPath[str],
+    data: Annotated[Priority, Body(title="priority", examples=[_EXAMPLE])],
 ) -> Priority:
     """Write who is to get priority at a cabinet's junctions: a draft, until it is published."""
     await centre.change(lambda tx: drafts.put(tx, cabinet, data))
