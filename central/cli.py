@@ -79,7 +79,7 @@ def serve(
     signing_key: Annotated[Path | None, typer.Option(help="What policies are signed with.")] = None,
     bench_time: Annotated[
         Path | None,
-        typer.Option(help="A bench's civil time, JSON: origin_monotonic_ms, start_utc_ms, speed."),
+        typer.Option(help="A bench's civil time, JSON: origin_monotonic_ms, start_utc_ms, speed, unhurried."),
     ] = None,
     insecure: Insecure = False,
     json: Json = False,

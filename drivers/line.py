@@ -107,6 +107,13 @@ class LineDriver(Driver):
     def _disconnect(self) -> None:
         """Let go of the line; it may be half open or not open at all."""
 
+    async def _take_leave(self) -> None:
+        """Say goodbye to whoever is at the other end, within a bound of its own, before `_disconnect`.
+
+        Most lines have nothing to say. It may be interrupted; `_disconnect` lets go all the same.
+        """
+        return
+
     @abstractmethod
     def _reader(self, device: DeviceId, points: tuple[PointName, ...], priority: Priority) -> Work[Sample]:
         """Return the work of reading some points. Raises LocalProtocolError if there are no such points."""
@@ -141,7 +148,7 @@ class LineDriver(Driver):
         places = [place for place in self._places() if among is None or place in among]
         for done, place in enumerate(places, start=1):
             try:
-                found = await self._submit(Priority.POLL, _NOBODY, self._prober(place), proof=False)
+                found = await self._submit_aside(self._prober(place))
             except DriverError:
                 return
             if found is not None:
@@ -198,6 +205,14 @@ class LineDriver(Driver):
         self._wake.set()
         return job.future
 
+    def _submit_aside(self, work: Work[T]) -> asyncio.Future[T]:
+        """Queue work that is no device's, behind everything that is. It must raise no DeviceError.
+
+        Raises:
+            DriverError: if it cannot be queued.
+        """
+        return self._submit(Priority.POLL, _NOBODY, work, proof=False)
+
     def _fail_queue(self) -> None:
         waiting, self._queue = self._queue, []
         for _, _, job in waiting:
@@ -229,7 +244,10 @@ class LineDriver(Driver):
         except LineDownError as fault:
             self._went_away(str(fault))
         finally:
-            self._disconnect()
+            try:
+                await self._take_leave()
+            finally:
+                self._disconnect()
 
     async def _carry_out(self, job: _Job) -> None:
         if job.future.done():

@@ -4,14 +4,14 @@ import asyncio
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from drivers.base import Driver, SignalDriver
+from drivers.base import Driver, Found, LineState, Looked, RadioDriver, SignalDriver
 from drivers.registry import open_line
 from edge import answers
 from edge.alarms import Alarms
@@ -31,7 +31,15 @@ from edge.poller import Poller, Watched
 from edge.positions import PositionPort
 from edge.priority import Junctions, Priority
 from edge.state import State
-from protocols.backhaul.messages import VERSION, AlarmEvent, CommandMessage, Hello, SignedPolicy, StartEvent
+from protocols.backhaul.messages import (
+    VERSION,
+    AlarmEvent,
+    CommandMessage,
+    Hello,
+    PriorityEvent,
+    SignedPolicy,
+    StartEvent,
+)
 from protocols.backhaul.topics import Up, up
 from protocols.clock import ClockQuality
 from protocols.model.alarm import Alarm, AlarmType
@@ -41,6 +49,7 @@ from protocols.model.lighting import Override
 from protocols.model.policy import Policy, PolicyKind
 from protocols.model.reading import Quality, Sample
 from protocols.rules.acceptance import Standing
+from protocols.rules.priority.generator import RefusedError
 
 log = structlog.get_logger()
 
@@ -75,7 +84,9 @@ class Agent:
         self._outbox = Outbox(self._store, self._clock, document.outbox)
         maps = {one.name: one for one in document.map}
         self._drivers: dict[LineId, Driver] = {
-            line.id: open_line(line, document.device, maps, self._clock, settings.directory)
+            line.id: open_line(
+                line, document.device, maps, self._clock, settings.directory, nodes=document.nodes
+            )
             for line in document.line
         }
         self._devices = {device.id: device for device in self._describe_devices()}
@@ -350,7 +361,7 @@ class Agent:
             sqlite_version=sqlite3.sqlite_version,
         )
 
-    async def _answer(self, request: answers.Request) -> object:  # noqa: PLR0911  one branch a question
+    async def _answer(self, request: answers.Request) -> object:  # noqa: C901, PLR0911, PLR0912  one branch a question
         match request:
             case answers.Status():
                 return await self._status()
@@ -370,6 +381,12 @@ class Agent:
                 if reasons:
                     raise AskedWrongError("rejected: " + "; ".join(reasons))
                 return await self._policy()
+            case answers.PriorityShow() | answers.PriorityWant():
+                return await self._answer_of_priority(request)
+            case answers.Discover(line=line, among=among):
+                return self._discover(line, among)
+            case answers.Join():
+                return await self._join(request)
             case answers.Watch(device=device):
                 if device is not None and device not in self._devices:
                     raise AskedWrongError(_no_device(device))
@@ -399,6 +416,7 @@ class Agent:
             skipped=sum(poller.skipped for poller in self._pollers),
             last_end=self._store.last_end.value,
             sqlite_version=sqlite3.sqlite_version,
+            priority=self._priority.figures(),
         )
 
     def _is_at_level(self, lamp: LampState) -> bool:
@@ -448,6 +466,38 @@ class Agent:
         self._outbox.add(device.stream, sample)  # what the hardware gave is taken, whoever asked for it
         return [self._value(device, sample, position) for position in range(len(points))]
 
+    async def _answer_of_priority(
+        self, request: answers.PriorityShow | answers.PriorityWant
+    ) -> answers.PriorityAnswer | PriorityEvent:
+        if isinstance(request, answers.PriorityShow):
+            return self._priority.answer(self._positions.figures() if self._positions else None)
+        try:
+            return await self._priority.want(request.approach, request.who, shadow=request.shadow)
+        except RefusedError as error:
+            raise AskedWrongError(str(error)) from error
+
+    def _discover(self, line: LineId, among: tuple[int, ...] | None) -> AsyncIterator[answers.Sight]:
+        driver = self._drivers.get(line)
+        if driver is None:
+            raise AskedWrongError(f"this cabinet has no line {line!r}; it has {', '.join(self._drivers)}")
+        health = driver.health()
+        if health.state is LineState.DOWN:
+            raise AskedWrongError(f"{line} is down: {health.reason}")
+        return _sights(driver, among)
+
+    async def _join(self, request: answers.Join) -> answers.JoinAnswer:
+        driver = self._driver_of.get(request.device)
+        if driver is None:
+            raise AskedWrongError(_no_device(request.device))
+        if not isinstance(driver, RadioDriver):
+            raise AskedWrongError(
+                f"{request.device} is on {driver.line}, which is no radio line: it needs no key"
+            )
+        if request.key is not None:
+            await driver.admit(request.device, request.key, request.join_eui)
+            log.info("radio_key_taken", device=request.device)
+        return answers.JoinAnswer(request.device, *driver.admission(request.device))
+
     async def _buffer(self, limit: int) -> answers.BufferAnswer:
         oldest = await self._outbox.ask(lambda store: store.oldest(limit))
         return answers.BufferAnswer(await self._outbox.figures(), oldest)
@@ -459,6 +509,15 @@ class Agent:
             bodies={kind.value: one.signed.body.decode() for kind, one in stored.items()},
             rejected=self._policies.rejected,
         )
+
+
+async def _sights(driver: Driver, among: tuple[int, ...] | None) -> AsyncIterator[answers.Sight]:
+    async for sight in driver.discover(among):
+        match sight:
+            case Found():
+                yield answers.Sight(found=sight)
+            case Looked(done=done, total=total):
+                yield answers.Sight(done=done, total=total)
 
 
 def _no_device(device: DeviceId) -> str:

@@ -23,6 +23,19 @@ RAISED_BY: dict[PointName, tuple[AlarmType, Value, str]] = {
     PointName("cabinet_door_open"): (AlarmType.CABINET_DOOR_OPEN, True, "the cabinet's door is open"),
     PointName("breaker_tripped"): (AlarmType.BREAKER_TRIPPED, True, "the lamps' breaker has tripped"),
     PointName("mains_present"): (AlarmType.SUPPLY_LOSS, False, "the cabinet has no mains"),
+    PointName("controller_fault"): (
+        AlarmType.CONTROLLER_FAULT,
+        True,
+        "the signal controller has a major fault",
+    ),
+    PointName("controller_warning"): (
+        AlarmType.CONTROLLER_WARNING,
+        True,
+        "the signal controller has a minor fault",
+    ),
+    PointName("pump_failure"): (AlarmType.PUMP_FAILURE, True, "a pump has failed"),
+    PointName("high_level"): (AlarmType.HIGH_LEVEL, True, "the level is too high"),
+    PointName("battery_low"): (AlarmType.BATTERY_LOW, True, "the battery is almost empty"),
 }
 """Which value of which point raises what; any other good value clears it."""
 

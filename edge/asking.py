@@ -66,6 +66,35 @@ def watch(path: Path, request: Watch) -> Iterator[Sample]:
             yield _read(stream, Sample)
 
 
+def stream(path: Path, request: object, wanted: type[T], silence_s: float) -> Iterator[T]:
+    """Yield answers as they come until all are told; raises what `ask` raises, also after `silence_s` of none."""
+    with _connection(path, timeout_s=silence_s) as connected:
+        connected.write(msgspec.json.encode(request) + b"\n")
+        connected.flush()
+        while (reply := _reply(connected)).more:
+            yield msgspec.json.decode(reply.answer, type=wanted)
+
+
+def read_key(text: str) -> bytes:
+    """Return the key that 32 hexadecimal digits mean; spaces, colons and dashes between them are let pass.
+
+    Raises:
+        ValueError: if it is none. The text itself is not told: it may be a key with one digit missing.
+    """
+    digits = re.sub(r"[\s:-]", "", text)
+    if not re.fullmatch(r"[0-9a-fA-F]{32}", digits):
+        raise ValueError("a key is 32 hexadecimal digits, as printed on the device or its box")
+    return bytes.fromhex(digits)
+
+
+def read_eui(text: str) -> int:
+    """Return the number that 16 hexadecimal digits mean. Raises ValueError if it is none."""
+    digits = re.sub(r"[\s:-]", "", text)
+    if not re.fullmatch(r"[0-9a-fA-F]{16}", digits):
+        raise ValueError(f"{text!r} is no EUI; expected 16 hexadecimal digits")
+    return int(digits, 16)
+
+
 def duration_s(text: str) -> float:
     """Return the seconds that "90s", "20m", "2h" or "1d" mean.
 
@@ -110,11 +139,16 @@ def technician_command(
         device=DeviceId(device),
         point=PointName(point),
         value=typed,
-        issuer=f"technician:{getpass.getuser()}",
+        issuer=technician(),
         expires_ms=clock.now().utc_ms + round(duration_s(expires) * 1000),
         until_ms=until_ms if lasts else None,
         ramp_s=ramp_s,
     )
+
+
+def technician() -> str:
+    """Return who asks, as an audit names them."""
+    return f"technician:{getpass.getuser()}"[:100]
 
 
 def read_signed(file: Path) -> PolicyApply:
@@ -161,6 +195,10 @@ def _connection(path: Path, timeout_s: float | None = ANSWER_TIMEOUT_S) -> Itera
 
 
 def _read(stream: BufferedRWPair, wanted: type[T]) -> T:
+    return msgspec.json.decode(_reply(stream).answer, type=wanted)
+
+
+def _reply(stream: BufferedRWPair) -> Reply:
     try:
         line = stream.readline()
     except TimeoutError as error:
@@ -172,4 +210,4 @@ def _read(stream: BufferedRWPair, wanted: type[T]) -> T:
     reply = msgspec.json.decode(line, type=Reply)
     if reply.error:
         raise RefusedError(reply.error)
-    return msgspec.json.decode(reply.answer, type=wanted)
+    return reply

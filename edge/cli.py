@@ -25,8 +25,10 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="The cabinet's settings file.", no_args_is_help=True)
 policy_app = typer.Typer(help="What the centre wants of this cabinet.", no_args_is_help=True)
+priority_app = typer.Typer(help="The junctions: who is on the approaches, and what is asked for.")
 app.add_typer(config_app, name="config")
 app.add_typer(policy_app, name="policy")
+app.add_typer(priority_app, name="priority")
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", envvar="LUCIOLE_CONFIG", help="The cabinet's settings file.")
@@ -214,6 +216,81 @@ def buffer(
     show.buffer(answer, as_json=as_json)
 
 
+@app.command()
+def discover(
+    line: Annotated[str | None, typer.Argument(help="Only this line; all of them by default.")] = None,
+    among: Annotated[
+        str, typer.Option(help="The addresses to ask at, where a line numbers its devices: 1-32, 3,5,7.")
+    ] = "*",
+    as_toml: Annotated[
+        bool, typer.Option("--toml", help="Print `[[device]]` tables for what nobody has declared yet.")
+    ] = False,
+    config: Config = DEFAULT_PATH,
+    as_json: Json = False,
+) -> None:
+    """Search the lines for whatever is there, declared or not. Nothing is changed, polling goes on.
+
+    Example: `luciole-edge discover rs485-1 --among 1-32`
+    """
+    from edge import searching, show  # noqa: PLC0415
+    from protocols.model.ids import LineId  # noqa: PLC0415
+
+    settings = _settings(config)
+    try:
+        numbers = searching.numbers(among)
+    except ValueError as error:
+        _fail(f"--among: {error}", EXIT_WRONG)
+    lines = [one.id for one in settings.document.line] if line is None else [LineId(line)]
+    found = searching.search(settings, lines, numbers, quiet=as_json)
+    if found is None:
+        _no_agent(settings)
+    if as_toml:
+        show.device_tables(found)
+    else:
+        show.found(found, as_json=as_json)
+    if any(one.trouble for one in found):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def join(
+    device: Annotated[str, typer.Argument(help="A declared radio device's id.")],
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with its key, 32 hexadecimal digits; `-` for standard input. Asked for by default."
+        ),
+    ] = None,
+    join_eui: Annotated[
+        str | None, typer.Option(help="LoRaWAN: the JoinEUI it must name.", metavar="HEX")
+    ] = None,
+    wait: Annotated[str, typer.Option(help="How long to wait until it is heard.", metavar="TIME")] = "5m",
+    look: Annotated[bool, typer.Option("--look", help="Only say where it is; change nothing.")] = False,
+    config: Config = DEFAULT_PATH,
+    as_json: Json = False,
+) -> None:
+    """Let a radio device in: give the agent its key, and wait until the device is heard.
+
+    The key is never an argument, where every user of the machine could read it, and never shown again.
+
+    Example: `luciole-edge join bin-17 --key-file bin-17.key`
+    """
+    from edge import joining, show  # noqa: PLC0415
+    from edge.answers import JoinAnswer  # noqa: PLC0415
+    from edge.asking import duration_s  # noqa: PLC0415
+
+    settings = _settings(config)
+    try:
+        request = joining.request(device, None if look else joining.typed_key(key_file), join_eui)
+        patience_s = 0.0 if look else duration_s(wait)
+    except ValueError as error:
+        _fail(str(error), EXIT_WRONG)
+    answer = joining.wait_until_heard(lambda asked: _need(settings, asked, JoinAnswer), request, patience_s)
+    show.joined(answer, as_json=as_json)
+    if answer.admission.value not in {"heard", "joined"}:
+        raise typer.Exit(EXIT_FAILED)
+
+
 @policy_app.command("show")
 def policy_show(
     config: Config = DEFAULT_PATH,
@@ -251,6 +328,46 @@ def policy_apply(
     except ValueError as error:
         _fail(f"{file}: {error}", EXIT_WRONG)
     show.policy(_need(settings, request, answers.PolicyAnswer), body=False, as_json=as_json)
+
+
+@priority_app.callback(invoke_without_command=True)
+def priority(context: typer.Context, config: Config = DEFAULT_PATH, as_json: Json = False) -> None:
+    """Show approaches, vehicles, requests with their states, and what was refused; also when no agent runs.
+
+    Example: `luciole-edge priority --json | jq '.requests'`
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from edge import answers, offline, show_priority  # noqa: PLC0415
+
+    settings = _settings(config)
+    answer = _ask(settings, answers.PriorityShow(), answers.PriorityAnswer)
+    if answer is None:
+        show_priority.everything(_offline(settings, offline.priority), as_json=as_json)
+        raise typer.Exit(EXIT_NO_AGENT)
+    show_priority.everything(answer, as_json=as_json)
+
+
+@priority_app.command("request")
+def priority_request(
+    approach: Annotated[str, typer.Argument(help="An approach of the policy in force.")],
+    config: Config = DEFAULT_PATH,
+    shadow: Annotated[bool, typer.Option("--shadow", help="Only decide and log; ask nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask the controller for a green, to try a junction: under the same limits as a bus, and as audited.
+
+    Example: `luciole-edge priority request foch-north`
+    """
+    from edge import answers, show_priority  # noqa: PLC0415
+    from edge.asking import technician  # noqa: PLC0415
+    from protocols.backhaul.messages import PriorityEvent  # noqa: PLC0415
+
+    request = answers.PriorityWant(approach, technician(), shadow)
+    event = _need(_settings(config), request, PriorityEvent)
+    show_priority.outcome(event, as_json=as_json)
+    if not show_priority.is_granted(event):
+        raise typer.Exit(EXIT_FAILED)
 
 
 def main() -> None:

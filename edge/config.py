@@ -21,6 +21,7 @@ from protocols.model.device import Kind
 from protocols.model.ids import ID_META, CabinetId, KeyId
 from protocols.model.lighting import Lamp
 from protocols.model.policy import Limits, PolicyKind
+from protocols.opcua.nodes import NodeMap
 from protocols.rules.limits import addresses
 from protocols.strict import SettingsFault, read
 
@@ -131,6 +132,7 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: tuple[DeviceSettings, ...] = ()
     map: tuple[RegisterMap, ...] = ()
     local_positions: LocalPositionsSettings | None = None
+    nodes: tuple[NodeMap, ...] = ()
     bench_clock: BenchTime | None = None
 
 
@@ -292,8 +294,9 @@ def _cross_faults(raw: dict[str, object] | None, base: Path) -> list[SettingsFau
     lines = _part(raw, "line", tuple[LineSettings, ...])
     devices = _part(raw, "device", tuple[DeviceSettings, ...])
     maps = _part(raw, "map", tuple[RegisterMap, ...])
-    if lines is not None and devices is not None and maps is not None:
-        faults += check(lines, devices, maps)
+    nodes = _part(raw, "nodes", tuple[NodeMap, ...])
+    if lines is not None and devices is not None and maps is not None and nodes is not None:
+        faults += check(lines, devices, maps, nodes)
     return faults
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 
 import msgspec
@@ -91,7 +91,10 @@ class ControlServer:
             request = _REQUEST.decode(line)
             answer = await self._answer(request)
             if isinstance(request, Watch):
-                await self._watch(request, reader, writer)
+                await _until_left(self._tell_samples(request, writer), reader)
+                return
+            if isinstance(answer, AsyncIterator):
+                await _until_left(_tell_all(answer, writer), reader)
                 return
             reply = Reply(msgspec.Raw(msgspec.json.encode(answer)))
         except (AskedWrongError, ProtocolError, msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -102,21 +105,6 @@ class ControlServer:
             log.exception("control_request_broke")
             reply = Reply(error=f"the agent cannot answer: {str(error) or type(error).__name__}")
         await _say(writer, reply)
-
-    async def _watch(
-        self, request: Watch, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """Tell samples until the caller leaves, which it also may when nothing comes."""
-        telling = asyncio.create_task(self._tell_samples(request, writer))
-        leaving = asyncio.create_task(reader.read(1))
-        try:
-            await asyncio.wait([telling, leaving], return_when=asyncio.FIRST_COMPLETED)
-            if telling.done():
-                await telling
-        finally:
-            telling.cancel()
-            leaving.cancel()
-            await asyncio.gather(telling, leaving, return_exceptions=True)
 
     async def _tell_samples(self, request: Watch, writer: asyncio.StreamWriter) -> None:
         if len(self.watchers) >= MAX_WATCHERS:
@@ -130,6 +118,26 @@ class ControlServer:
                 await _say(writer, Reply(msgspec.Raw(msgspec.json.encode(sample))))
         finally:
             del self.watchers[waiting]
+
+
+async def _until_left(telling: Coroutine[object, object, None], reader: asyncio.StreamReader) -> None:
+    """Tell until all is told or the caller leaves, which it also may when nothing comes."""
+    task = asyncio.create_task(telling)
+    leaving = asyncio.create_task(reader.read(1))
+    try:
+        await asyncio.wait([task, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+    finally:
+        task.cancel()
+        leaving.cancel()
+        await asyncio.gather(task, leaving, return_exceptions=True)
+
+
+async def _tell_all(answers: AsyncIterator[object], writer: asyncio.StreamWriter) -> None:
+    async for answer in answers:
+        await _say(writer, Reply(msgspec.Raw(msgspec.json.encode(answer)), more=True))
+    await _say(writer, Reply())
 
 
 async def _next_line(reader: asyncio.StreamReader) -> bytes:

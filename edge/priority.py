@@ -18,7 +18,9 @@ import structlog
 
 from drivers.base import LineState, SignalDriver, Written
 from drivers.errors import DriverError
+from edge.answers import PriorityAnswer, PriorityFigures
 from edge.background import Background
+from edge.positions import LocalFigures
 from edge.state import State
 from protocols.backhaul.codec import decode_position
 from protocols.backhaul.messages import Event, Position, PriorityEvent, Source
@@ -29,8 +31,9 @@ from protocols.model.command import CommandState
 from protocols.model.device import Device
 from protocols.model.ids import CabinetId, DeviceId, PointName
 from protocols.model.policy import Limits
-from protocols.model.priority import PriorityPolicy, PriorityRequest, RequestStatus
+from protocols.model.priority import ENDED, PriorityPolicy, PriorityRequest, RequestState, RequestStatus
 from protocols.model.reading import Sample, Value
+from protocols.rules.priority import view
 from protocols.rules.priority.detector import SIGNAL_GROUPS, detector_point, is_green, is_pulse
 from protocols.rules.priority.generator import Generator, RefusedError
 from protocols.rules.priority.request import Action, Ask, Cancel, Look, Phase, Report, Update
@@ -42,7 +45,9 @@ TICK_S = 0.25
 FAILING = 5
 """So many requests in a row of no use at one junction are an alarm: not granted to a vehicle that needed it, lost,
 or never ended. What was taken back because its vehicle went elsewhere, and a controller's own cool-down, are none."""
-LAST_KEPT = 20
+LAST_KEPT = 50
+DECISION_S = 5.0
+"""How long a technician's request waits for what the controller makes of it."""
 
 
 class Junctions(msgspec.Struct, frozen=True):
@@ -61,6 +66,13 @@ class Junctions(msgspec.Struct, frozen=True):
     devices: Mapping[DeviceId, Device]
     drivers: Mapping[DeviceId, SignalDriver]
     limits: Limits
+
+
+class _Watched(msgspec.Struct):
+    """A technician's request that somebody waits for."""
+
+    decided: asyncio.Event
+    event: PriorityEvent | None = None
 
 
 class Priority:
@@ -90,6 +102,7 @@ class Priority:
         self._detectors: dict[tuple[DeviceId, PointName], list[str]] = {}
         self._values: dict[tuple[DeviceId, PointName], Value] = {}
         self._unwritable = ""
+        self._watched: dict[str, _Watched] = {}
         prefix = f"lu-{zlib.crc32(junctions.cabinet.encode()):08x}-"
         self.generator = Generator(prefix, secrets.token_hex(3), state.trusted_ms())
         for driver in set(junctions.drivers.values()):
@@ -158,8 +171,11 @@ class Priority:
                 for name in names:
                     self._do(self.generator.passed(name, self._clock.now()))
 
-    def want(self, approach: str, who: str, *, shadow: bool) -> str:
-        """Ask for an approach because somebody at the cabinet wants it; return the request's id.
+    async def want(self, approach: str, who: str, *, shadow: bool) -> PriorityEvent:
+        """Ask for an approach because somebody at the cabinet wants it.
+
+        Returns:
+            What was said of it once its controller had decided, or after a few seconds.
 
         Raises:
             RefusedError: with why it is not asked.
@@ -170,8 +186,45 @@ class Priority:
             if error.event is not None:
                 self._tell(Report(error.event))
             raise
-        self._do(actions)
-        return request
+        watched = self._watched[request] = _Watched(asyncio.Event())
+        try:
+            self._do(actions)
+            async with asyncio.timeout(DECISION_S):
+                await watched.decided.wait()
+        except TimeoutError:
+            log.info("priority_undecided", request=request)
+        finally:
+            del self._watched[request]
+        if watched.event is None:
+            raise LocalProtocolError(f"nothing was reported of request {request}")
+        return watched.event
+
+    def figures(self) -> PriorityFigures:
+        """Return how priority is doing."""
+        generator = self.generator
+        return PriorityFigures(
+            approaches=len(generator.lanes),
+            vehicles=len({name for lane in generator.lanes.values() for name in lane.passages}),
+            open=sum(not one.event.shadow for one in generator.book.requests.values()),
+            asked=generator.counts.asked,
+            granted=generator.counts.granted,
+            lapsed=generator.lapsed(self._clock.now()),
+        )
+
+    def answer(self, local: LocalFigures | None) -> PriorityAnswer:
+        """Return all that somebody at the cabinet wants to know."""
+        generator, now = self.generator, self._clock.now()
+        return PriorityAnswer(
+            running=True,
+            lapsed=generator.lapsed(now),
+            lease_until_ms=generator.lease_until_ms,
+            approaches=view.approaches(generator, now),
+            requests=view.requests(generator, now),
+            last=tuple(self.last),
+            counts=generator.counts,
+            failing={junction: count for junction, count in generator.book.failing.items() if count},
+            local=local,
+        )
 
     def _told(self, junction: DeviceId, statuses: tuple[RequestStatus, ...]) -> None:
         self._do(self.generator.told(junction, statuses, self._clock.now()))
@@ -266,6 +319,11 @@ class Priority:
     def _tell(self, report: Report) -> None:
         event = report.event
         self.last.append(event)
+        watched = self._watched.get(event.request)
+        if watched is not None:
+            watched.event = event
+            if event.shadow or report.ended or event.state in {RequestState.ACTIVATED, *ENDED}:
+                watched.decided.set()
         log.info(
             "priority",
             request=event.request,

@@ -9,6 +9,7 @@ stay real.
 """
 
 from enum import IntEnum
+from itertools import pairwise
 from typing import Annotated, Protocol
 
 import msgspec
@@ -53,19 +54,44 @@ class Clock(Protocol):
 class BenchTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A civil time that starts anywhere and runs at any speed: civil = start + speed × elapsed.
 
-    Every process of one bench is given the same three numbers and so sees the same evening, because
-    CLOCK_MONOTONIC is one per machine.
+    Every process of one bench is given the same numbers and so sees the same evening, because
+    CLOCK_MONOTONIC is one per machine. What cannot be hurried, such as a bus that waits for its green, is given
+    windows in which civil time runs as real time does.
 
     Attributes:
         origin_monotonic_ms: the monotonic moment at which the bench's civil time is `start_utc_ms`.
         start_utc_ms: civil time at the origin, milliseconds since 1970-01-01T00:00Z.
         speed: civil seconds for each real second, above 0 and up to a million.
+        unhurried: monotonic milliseconds [from, to) within which the speed is 1; ascending, apart, after the origin.
     """
 
     origin_monotonic_ms: int
     start_utc_ms: int
     speed: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1.0
+    unhurried: tuple[tuple[int, int], ...] = ()
 
-    def civil_ms(self, monotonic_ms: int) -> int:
+    def __post_init__(self) -> None:
+        """Refuse windows that are empty, overlap, or do not ascend from the origin."""
+        edges = [self.origin_monotonic_ms, *(edge for window in self.unhurried for edge in window)]
+        if any(later < earlier for earlier, later in pairwise(edges)):
+            raise ValueError(
+                "unhurried: expected windows that ascend from origin_monotonic_ms, none within another"
+            )
+
+    def civil_ms(self, monotonic_ms: float) -> int:
         """Return the civil UTC milliseconds at a monotonic moment."""
-        return self.start_utc_ms + round(self.speed * (monotonic_ms - self.origin_monotonic_ms))
+        slow_ms = sum(min(max(monotonic_ms, begin), end) - begin for begin, end in self.unhurried)
+        hurried_ms = monotonic_ms - self.origin_monotonic_ms - slow_ms
+        return self.start_utc_ms + round(self.speed * hurried_ms + slow_ms)
+
+    def monotonic_ms(self, civil_ms: int) -> float:
+        """Return the monotonic moment at which civil time is `civil_ms`."""
+        left_ms, at_ms = float(civil_ms - self.start_utc_ms), float(self.origin_monotonic_ms)
+        for begin, end in self.unhurried:
+            if left_ms < self.speed * (begin - at_ms):
+                break
+            left_ms, at_ms = left_ms - self.speed * (begin - at_ms), float(begin)
+            if left_ms < end - begin:
+                return at_ms + left_ms
+            left_ms, at_ms = left_ms - (end - begin), float(end)
+        return at_ms + left_ms / self.speed

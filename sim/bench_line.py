@@ -14,7 +14,7 @@ from sim.gear_dialogue import GearDialogue
 from sim.lamp import LampRating
 from sim.luba_interface import LubaInterface
 from sim.scenario import DaliSettings
-from sim.schedule import LatenessReport, LoopSchedule
+from sim.schedule import CivilTime, LatenessReport, LoopSchedule
 from sim.serial_port import SerialPort
 from sim.targets import FaultSwitch, Targets
 
@@ -45,11 +45,11 @@ class BenchLine:
     """
 
     def __init__(
-        self, settings: DaliSettings, folder: Path, schedule: LoopSchedule, speed: float, seed: int
+        self, settings: DaliSettings, folder: Path, schedule: LoopSchedule, civil_s: CivilTime, seed: int
     ) -> None:
         self._schedule = schedule
         rng = random.Random(f"{seed}/{settings.name}")
-        self.gear = _gear(settings, rng, speed, schedule.time())
+        self.gear = _gear(settings, rng, civil_s, schedule.time())
         self._dialogues = [GearDialogue(gear) for gear in self.gear]
         self.line = DaliLine(
             schedule,
@@ -119,7 +119,7 @@ def serial_switches(port: SerialPort) -> dict[str, FaultSwitch]:
     }
 
 
-def _gear(settings: DaliSettings, rng: random.Random, speed: float, at_s: float) -> list[ControlGear]:
+def _gear(settings: DaliSettings, rng: random.Random, civil_s: CivilTime, at_s: float) -> list[ControlGear]:
     design = GearDesign(
         LampRating(settings.rated_w, settings.standby_w), settings.physical_minimum, settings.device_types
     )
@@ -129,7 +129,7 @@ def _gear(settings: DaliSettings, rng: random.Random, speed: float, at_s: float)
             design=design,
             identity=Identity(_GTIN, rng.getrandbits(64)),
             level=settings.level,
-            speed=speed,
+            civil_s=civil_s,
             at_s=at_s,
         )
         for address in range(settings.gear)

@@ -29,7 +29,7 @@ _DEFAULT_CONTROL = Path("luciole-sim.sock")
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="A street on a bench: lamps, meter, cabinet and daylight, played at the wire.\n\n"
+    help="A street on a bench: lamps, meter, cabinet, daylight, a junction and its buses, played at the wire.\n\n"
     "A first scenario: luciole-sim scenario example > street.toml\n\n"
     "Example: luciole-sim run street.toml",
 )
@@ -38,7 +38,9 @@ app.add_typer(scenario_app, name="scenario")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
 Control = Annotated[Path, typer.Option("--control", help="The control socket of a running bench.")]
-Target = Annotated[str, typer.Argument(help="A line, a device, or a gear: dali-1, meter, dali-1/3.")]
+Target = Annotated[
+    str, typer.Argument(help="A line, a device, or a part of one: dali-1, meter, dali-1/3, junction-1/2.")
+]
 _out = Console()
 _err = Console(stderr=True)
 
@@ -89,7 +91,7 @@ def _announce(ports: Ports, *, as_json: bool) -> None:
 
 @app.command()
 def state(control: Control = _DEFAULT_CONTROL, as_json: AsJson = False) -> None:
-    """Show how everything is: lamps, line, meter, cabinet, daylight.
+    """Show how everything is: lamps, line, meter, cabinet, daylight, junctions, buses, radio sensors.
 
     Example: luciole-sim state --control run/sim.sock
     """
@@ -106,6 +108,28 @@ def state(control: Control = _DEFAULT_CONTROL, as_json: AsJson = False) -> None:
             table.add_row(*map(str, row), ", ".join(gear.faults))
         _out.print(table)
     _print_rest(told)
+    _print_traffic(told)
+
+
+def _print_traffic(told: StreetState) -> None:
+    for name, junction in told.junctions.items():
+        table = Table("what", "is", title=name)
+        link = "ready" if junction.ready else "connected" if junction.connected else "away"
+        table.add_row("mode", f"{junction.mode}, plan {junction.plan}, stage {junction.stage}")
+        table.add_row("signals", f"{junction.signals} at {junction.cycle_counter} s of the cycle")
+        table.add_row("supervisor", f"{junction.supervisor}, {link}")
+        for each in junction.requests:
+            table.add_row(f"request {each.id}", f"{each.state}, group {each.group}, level {each.level}")
+        for title, names in (("alarms", junction.alarms), ("faults", junction.faults)):
+            if names:
+                table.add_row(title, ", ".join(names))
+        _out.print(table)
+    for name, bus in told.buses.items():
+        where = "waits for its next ride"
+        if bus.riding and bus.last is not None:
+            place = bus.last.place
+            where = f"{place.latitude:.5f} {place.longitude:.5f}, {bus.last.speed_m_s:.1f} m/s"
+        _out.print(f"{name}: ride {bus.journeys}, {where}")
 
 
 def _print_rest(told: StreetState) -> None:
@@ -121,11 +145,24 @@ def _print_rest(told: StreetState) -> None:
         if unit.faults:
             table.add_row(name, ", ".join(unit.faults))
     _out.print(table)
+    _print_radio(told)
+
+
+def _print_radio(told: StreetState) -> None:
+    for gateway, radio in told.radio.items():
+        where = f"{gateway} to {radio.host}:{radio.port} {', '.join(radio.faults)}"
+        table = Table("sensor", "device", "joined", "up", "down", "rate", "truth", "faults", title=where)
+        for name, sensor in radio.sensors.items():
+            truth = ", ".join(f"{point} {value}" for point, value in sensor.truth.items())
+            row = (name, sensor.device, "yes" if sensor.joined else "no", sensor.counter_up)
+            rest = (sensor.counter_down, sensor.data_rate, truth, ", ".join(sensor.faults))
+            table.add_row(*map(str, row + rest))
+        _out.print(table)
 
 
 @app.command()
 def counters(control: Control = _DEFAULT_CONTROL, as_json: AsJson = False) -> None:
-    """Show what the simulated hardware has counted by itself: answers by opcode, reads by register.
+    """Show what the simulated hardware has counted by itself: answers, reads, grants, seconds at red.
 
     Example: luciole-sim counters --json
     """
@@ -146,6 +183,19 @@ def counters(control: Control = _DEFAULT_CONTROL, as_json: AsJson = False) -> No
         for kind, by_address in tables.items():
             reads.add_row(name, kind, str(len(by_address)), str(sum(by_address.values())))
     _out.print(reads)
+    for gateway, radio in told.radio.items():
+        counts = Table("who", "what", "count", title=gateway)
+        for who, counted in {"gateway": radio.gateway, "air": radio.air, **radio.sensors}.items():
+            for what, count in msgspec.to_builtins(counted).items():
+                counts.add_row(who, what, str(count))
+        _out.print(counts)
+    for name, junction in told.junctions.items():
+        _out.print(
+            f"{name}: {junction.requests} requests, {junction.granted} granted, "
+            f"{junction.green_seconds_gained} s of green gained"
+        )
+    for name, bus in told.buses.items():
+        _out.print(f"{name}: {bus.rides} rides, {bus.stopped_at_red_s} s stopped at red")
 
 
 @app.command()
@@ -158,8 +208,10 @@ def fault(
     ] = None,
     delay_s: Annotated[float | None, typer.Option("--delay", help="Seconds, of late and slow.")] = None,
     code: Annotated[int | None, typer.Option("--code", help="Exception code, of exception.")] = None,
-    probability: Annotated[float | None, typer.Option("--probability", help="Of drop and flip.")] = None,
-    every_s: Annotated[float | None, typer.Option("--every", help="Seconds, of noise.")] = None,
+    probability: Annotated[
+        float | None, typer.Option("--probability", help="Of drop, flip, lost and bad_crc.")
+    ] = None,
+    every_s: Annotated[float | None, typer.Option("--every", help="Seconds, of noise and attacks.")] = None,
     factor: Annotated[float | None, typer.Option("--factor", help="Of drift.")] = None,
     control: Control = _DEFAULT_CONTROL,
 ) -> None:

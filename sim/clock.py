@@ -1,4 +1,4 @@
-"""The bench's clock: real time from the schedule, civil time from the bench's three numbers.
+"""The bench's clock: real time from the schedule, civil time from the bench's own numbers.
 
 This is the only module of the bench that asks the system what time it is.
 """
@@ -39,8 +39,11 @@ class BenchClock:
 
     def real_s_of_civil(self, utc_ms: int) -> float:
         """Return the monotonic seconds at which civil time is `utc_ms`."""
-        civil_elapsed_ms = utc_ms - self.bench.start_utc_ms
-        return (self.bench.origin_monotonic_ms + civil_elapsed_ms / self.bench.speed) / 1000
+        return self.bench.monotonic_ms(utc_ms) / 1000
+
+    def civil_s(self, real_s: float) -> float:
+        """Return the civil UTC seconds at a moment of monotonic seconds."""
+        return self.bench.civil_ms(real_s * 1000) / 1000
 
     def _monotonic_ms(self) -> int:
         return round(self._schedule.time() * 1000)

@@ -92,6 +92,110 @@ class LuxFault(StrEnum):
     """Reads `factor` times the truth."""
 
 
+class JunctionFault(StrEnum):
+    """What can be wrong with a signal controller, or with its way to the supervisor."""
+
+    DARK = "dark"
+    """The lamps' supply is gone: failure mode, dark (A0001)."""
+    YELLOW_FLASH = "yellow_flash"
+    """A card is broken: failure mode, yellow flashing (A0001)."""
+    CONFLICT = "conflict"
+    """An output is stuck on, so that a conflicting group is green: its own monitor sees it (A0006)."""
+    REJECTS_PRIORITY = "rejects_priority"
+    """Every priority request is rejected."""
+    NEVER_ACTIVATES = "never_activates"
+    """Priority requests are queued until they time out."""
+    SILENT = "silent"
+    """Takes every message, sends nothing more; the connection stays open."""
+    NACK = "nack"
+    """Refuses every request with a MessageNotAck."""
+    LATE = "late"
+    """Sends everything `delay_s` late."""
+    GARBLED = "garbled"
+    """One character of each message is wrong, so that it is no JSON."""
+    DISCONNECTED = "disconnected"
+    """The network is gone: connections are cut and none can be made."""
+
+
+class GroupFault(StrEnum):
+    """What can be wrong with a signal group."""
+
+    LAMP_FAILURE = "lamp_failure"
+    """Its red lamps are out: failure mode (A0201, with the group)."""
+
+
+class DetectorFault(StrEnum):
+    """What can be wrong with a detector."""
+
+    DETECTOR_STUCK = "detector_stuck"
+    """Says that somebody is there for ever; after a while the controller notices (A0302)."""
+
+
+class OpcUaFault(StrEnum):
+    """What can be wrong with an OPC UA server and the way to it."""
+
+    SILENT = "silent"
+    """Takes connections and requests, never answers."""
+    LATE = "late"
+    """Answers `delay_s` later."""
+    REFUSED = "refused"
+    """Nothing listens on the port; open connections are closed."""
+    CLOSED = "closed"
+    """Closes each connection."""
+    MUTE = "mute"
+    """Answers requests, but its subscriptions publish nothing, not even keep-alives."""
+    RESTARTED = "restarted"
+    """The server has begun anew, its namespaces under other indices; at the end it does so once more."""
+
+
+class StationFault(StrEnum):
+    """What can be wrong with one pumping station behind an OPC UA server."""
+
+    SILENT = "silent"
+    """The server has lost it: BadNoCommunication instead of values."""
+    LATE = "late"
+    """A read that touches it is answered `delay_s` later."""
+    GARBLED = "garbled"
+    """Its values are of another data type than they should be."""
+    BAD_STATUS = "bad_status"
+    """BadSensorFailure instead of what is measured."""
+    UNCERTAIN = "uncertain"
+    """What is measured comes with UncertainLastUsableValue."""
+    FROZEN = "frozen"
+    """Its values stay as they were, and good."""
+    PUMP_FAILURE = "pump_failure"
+    """The motor protection of its first pump has gone."""
+    HIGH_INFLOW = "high_inflow"
+    """A cloudburst: more flows in than both pumps can lift."""
+
+
+class RadioFault(StrEnum):
+    """What can be wrong with a radio sensor, its gateway, or the air between them."""
+
+    SILENT = "silent"
+    """The sensor transmits nothing."""
+    LOST = "lost"
+    """Each uplink is lost with `probability`."""
+    DUPLICATE = "duplicate"
+    """Each uplink is heard by two antennas, and its datagram arrives twice."""
+    REPLAY = "replay"
+    """Somebody sends a frame again that the server has had, every `every_s`."""
+    FORGED = "forged"
+    """Somebody without a key sends a frame in the sensor's name, every `every_s`."""
+    BAD_CRC = "bad_crc"
+    """Each uplink is heard with flipped bits and a wrong CRC, with `probability`."""
+    GARBAGE = "garbage"
+    """The server gets random datagrams from the gateway's port, every `every_s`."""
+    NO_DOWNLINK = "no_downlink"
+    """The gateway answers each downlink that it is too late."""
+    GATEWAY_GONE = "gateway_gone"
+    """No datagram leaves the gateway, and none reaches it."""
+    COUNTER_RESET = "counter_reset"
+    """The sensor restarts with its old session and its counter at nought; at the end it joins again."""
+    LATE = "late"
+    """Uplinks reach the server `delay_s` late, as over a bad mobile link."""
+
+
 FaultKind = TypeVar("FaultKind", bound=StrEnum)
 
 
@@ -101,8 +205,8 @@ class FaultSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         delay_s: real seconds, 0–60.
         code: Modbus exception code, 1–255.
-        probability: for each byte, 0–1.
-        every_s: real seconds between bursts of noise, 0.01–60.
+        probability: for each byte or frame, 0–1.
+        every_s: real seconds between bursts of noise or attacks, 0.01–60.
         factor: multiplier of a drifting sensor, 0–10.
     """
 

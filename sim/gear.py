@@ -11,6 +11,7 @@ from sim.banks import Bank, EnergyBank, Identity, IdentityBank
 from sim.fade import Fade, fade_s
 from sim.faults import Board, FaultSettings, LampFault
 from sim.lamp import DimmingCurve, LampRating, LedLamp, light_share
+from sim.schedule import CivilTime
 
 MASK = 255
 POWER_ON_DELAY_S = 0.6  # a gear waits for a command before it takes its power-on level
@@ -84,12 +85,19 @@ class ControlGear:
         design: what all gear of the line have in common.
         identity: of bank 0.
         level: arc power level at the start.
-        speed: civil seconds for each real second.
+        civil_s: civil seconds at a real moment, from any origin: what energy and hours are counted in.
         at_s: now.
     """
 
     def __init__(
-        self, address: int, *, design: GearDesign, identity: Identity, level: int, speed: float, at_s: float
+        self,
+        address: int,
+        *,
+        design: GearDesign,
+        identity: Identity,
+        level: int,
+        civil_s: CivilTime,
+        at_s: float,
     ) -> None:
         self.design = design
         self.board = Board(LampFault)
@@ -105,7 +113,7 @@ class ControlGear:
             0: IdentityBank(identity, last_bank=202),
             202: EnergyBank(lambda: (self.lamp.energy_wh, self.power_w(self._settled_s))),
         }
-        self._speed = speed
+        self._civil_s = civil_s
         self._settled_s = at_s
         self._movement = Fade(level, level, self.settings.min_level, at_s, 0.0)
         self._pending: dict[str, tuple[float, int]] = {}
@@ -271,9 +279,11 @@ class ControlGear:
         if fade_end_s > start_s:
             slice_s = (fade_end_s - start_s) / _FADE_SLICES
             for index in range(_FADE_SLICES):
-                self._burn(slice_s, start_s + (index + 0.5) * slice_s)
-        self._burn(at_s - max(start_s, fade_end_s), at_s)
+                begin_s = start_s + index * slice_s
+                self._burn(begin_s, begin_s + slice_s, begin_s + slice_s / 2)
+        self._burn(max(start_s, fade_end_s), at_s, at_s)
         self._settled_s = at_s
 
-    def _burn(self, real_s: float, at_s: float) -> None:
-        self.lamp.advance(real_s * self._speed, self._light(at_s), fed=self.powered)
+    def _burn(self, from_s: float, to_s: float, at_s: float) -> None:
+        """Burn from one real moment to another with the light of a third."""
+        self.lamp.advance(self._civil_s(to_s) - self._civil_s(from_s), self._light(at_s), fed=self.powered)

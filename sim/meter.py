@@ -13,6 +13,7 @@ import msgspec
 
 from sim.gear import ControlGear
 from sim.registers import Block, RegisterDevice, Span, Table
+from sim.schedule import CivilTime
 
 REGISTERS = 0x015A
 MAX_REGISTERS = 60
@@ -42,7 +43,7 @@ class StreetFeed:
         lamps: everything that is fed through the meter.
         base_load_w: W.
         start_kwh: what the meter had counted before.
-        speed: civil seconds for each real second.
+        civil_s: civil seconds at a real moment, from any origin.
         at_s: now.
     """
 
@@ -52,13 +53,13 @@ class StreetFeed:
         *,
         base_load_w: float,
         start_kwh: float,
-        speed: float,
+        civil_s: CivilTime,
         at_s: float,
     ) -> None:
         self._lamps = lamps
         self._base_load_w = base_load_w
         self._start_kwh = start_kwh
-        self._speed = speed
+        self._civil_s = civil_s
         self._base_wh = 0.0
         self._settled_s = at_s
         self._mains = True
@@ -81,7 +82,8 @@ class StreetFeed:
 
     def _settle(self, at_s: float) -> None:
         if self._mains:
-            self._base_wh += self._base_load_w * (at_s - self._settled_s) * self._speed / 3600
+            civil_s = self._civil_s(at_s) - self._civil_s(self._settled_s)
+            self._base_wh += self._base_load_w * civil_s / 3600
         self._settled_s = at_s
 
 

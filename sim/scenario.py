@@ -6,15 +6,34 @@ from a scenario that has one.
 
 import tomllib
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
+from protocols.clock import BenchTime
 from protocols.strict import SettingsFault, read
+from sim.bus_service import BusSettings
 from sim.cabinet import Switch
-from sim.faults import CabinetFault, FaultSettings, LampFault, LineFault, LuxFault, ModbusFault, SerialFault
+from sim.faults import (
+    CabinetFault,
+    DetectorFault,
+    FaultSettings,
+    GroupFault,
+    JunctionFault,
+    LampFault,
+    LineFault,
+    LuxFault,
+    ModbusFault,
+    OpcUaFault,
+    SerialFault,
+    StationFault,
+)
+from sim.junction_design import design_faults
+from sim.junction_settings import JunctionSettings
 from sim.lux import SKY
+from sim.radio_settings import RadioSettings, radio_complaints, radio_targets
 from sim.targets import switches_fault
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
@@ -25,6 +44,7 @@ UnitId = Annotated[int, msgspec.Meta(ge=1, le=247)]
 Level = Annotated[int, msgspec.Meta(ge=0, le=254)]
 Parity = Literal["none", "even", "odd"]
 Supply = Literal["integrated", "external"]
+OpcUaSecurity = Literal["none", "Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"]
 
 
 class BenchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,11 +54,20 @@ class BenchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         start: civil time at the origin, with its offset.
         speed: civil seconds for each real second.
         origin_monotonic_ms: monotonic moment of `start`; None is when the bench starts.
+        unhurried: monotonic milliseconds [from, to) within which the speed is 1; needs `origin_monotonic_ms`.
     """
 
     start: datetime
     speed: Positive = 1.0
     origin_monotonic_ms: int | None = None
+    unhurried: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse windows that no bench time could have."""
+        if self.origin_monotonic_ms is not None:
+            BenchTime(self.origin_monotonic_ms, 0, self.speed, self.unhurried)
+        elif self.unhurried:
+            raise ValueError("unhurried: expected together with origin_monotonic_ms")
 
 
 class LocationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,13 +160,35 @@ class CounterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spread: bool = False
 
 
+class PumpingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An OPC UA server with pumping stations, `<name>-1` and `-2`. Port 0 takes any free one, which is reported.
+
+    Its certificate is made at its start, in `<name>-pki` in the scenario's folder; clients are let in by the
+    certificates in `<name>-pki/trusted`, and all of them while none lies there.
+
+    Attributes:
+        stations: how many.
+        security: its security policy; with "none" it offers no other, which is for loopback only.
+        user: who has to log in; "" for nobody.
+        password: with which password: a bench's, so it may stand here.
+    """
+
+    name: Name = "pumps"
+    host: str = "127.0.0.1"
+    port: TcpPort = 0
+    stations: Annotated[int, msgspec.Meta(ge=1, le=2)] = 1
+    security: OpcUaSecurity = "Basic256Sha256"
+    user: str = ""
+    password: str = ""
+
+
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Something that happens by itself: a fault begins or ends, a switch is set.
 
     Attributes:
         at_s: real seconds after the start; or
         civil: the bench's civil time, with its offset.
-        target: name of a line, device, or gear (`dali-1/3`).
+        target: name of a line or device, or of a part of one (`dali-1/3`, `junction-1/2`, `radio-1/bin-1`).
         fault: name of a fault that begins; or
         clear: name of a fault that ends, `*` for all; or
         set: switches to set, by name.
@@ -171,6 +222,10 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rtu: tuple[RtuSettings, ...] = ()
     meter: MeterSettings | None = None
     counter: tuple[CounterSettings, ...] = ()
+    junction: tuple[JunctionSettings, ...] = ()
+    bus: tuple[BusSettings, ...] = ()
+    pumping_station: tuple[PumpingSettings, ...] = ()
+    radio: tuple[RadioSettings, ...] = ()
     event: tuple[Event, ...] = ()
 
 
@@ -244,6 +299,10 @@ def check(scenario: Scenario) -> list[SettingsFault]:
         *_units(scenario),
         *_one_cabinet(scenario),
         *_tcp_ports(scenario),
+        *_junctions(scenario),
+        *_buses(scenario),
+        *_unsecured(scenario),
+        *radio_complaints(scenario.radio),
         *_events(scenario),
     ]
 
@@ -263,7 +322,18 @@ def target_faults(scenario: Scenario) -> dict[str, frozenset[str]]:
         if bus.lux is not None:
             targets[bus.lux.name] = modbus | frozenset(LuxFault)
     targets |= dict.fromkeys(_tcp_names(scenario), modbus)
-    return targets
+    for junction in scenario.junction:
+        groups = range(1, len(junction.design.groups) + 1)
+        targets[junction.name] = frozenset(JunctionFault)
+        targets |= {f"{junction.name}/{number}": frozenset(GroupFault) for number in groups}
+        targets |= {
+            f"{junction.name}/{detector.name}": frozenset(DetectorFault)
+            for detector in junction.design.detectors
+        }
+    for pumping in scenario.pumping_station:
+        targets[pumping.name] = frozenset(OpcUaFault)
+        targets |= dict.fromkeys(station_names(pumping), frozenset(StationFault))
+    return targets | radio_targets(scenario.radio)
 
 
 def switch_names(scenario: Scenario) -> dict[str, frozenset[str]]:
@@ -284,6 +354,11 @@ def counter_names(settings: CounterSettings) -> list[str]:
     return [f"{settings.name}-{number}" for number in range(1, settings.count + 1)]
 
 
+def station_names(settings: PumpingSettings) -> list[str]:
+    """Return the names of the stations behind an OPC UA server."""
+    return [f"{settings.name}-{number}" for number in range(1, settings.stations + 1)]
+
+
 def _tcp_names(scenario: Scenario) -> list[str]:
     meter = [scenario.meter.name] if scenario.meter else []
     return meter + [name for settings in scenario.counter for name in counter_names(settings)]
@@ -298,6 +373,12 @@ def _names(scenario: Scenario) -> list[tuple[str, str]]:
             for unit in (bus.cabinet, bus.lux)
             if unit is not None
         ]
+    named += [(f"junction[{index}].name", each.name) for index, each in enumerate(scenario.junction)]
+    named += [(f"bus[{index}].name", each.name) for index, each in enumerate(scenario.bus)]
+    for index, pumping in enumerate(scenario.pumping_station):
+        key = f"pumping_station[{index}].name"
+        named += [(key, name) for name in (pumping.name, *station_names(pumping))]
+    named += [(f"radio[{index}].name", radio.name) for index, radio in enumerate(scenario.radio)]
     return named + [(f"{name}.name", name) for name in _tcp_names(scenario)]
 
 
@@ -357,7 +438,57 @@ def _tcp_ports(scenario: Scenario) -> list[SettingsFault]:
             complaints.append(SettingsFault(key, f"expected room for {settings.count} ports up to 65535"))
         if settings.port:
             keyed += [(key, settings.port + number) for number in range(settings.count)]
+    stations = enumerate(scenario.pumping_station)
+    keyed += [(f"pumping_station[{index}].port", one.port) for index, one in stations if one.port]
     return complaints + _twice("port", [(key, str(port)) for key, port in keyed])
+
+
+def _junctions(scenario: Scenario) -> list[SettingsFault]:
+    return [
+        SettingsFault(f"junction[{index}].design", fault)
+        for index, junction in enumerate(scenario.junction)
+        for fault in design_faults(junction.design)
+    ]
+
+
+def _buses(scenario: Scenario) -> list[SettingsFault]:
+    junctions = {junction.name: junction for junction in scenario.junction}
+    complaints = []
+    for index, bus in enumerate(scenario.bus):
+        key = f"bus[{index}]"
+        junction = junctions.get(bus.junction)
+        if junction is None:
+            known = ", ".join(sorted(junctions)) or "none"
+            complaints.append(SettingsFault(f"{key}.junction", f"expected one of {known}"))
+        else:
+            complaints += _bus_parts(key, bus, junction)
+        if bus.route is not None and (
+            len(bus.route) < 2 or any(one == other for one, other in pairwise(bus.route))
+        ):
+            complaints.append(
+                SettingsFault(f"{key}.route", "expected two points or more, each somewhere else")
+            )
+    return complaints
+
+
+def _bus_parts(key: str, bus: BusSettings, junction: JunctionSettings) -> list[SettingsFault]:
+    complaints = []
+    if bus.the_group > len(junction.design.groups):
+        complaints.append(SettingsFault(f"{key}.group", f"expected 1–{len(junction.design.groups)}"))
+    known = {detector.name for detector in junction.design.detectors}
+    for field, name in (("check_in", bus.check_in_name), ("exit", bus.exit_name)):
+        if name not in known:
+            expected = f"expected one of {', '.join(sorted(known)) or 'none'}; not {name!r}"
+            complaints.append(SettingsFault(f"{key}.{field}", expected))
+    return complaints
+
+
+def _unsecured(scenario: Scenario) -> list[SettingsFault]:
+    return [
+        SettingsFault(f"pumping_station[{index}].security", f"expected a policy; {one.host} is not loopback")
+        for index, one in enumerate(scenario.pumping_station)
+        if one.security == "none" and one.host not in {"127.0.0.1", "::1", "localhost"}
+    ]
 
 
 def _times(scenario: Scenario) -> list[SettingsFault]:
@@ -393,7 +524,9 @@ def _event(
     faults = targets.get(event.target)
     if faults is None:
         known = ", ".join(sorted(name for name in targets if "/" not in name)) or "none"
-        expected = f"expected one of {known}, or a gear such as dali-1/3; not {event.target!r}"
+        expected = (
+            f"expected one of {known}, or a part such as dali-1/3 or junction-1/2; not {event.target!r}"
+        )
         return [*complaints, SettingsFault(f"{key}.target", expected)]
     return complaints + _event_action(key, event, faults, scenario)
 

@@ -9,12 +9,16 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 _BUCKET_S = 0.0001
 _BUCKETS = 2_000  # 200 ms in steps of 0.1 ms; whatever is later falls into the last
+
+
+CivilTime: TypeAlias = Callable[[float], float]
+"""From a moment of real seconds to civil seconds."""
 
 
 class Timer(Protocol):

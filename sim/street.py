@@ -1,4 +1,4 @@
-"""A street on a bench: lamps on DALI lines, cabinet, meter, daylight, all at the wire.
+"""A street on a bench: lamps on DALI lines, cabinet, meter, daylight, junctions and buses, all at the wire.
 
 In a test:
 
@@ -8,6 +8,7 @@ In a test:
         await street.fault("dali-1/3", "lamp_failure")                # .clear(target, name), .clear(target)
         street.set("cabinet", {"door_open": True})
         street.lines["dali-1"].gear[3].level(street.now_s())          # a gear itself
+        street.junctions["junction-1"].junction.is_green(2)           # the lamps of a junction
         street.state(), street.counters()                             # structs; msgspec.to_builtins for JSON
 
 A client that blocks needs the street in a loop of its own: `with StreetThread(scenario, folder) as street:`
@@ -23,12 +24,14 @@ from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
 
 from protocols.clock import BenchTime
+from sim import crossing
 from sim.bench_line import BenchLine, serial_switches
+from sim.bus_service import BusService, BusSettings
 from sim.cabinet import Cabinet, Switch
 from sim.clock import BenchClock, real_time_from
 from sim.control import ControlSocket
@@ -37,6 +40,9 @@ from sim.faults import CabinetFault, FaultSettings, LuxFault, ModbusFault
 from sim.lux import LuxSensor, sun_elevation_deg
 from sim.meter import Meter, StreetFeed
 from sim.modbus_server import RtuServer, Station, TcpServer
+from sim.radio import Radio
+from sim.radio_settings import RadioSettings
+from sim.radio_truth import Truth
 from sim.registers import RegisterDevice
 from sim.report import (
     Counters,
@@ -54,6 +60,7 @@ from sim.scenario import (
     Event,
     LuxSettings,
     MeterSettings,
+    PumpingSettings,
     RtuSettings,
     Scenario,
     counter_names,
@@ -62,7 +69,11 @@ from sim.scenario import (
 )
 from sim.schedule import LoopSchedule, Schedule, Timer
 from sim.serial_port import SerialPort
+from sim.signal_controller import SignalController
 from sim.targets import FaultSwitch, Targets, UnknownError, switches_fault
+
+if TYPE_CHECKING:
+    from sim.pumping_station import PumpingStation
 
 _log = structlog.get_logger(__name__)
 
@@ -78,6 +89,10 @@ class Street:
 
     Attributes:
         lines: DALI lines by name.
+        junctions: signal controllers by name.
+        buses: by name.
+        pumping: OPC UA servers with pumping stations by name.
+        radios: gateways with their sensors by name.
         clock: the bench's clock; there from the start of the street on.
         stopped: set when somebody asked over the control socket that the bench end.
         happened: the scenario's events, in the order in which they were carried out.
@@ -95,6 +110,10 @@ class Street:
         self.cabinet: Cabinet | None = None
         self.meter: Meter | None = None
         self.lux: dict[str, LuxSensor] = {}
+        self.junctions: dict[str, SignalController] = {}
+        self.buses: dict[str, BusService] = {}
+        self.pumping: dict[str, PumpingStation] = {}
+        self.radios: dict[str, Radio] = {}
         self._stations: dict[str, Station] = {}
         self._rtu: dict[str, RtuServer] = {}
         self._tcp: dict[str, TcpServer] = {}
@@ -152,8 +171,16 @@ class Street:
             await self._control.stop()
         for task in tuple(self._tasks):
             await task
+        for service in self.buses.values():
+            service.stop()
+        for controller in self.junctions.values():
+            await controller.stop()
         for server in self._tcp.values():
             await server.stop()
+        for pumping in self.pumping.values():
+            await pumping.stop()
+        for radio in self.radios.values():
+            radio.close()
         for port in self._serial_ports().values():
             port.close()
 
@@ -216,7 +243,8 @@ class Street:
             pid=os.getpid(),
             control=None if self._control is None else str(self._control.path),
             serial={name: str(port.link) for name, port in self._serial_ports().items()},
-            tcp={name: (server.host, server.port) for name, server in self._tcp.items()},
+            tcp={name: (server.host, server.port) for name, server in self._tcp.items()}
+            | {name: (pumping.front.host, pumping.front.port) for name, pumping in self.pumping.items()},
             bench=self.clock.bench,
         )
 
@@ -232,6 +260,10 @@ class Street:
             meter=self._meter_state(at_s),
             cabinet=None if self.cabinet is None else self.cabinet.state(),
             lux={name: self._lux_state(sensor) for name, sensor in self.lux.items()},
+            junctions={name: crossing.junction_state(each) for name, each in self.junctions.items()},
+            buses={name: crossing.bus_state(each) for name, each in self.buses.items()},
+            pumping={name: pumping.state() for name, pumping in self.pumping.items()},
+            radio={name: radio.state() for name, radio in self.radios.items()},
         )
 
     def counters(self) -> Counters:
@@ -239,6 +271,10 @@ class Street:
         return Counters(
             lines={name: _line_counters(line, self.now_s()) for name, line in self.lines.items()},
             modbus={name: station.device.counters() for name, station in self._stations.items()},
+            junctions={name: crossing.junction_counters(each) for name, each in self.junctions.items()},
+            buses={name: crossing.bus_counters(each) for name, each in self.buses.items()},
+            pumping={name: pumping.counters() for name, pumping in self.pumping.items()},
+            radio={name: radio.counters() for name, radio in self.radios.items()},
         )
 
     def device(self, name: str) -> RegisterDevice:
@@ -254,7 +290,7 @@ class Street:
     def _build(self) -> None:
         for line in self.scenario.dali:
             schedule = LoopSchedule(asyncio.get_running_loop())  # of its own, so that lateness is per line
-            built = BenchLine(line, self.folder, schedule, self.clock.speed, self.scenario.seed)
+            built = BenchLine(line, self.folder, schedule, self.clock.civil_s, self.scenario.seed)
             self.lines[line.name] = built
             built.offer_faults(line.name, self.targets)
         for bus in self.scenario.rtu:
@@ -263,6 +299,25 @@ class Street:
             self._build_meter(self.scenario.meter)
         for counters in self.scenario.counter:
             self._build_counters(counters)
+        for pumping in self.scenario.pumping_station:
+            self._build_pumping(pumping)
+        for radio in self.scenario.radio:
+            self._build_radio(radio)
+        for junction in self.scenario.junction:
+            controller = crossing.build(junction, self._schedule, self.clock, self._rng(junction.name))
+            self.junctions[junction.name] = controller
+            crossing.offer_faults(controller, self.targets)
+        for vehicle in self.scenario.bus:
+            self._build_bus(vehicle)
+
+    def _build_bus(self, settings: BusSettings) -> None:
+        place = self.scenario.location
+        self.buses[settings.name] = BusService(
+            settings,
+            signals=self.junctions[settings.junction].junction,
+            schedule=self._schedule,
+            place=(place.latitude, place.longitude),
+        )
 
     def _build_rtu(self, settings: RtuSettings) -> None:
         port = SerialPort(
@@ -298,7 +353,7 @@ class Street:
             [gear for line in self.lines.values() for gear in line.gear],
             base_load_w=settings.base_load_w,
             start_kwh=settings.start_kwh,
-            speed=self.clock.speed,
+            civil_s=self.clock.civil_s,
             at_s=self.now_s(),
         )
         self._feed = feed
@@ -310,6 +365,29 @@ class Street:
             port = settings.port + number if settings.port else 0
             device = counting_device(settings.registers, name if settings.spread else "")
             self._add_tcp(name, settings.unit, device, settings.host, port)
+
+    def _build_pumping(self, settings: PumpingSettings) -> None:
+        from sim.pumping_station import PumpingStation  # noqa: PLC0415  a bench without one does not pay for asyncua
+
+        pumping = PumpingStation(settings, self.folder, self.clock, self.scenario.seed)
+        self.pumping[settings.name] = pumping
+        self.targets.add(settings.name, pumping.switches())
+        for name in pumping.stations:
+            self.targets.add(name, pumping.station_switches(name))
+
+    def _build_radio(self, settings: RadioSettings) -> None:
+        radio = Radio(
+            settings,
+            self._schedule,
+            seed=self.scenario.seed,
+            truth=self._truth,
+            utc_ms=lambda: self.clock.now().utc_ms,
+        )
+        self.radios[settings.name] = radio
+        radio.offer_faults(self.targets)
+
+    def _truth(self, place: str) -> Truth:
+        return Truth(f"{self.scenario.seed}/{place}", self.clock.civil().utc_ms, self._sun_deg())
 
     def _add_tcp(self, name: str, unit: int, device: RegisterDevice, host: str, port: int) -> None:
         server = TcpServer(self._station(name, unit, device), host, port, self._schedule)
@@ -333,6 +411,14 @@ class Street:
             port.open()
         for server in self._tcp.values():
             await server.start()
+        for controller in self.junctions.values():
+            controller.start()
+        for service in self.buses.values():
+            service.start()
+        for pumping in self.pumping.values():
+            await pumping.start()
+        for radio in self.radios.values():
+            await radio.open()
 
     def _serial_ports(self) -> dict[str, SerialPort]:
         return {name: line.port for name, line in self.lines.items()} | {
@@ -424,7 +510,7 @@ def _bench_time(settings: BenchSettings | None, schedule: Schedule) -> BenchTime
         return real_time_from(schedule)
     now_ms = round(schedule.time() * 1000)
     origin_ms = now_ms if settings.origin_monotonic_ms is None else settings.origin_monotonic_ms
-    return BenchTime(origin_ms, round(settings.start.timestamp() * 1000), settings.speed)
+    return BenchTime(origin_ms, round(settings.start.timestamp() * 1000), settings.speed, settings.unhurried)
 
 
 async def _done(outcome: object) -> None:

@@ -57,7 +57,9 @@ class Targets:
     def _of(self, target: str) -> dict[str, FaultSwitch]:
         if target not in self._switches:
             known = _listed(name for name in self._switches if "/" not in name)
-            raise UnknownError(f"no target {target!r}; there are {known}, and gear such as dali-1/3")
+            raise UnknownError(
+                f"no target {target!r}; there are {known}, and parts such as dali-1/3 or junction-1/2"
+            )
         return self._switches[target]
 
 

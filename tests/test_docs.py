@@ -15,15 +15,31 @@ from central.api.bodies import Lighting, SignedEnvelope
 from central.api.priority_bodies import Priority, PriorityFigures, PriorityPublishRequest
 from central.envelopes import sign_document
 from central.policies import SigningKey
-from drivers.settings import DaliLuba, DeviceSettings, ModbusRtu, ModbusTcp
+from drivers.settings import Ble, DaliLuba, DeviceSettings, ModbusRtu, ModbusTcp
 from edge.config import BackhaulSettings, CabinetSettings, KeySettings, OutboxSettings
+from protocols.ble.profiles import PROFILES
+from protocols.ble.refusal import Refusal
 from protocols.clock import BenchTime
 from protocols.modbus.register_map import Entry, RegisterMap, Run
 from protocols.model.ids import KeyId
 from protocols.model.policy import LampLimit, PolicyKind
 from protocols.model.priority import Approach, PriorityRule
 from protocols.strict import read
-from sim.faults import CabinetFault, LampFault, LineFault, LuxFault, ModbusFault, SerialFault
+from sim.bus import Ride
+from sim.bus_service import BusSettings
+from sim.faults import (
+    CabinetFault,
+    DetectorFault,
+    GroupFault,
+    JunctionFault,
+    LampFault,
+    LineFault,
+    LuxFault,
+    ModbusFault,
+    SerialFault,
+)
+from sim.junction_design import DetectorDesign, JunctionDesign, PriorityLimits, SignalGroup, TimePlan
+from sim.junction_settings import JunctionSettings
 
 DOCS = Path(__file__).parents[1] / "docs"
 SETTINGS = (
@@ -34,6 +50,7 @@ SETTINGS = (
     DaliLuba,
     ModbusTcp,
     ModbusRtu,
+    Ble,
     DeviceSettings,
     RegisterMap,
     Entry,
@@ -41,7 +58,27 @@ SETTINGS = (
     LampLimit,
     BenchTime,
 )
-FAULTS = (LampFault, LineFault, SerialFault, ModbusFault, CabinetFault, LuxFault)
+BENCH_SETTINGS = (
+    JunctionSettings,
+    JunctionDesign,
+    SignalGroup,
+    TimePlan,
+    DetectorDesign,
+    PriorityLimits,
+    BusSettings,
+    Ride,
+)
+FAULTS = (
+    LampFault,
+    LineFault,
+    SerialFault,
+    ModbusFault,
+    CabinetFault,
+    LuxFault,
+    JunctionFault,
+    GroupFault,
+    DetectorFault,
+)
 PAGES = [(edge.cli.app, "cabinet.md"), (central.cli.app, "centre.md"), (sim.cli.app, "bench.md")]
 COMPLETION = ("--install-completion", "--show-completion")
 
@@ -83,6 +120,15 @@ def test_every_fault_of_a_bench_is_documented() -> None:
     assert [fault.value for kind in FAULTS for fault in kind if f"`{fault.value}`" not in text] == []
 
 
+def test_every_profile_and_refusal_of_bluetooth_is_documented() -> None:
+    text = (DOCS / "conformance" / "ble.md").read_text(encoding="utf-8")
+    names = [
+        *PROFILES,
+        *(refusal.value for refusal in Refusal if refusal not in {Refusal.LENGTH, Refusal.EMPTY}),
+    ]
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
 def test_the_policies_of_the_documentation_can_be_signed() -> None:
     text = (DOCS / "centre.md").read_text(encoding="utf-8")
     documents = [msgspec.json.decode(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
@@ -120,3 +166,9 @@ def test_every_setting_of_a_cabinet_is_documented() -> None:
     keys = {field.encode_name for settings in SETTINGS for field in msgspec.structs.fields(settings)}
     forms = ("`{}`", "{} =", ".{}]]")
     assert sorted(key for key in keys if not any(form.format(key) in text for form in forms)) == []
+
+
+def test_every_setting_of_a_junction_and_a_bus_is_documented() -> None:
+    text = (DOCS / "bench.md").read_text(encoding="utf-8")
+    keys = {field.encode_name for settings in BENCH_SETTINGS for field in msgspec.structs.fields(settings)}
+    assert sorted(key for key in keys if f"`{key}`" not in text) == []

@@ -98,7 +98,7 @@ class Whole:
 def whole(folder: Path) -> Iterator[Whole]:
     """Set everything up but the agent."""
     with (
-        StreetThread(scenario(), folder) as street,
+        StreetThread(scenario(lamps=4), folder) as street,
         Broker(folder) as broker,
         CentreDouble(broker.port) as centre,
     ):

@@ -75,11 +75,11 @@ def test_what_is_no_geohash_names_no_cell(text: str) -> None:
         cell_of(text)
 
 
-@given(LATITUDES, LONGITUDES, st.floats(0, 0.01), st.floats(0, 0.01), st.integers(1, 7), st.data())
+@given(LATITUDES, LONGITUDES, st.tuples(st.floats(0, 0.01), st.floats(0, 0.01)), st.integers(1, 7), st.data())
 def test_every_place_of_an_area_is_in_one_of_its_cells(
-    latitude: float, longitude: float, high: float, wide: float, length: int, data: st.DataObject
+    latitude: float, longitude: float, size: tuple[float, float], length: int, data: st.DataObject
 ) -> None:
-    area = Cell(latitude, longitude, min(90, latitude + high), longitude + wide)
+    area = Cell(latitude, longitude, min(90, latitude + size[0]), longitude + size[1])
     cells = cells_around(area, length, 1000)
     assert cells is not None
     inside = data.draw(st.floats(area.south, area.north)), data.draw(st.floats(area.west, area.east))

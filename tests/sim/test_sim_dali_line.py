@@ -56,7 +56,7 @@ class Rig:
     def _new_gear(self, address: int) -> ControlGear:
         design = GearDesign(physical_minimum=1)
         return ControlGear(
-            address, design=design, identity=Identity(1, address), level=0, speed=1.0, at_s=100.0
+            address, design=design, identity=Identity(1, address), level=0, civil_s=float, at_s=100.0
         )
 
     def _output(self, content: bytes, at_s: float) -> None:

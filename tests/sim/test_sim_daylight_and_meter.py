@@ -87,7 +87,14 @@ class TestDaylight:
 def lamps(count: int) -> list[ControlGear]:
     design = GearDesign(physical_minimum=1)
     return [
-        ControlGear(address, design=design, identity=Identity(1, address), level=0, speed=60.0, at_s=0.0)
+        ControlGear(
+            address,
+            design=design,
+            identity=Identity(1, address),
+            level=0,
+            civil_s=lambda at_s: 60 * at_s,
+            at_s=0.0,
+        )
         for address in range(count)
     ]
 
@@ -103,7 +110,7 @@ class TestMeter:
     def test_it_adds_up_the_lamps_and_the_base_load(self) -> None:
         street = lamps(24)
         now_s = [0.0]
-        feed = StreetFeed(street, base_load_w=15.0, start_kwh=100.0, speed=60.0, at_s=0.0)
+        feed = StreetFeed(street, base_load_w=15.0, start_kwh=100.0, civil_s=lambda at_s: 60 * at_s, at_s=0.0)
         meter = Meter(lambda: feed.measure(now_s[0]))
         for gear in street[:12]:
             gear.request(254, 0.0, 0.0)
@@ -137,6 +144,6 @@ class TestMeter:
         assert refusal.value.code is ExceptionCode.ILLEGAL_VALUE
 
     def test_without_mains_nothing_flows(self) -> None:
-        feed = StreetFeed([], base_load_w=1000.0, start_kwh=0.0, speed=1.0, at_s=0.0)
+        feed = StreetFeed([], base_load_w=1000.0, start_kwh=0.0, civil_s=float, at_s=0.0)
         feed.set_mains(present=False, at_s=3600.0)
         assert feed.measure(7200.0) == Feed((0.0, 0.0, 0.0), 1.0)

@@ -23,7 +23,7 @@ class Lamp:
             design=design,
             identity=Identity(0x010203040506, 0x1122334455667788),
             level=0,
-            speed=1.0,
+            civil_s=float,
             at_s=50.0,
         )
         self.dialogue = GearDialogue(self.gear)

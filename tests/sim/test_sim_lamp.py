@@ -70,7 +70,12 @@ def test_energy_does_not_depend_on_how_often_one_looks(steps: list[float], light
 def test_a_fade_costs_the_energy_of_the_levels_it_passes() -> None:
     def burned(looks: int) -> float:
         gear = ControlGear(
-            0, design=GearDesign(physical_minimum=1), identity=Identity(1, 1), level=254, speed=1.0, at_s=0.0
+            0,
+            design=GearDesign(physical_minimum=1),
+            identity=Identity(1, 1),
+            level=254,
+            civil_s=float,
+            at_s=0.0,
         )
         gear.go_to(1, 0.0, 90.0)
         for look in range(looks):
@@ -83,7 +88,12 @@ def test_a_fade_costs_the_energy_of_the_levels_it_passes() -> None:
 
 def test_hours_and_energy_run_in_civil_time_and_fades_in_real_time() -> None:
     gear = ControlGear(
-        0, design=GearDesign(physical_minimum=1), identity=Identity(1, 1), level=1, speed=60.0, at_s=0.0
+        0,
+        design=GearDesign(physical_minimum=1),
+        identity=Identity(1, 1),
+        level=1,
+        civil_s=lambda at_s: 60 * at_s,
+        at_s=0.0,
     )
     gear.go_to(254, 0.0, 10.0)
     assert gear.fading(9.9)

@@ -34,7 +34,10 @@ def test_the_example_is_fine_and_uses_every_kind_of_thing() -> None:
     assert scenario.rtu[0].lux
     assert scenario.meter
     assert scenario.counter
-    assert len(scenario.event) == 4
+    assert scenario.radio[0].sensors
+    assert scenario.junction
+    assert scenario.bus
+    assert len(scenario.event) == 6
 
 
 def test_defaults_are_those_of_the_reference_street() -> None:
@@ -161,3 +164,46 @@ def test_a_file_that_cannot_be_read_or_is_no_toml_is_said_so(tmp_path: Path) -> 
     (tmp_path / "broken.toml").write_text("= 1")
     with pytest.raises(ScenarioError, match=r"broken\.toml: is not TOML"):
         load(tmp_path / "broken.toml")
+
+
+JUNCTION = '[[junction]]\nname = "junction-1"\nport = 12111\n'
+
+
+def test_three_lines_make_a_junction() -> None:
+    scenario = parse(JUNCTION)
+    targets = target_faults(scenario)
+    assert {"junction-1", "junction-1/6", "junction-1/check-in-1", "junction-1/exit-4"} <= set(targets)
+    assert "nack" in targets["junction-1"]
+    assert targets["junction-1/6"] == {"lamp_failure"}
+    assert targets["junction-1/exit-4"] == {"detector_stuck"}
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says"),
+    [
+        (
+            "[junction.design]\nstages = [[1, 2, 3, 6], [2, 5], [4, 5]]\n",
+            "junction[0].design",
+            "conflict in stage 1",
+        ),
+        ("[junction.design]\nstages = [[1, 9], [3], [2]]\n", "junction[0].design", "groups 1–6"),
+        ('[[bus]]\nname = "bus-1"\njunction = "elsewhere"\n', "bus[0].junction", "junction-1"),
+        ('[[bus]]\nname = "junction-1"\njunction = "junction-1"\n', "bus[0].name", "of its own"),
+        ('[[bus]]\nname = "bus-1"\njunction = "junction-1"\ngroup = 7\n', "bus[0].group", "1–6"),
+        ('[[bus]]\nname = "bus-1"\njunction = "junction-1"\nexit = "way-out"\n', "bus[0].exit", "exit-1"),
+        (
+            '[[bus]]\nname = "bus-1"\njunction = "junction-1"\nroute = [[47.0, 5.0], [47.0, 5.0]]\n',
+            "bus[0].route",
+            "two points",
+        ),
+    ],
+)
+def test_a_junction_or_bus_that_cannot_be_is_a_fault(text: str, key: str, says: str) -> None:
+    faults = faults_of(JUNCTION + text)
+    assert key in faults
+    assert says in " | ".join(faults.values())
+
+
+def test_a_bus_route_needs_two_points() -> None:
+    bus = '[[bus]]\nname = "bus-1"\njunction = "junction-1"\nroute = [[47.0, 5.0]]\n'
+    assert list(faults_of(JUNCTION + bus)) == ["bus[0].route"]

@@ -124,6 +124,7 @@ class Book:
             asked, event.junction, event, rule, now.monotonic_ms, Phase.RETURNING, settled=True
         )
         request.withdrawn_ms = request.cancel_ms = now.monotonic_ms
+        request.granted = request.noted = event.state in GRANTED
         self.requests[event.request] = request
         return [self._report(request, now, reason="the agent has begun anew")]
 

@@ -251,6 +251,11 @@ class Generator:
         actions += self.book.tick(now)
         return self._and_then(actions, now)
 
+    @property
+    def lease_until_ms(self) -> int | None:
+        """When the policy's lease ends, UTC milliseconds; None without a policy."""
+        return None if self._policy is None else self._policy.lease_until_ms
+
     def lapsed(self, now: Instant) -> bool:
         """Tell whether nothing is to be asked for any more: no policy, or its lease is over."""
         return self._policy is None or max(now.utc_ms, self._known_ms) >= self._policy.lease_until_ms

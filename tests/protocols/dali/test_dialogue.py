@@ -27,7 +27,9 @@ class BenchGear:
     def __init__(self, level: int = 254) -> None:
         self.now_s = 0.0
         identity = Identity(0, 0)
-        self.gear = ControlGear(3, design=GearDesign(), identity=identity, level=level, speed=1.0, at_s=0.0)
+        self.gear = ControlGear(
+            3, design=GearDesign(), identity=identity, level=level, civil_s=float, at_s=0.0
+        )
         self.ears = GearDialogue(self.gear)
         self.heard: list[str] = []
 

@@ -1,6 +1,6 @@
 """A junction on paper: one street that leads north to a stop line, a clock in hand, a controller's answers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 
@@ -30,6 +30,7 @@ NORTH_M, EAST_M = 111_176.7, 75_600.5
 """Metres of a degree at Dijon's latitude, from the published tables."""
 SITE = Device(JUNCTION, Kind.JUNCTION, LineId("tlc-1"), "site-1")
 LOOP = Device(DeviceId("loop-1"), Kind.DETECTOR, LineId("rtu-1"), "4", points=(Point(PointName("occupied")),))
+NO_LIMITS = Limits()
 DEVICES = {SITE.id: SITE, LOOP.id: LOOP}
 
 
@@ -70,7 +71,7 @@ class Junction:
     def __init__(
         self,
         wanted: PriorityPolicy | None = POLICY,
-        limits: Limits = Limits(),
+        limits: Limits = NO_LIMITS,
         *,
         green: bool | None = False,
         up: bool = True,
@@ -140,7 +141,7 @@ class Junction:
         """Let the controller tell of no request at all."""
         return self.do(self.generator.told(JUNCTION, (), self.now))
 
-    def green(self, green: bool | None) -> list[Action]:  # noqa: FBT001
+    def green(self, green: bool | None) -> list[Action]:
         return self.do(self.generator.group(JUNCTION, "1", green, self.now))
 
     @property
@@ -178,8 +179,3 @@ class Junction:
     @property
     def passages(self) -> list[Passage]:
         return [one for lane in self.generator.lanes.values() for one in lane.passages.values()]
-
-
-def positions(along: Iterable[float]) -> Iterator[Waypoint]:
-    """Yield places up the street."""
-    return (place(one) for one in along)
