@@ -160,6 +160,12 @@ def test_every_figure_of_priority_is_documented() -> None:
     assert sorted(name for name in figures if f"`{name}`" not in text) == []
 
 
+def test_every_field_of_a_priority_policy_is_documented() -> None:
+    text = (DOCS / "centre.md").read_text(encoding="utf-8")
+    fields = {name for form in (Approach, PriorityRule, Priority) for name in form.__struct_fields__}
+    assert sorted(name for name in fields - {"approaches", "rules"} if f"`{name}`" not in text) == []
+
+
 def test_every_setting_of_a_cabinet_is_documented() -> None:
     text = (DOCS / "cabinet.md").read_text(encoding="utf-8")
     keys = {field.encode_name for settings in SETTINGS for field in msgspec.structs.fields(settings)}
