@@ -11,7 +11,7 @@ from typing import assert_never
 import msgspec
 import structlog
 
-from central import alarms, cabinets, commands, policies, readings, streams
+from central import alarms, cabinets, commands, policies, priority, readings, streams
 from central.errors import MessageError, RefusedFor
 from central.marks import Standing, standing
 from central.store.writer import Tx
@@ -74,6 +74,7 @@ class Counts:
     def __init__(self) -> None:
         self.standings: Counter[Standing] = Counter()
         self.conflicting = 0
+        self.contradictory = 0
         self.ignored = 0
         self._refused: Counter[RefusedFor] = Counter()
         self._logged: set[tuple[str, RefusedFor]] = set()
@@ -213,7 +214,7 @@ class Ingest:
             case GapEvent():
                 streams.report_gap(tx, cabinet, event)
             case PriorityEvent():
-                pass
+                self._priority(tx, cabinet, event)
             case StartEvent():
                 cabinets.started(tx, cabinet, event)
             case _:
@@ -222,6 +223,12 @@ class Ingest:
     def _command(self, tx: Tx, cabinet: CabinetId, event: CommandEvent) -> None:
         try:
             commands.report(tx, cabinet, event)
+        except MessageError as error:
+            self.counts.refuse(cabinet, error.reason, str(error))
+
+    def _priority(self, tx: Tx, cabinet: CabinetId, event: PriorityEvent) -> None:
+        try:
+            self.counts.contradictory += priority.report(tx, cabinet, event)
         except MessageError as error:
             self.counts.refuse(cabinet, error.reason, str(error))
 

@@ -30,6 +30,8 @@ logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
 
 MAX_MESSAGE: Final = 16 << 20
 """Bytes that may come before they make up an answer: far more than a read of `MAX_NODES` values takes."""
+MAX_CHUNK: Final = 1 << 17
+"""Bytes of a chunk that is not whole yet: twice what we say that we take (OPC 10000-6, 7.1.2.3)."""
 MAX_NODES: Final = 1000
 """Nodes in one request, unless the server says fewer."""
 MAX_PUBLISHED: Final = 1000
@@ -68,6 +70,8 @@ class _Protocol(UASocketProtocol):
             self.cut()
             return
         super().data_received(data)
+        if self.receive_buffer and len(self.receive_buffer) > MAX_CHUNK:
+            self.cut()
 
     def cut(self) -> None:
         """Close at once, without a goodbye."""

@@ -33,6 +33,7 @@ from sim.faults import (
 from sim.junction_design import design_faults
 from sim.junction_settings import JunctionSettings
 from sim.lux import SKY
+from sim.radio_settings import RadioSettings, radio_complaints, radio_targets
 from sim.targets import switches_fault
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
@@ -187,7 +188,7 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         at_s: real seconds after the start; or
         civil: the bench's civil time, with its offset.
-        target: name of a line or device, or of a part of one (`dali-1/3`, `junction-1/2`).
+        target: name of a line or device, or of a part of one (`dali-1/3`, `junction-1/2`, `radio-1/bin-1`).
         fault: name of a fault that begins; or
         clear: name of a fault that ends, `*` for all; or
         set: switches to set, by name.
@@ -224,6 +225,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     junction: tuple[JunctionSettings, ...] = ()
     bus: tuple[BusSettings, ...] = ()
     pumping_station: tuple[PumpingSettings, ...] = ()
+    radio: tuple[RadioSettings, ...] = ()
     event: tuple[Event, ...] = ()
 
 
@@ -300,6 +302,7 @@ def check(scenario: Scenario) -> list[SettingsFault]:
         *_junctions(scenario),
         *_buses(scenario),
         *_unsecured(scenario),
+        *radio_complaints(scenario.radio),
         *_events(scenario),
     ]
 
@@ -330,7 +333,7 @@ def target_faults(scenario: Scenario) -> dict[str, frozenset[str]]:
     for pumping in scenario.pumping_station:
         targets[pumping.name] = frozenset(OpcUaFault)
         targets |= dict.fromkeys(station_names(pumping), frozenset(StationFault))
-    return targets
+    return targets | radio_targets(scenario.radio)
 
 
 def switch_names(scenario: Scenario) -> dict[str, frozenset[str]]:
@@ -375,6 +378,7 @@ def _names(scenario: Scenario) -> list[tuple[str, str]]:
     for index, pumping in enumerate(scenario.pumping_station):
         key = f"pumping_station[{index}].name"
         named += [(key, name) for name in (pumping.name, *station_names(pumping))]
+    named += [(f"radio[{index}].name", radio.name) for index, radio in enumerate(scenario.radio)]
     return named + [(f"{name}.name", name) for name in _tcp_names(scenario)]
 
 

@@ -11,15 +11,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import central.cli
 import edge.cli
 import sim.cli
-from central.api.bodies import SignedEnvelope
+from central.api.bodies import Lighting, SignedEnvelope
+from central.api.priority_bodies import Priority, PriorityFigures, PriorityPublishRequest
 from central.envelopes import sign_document
 from central.policies import SigningKey
-from drivers.settings import DaliLuba, DeviceSettings, ModbusRtu, ModbusTcp
+from drivers.settings import Ble, DaliLuba, DeviceSettings, ModbusRtu, ModbusTcp
 from edge.config import BackhaulSettings, CabinetSettings, KeySettings, OutboxSettings
+from protocols.ble.profiles import PROFILES
+from protocols.ble.refusal import Refusal
 from protocols.clock import BenchTime
 from protocols.modbus.register_map import Entry, RegisterMap, Run
 from protocols.model.ids import KeyId
-from protocols.model.policy import LampLimit
+from protocols.model.policy import LampLimit, PolicyKind
+from protocols.strict import read
 from sim.bus import Ride
 from sim.bus_service import BusSettings
 from sim.faults import (
@@ -45,6 +49,7 @@ SETTINGS = (
     DaliLuba,
     ModbusTcp,
     ModbusRtu,
+    Ble,
     DeviceSettings,
     RegisterMap,
     Entry,
@@ -114,11 +119,39 @@ def test_every_fault_of_a_bench_is_documented() -> None:
     assert [fault.value for kind in FAULTS for fault in kind if f"`{fault.value}`" not in text] == []
 
 
-def test_the_policy_of_the_documentation_can_be_signed() -> None:
+def test_every_profile_and_refusal_of_bluetooth_is_documented() -> None:
+    text = (DOCS / "conformance" / "ble.md").read_text(encoding="utf-8")
+    names = [
+        *PROFILES,
+        *(refusal.value for refusal in Refusal if refusal not in {Refusal.LENGTH, Refusal.EMPTY}),
+    ]
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_the_policies_of_the_documentation_can_be_signed() -> None:
     text = (DOCS / "centre.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    documents = [msgspec.json.decode(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
+    assert {document["kind"] for document in documents} == {kind.value for kind in PolicyKind}
     key = SigningKey(KeyId("city-2026"), Ed25519PrivateKey.generate())
-    assert isinstance(sign_document(msgspec.json.decode(block), key, 0, 7.0), SignedEnvelope)
+    for document in documents:
+        assert isinstance(sign_document(document, key, 0, 7.0), SignedEnvelope)
+
+
+def test_the_bodies_of_the_documentation_are_accepted() -> None:
+    text = (DOCS / "centre.md").read_text(encoding="utf-8")
+    bodies = {
+        path.split("/")[-1]: msgspec.json.decode(body)
+        for path, body in re.findall(r"curl -X P\w+ localhost:8080(\S+) .*?-d '(\{.*?)'\n", text, re.DOTALL)
+    }
+    assert isinstance(read(bodies["priority"], Priority), Priority)
+    assert isinstance(read(bodies["publish"], PriorityPublishRequest), PriorityPublishRequest)
+    assert isinstance(read(bodies["lighting"], Lighting), Lighting)
+
+
+def test_every_figure_of_priority_is_documented() -> None:
+    text = (DOCS / "centre.md").read_text(encoding="utf-8")
+    figures = set(PriorityFigures.__struct_fields__) - {"day", "cabinet", "junction", "rule"}
+    assert sorted(name for name in figures if f"`{name}`" not in text) == []
 
 
 def test_every_setting_of_a_cabinet_is_documented() -> None:

@@ -6,11 +6,12 @@ import msgspec
 
 from protocols.backhaul.messages import SignedPolicy
 from protocols.backhaul.signing import TrustedKey, is_signed_by
+from protocols.model.device import Device
 from protocols.model.ids import CabinetId
 from protocols.model.lighting import Lamp
 from protocols.model.policy import Limits, Policy, PolicyKind
-from protocols.rules.limits import policy_faults
-from protocols.rules.soundness import lighting_faults, misplaced_content
+from protocols.rules.limits import policy_faults, priority_limit_faults
+from protocols.rules.soundness import lighting_faults, misplaced_content, priority_faults
 from protocols.strict import read
 
 
@@ -23,6 +24,7 @@ class Standing(msgspec.Struct, frozen=True):
         highest: for each kind the highest version that this cabinet ever had.
         lamps: the cabinet's lamps.
         limits: the cabinet's limits file.
+        devices: the cabinet's devices, junctions and detectors among them.
     """
 
     cabinet: CabinetId
@@ -30,6 +32,7 @@ class Standing(msgspec.Struct, frozen=True):
     highest: Mapping[PolicyKind, int]
     lamps: Sequence[Lamp]
     limits: Limits
+    devices: Sequence[Device] = ()
 
     def with_highest(self, highest: Mapping[PolicyKind, int]) -> "Standing":
         """Return the same with other versions behind it."""
@@ -67,7 +70,10 @@ def _content_faults(policy: Policy, standing: Standing) -> list[str]:
     if policy.lighting is not None:
         unsound = lighting_faults(policy.lighting, standing.lamps)
         return unsound or policy_faults(standing.limits, policy.lighting, standing.lamps)
-    return ["kind: priority is not known here yet"]
+    if policy.priority is not None:
+        unsound = priority_faults(policy.priority, standing.devices)
+        return unsound or priority_limit_faults(standing.limits, policy.priority, standing.devices)
+    return []  # there is no third kind: content that is missing is misplaced
 
 
 def _read_body(body: bytes) -> Policy | list[str]:
