@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from drivers.registry import check, open_line
+from drivers.checks import check
+from drivers.registry import open_line
 from drivers.settings import DeviceSettings, LineSettings, OpcUa
 from protocols.clock import Instant
 from protocols.model.ids import DeviceId
