@@ -154,7 +154,13 @@ def _pumps(street: StreetFiles) -> str:
 def _radio(street: StreetFiles) -> str:
     if street.radio_port is None:
         return ""
-    head = f'[[radio]]\nname = "{RADIO}"\ngateway_eui = "0016c001f1500001"\nport = {street.radio_port}\nspread_s = 3.0\n'
+    head = f"""\
+[[radio]]
+name = "{RADIO}"
+gateway_eui = "0016c001f1500001"
+port = {street.radio_port}
+spread_s = 3.0
+"""
     return head + "".join(
         f"""
 [[radio.sensors]]

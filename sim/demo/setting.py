@@ -115,7 +115,8 @@ class Setting(msgspec.Struct, frozen=True):
     Attributes:
         folder: of all files; made anew at each start.
         evening: the bench time that all processes share.
-        hurried_s: for how long it is hurried, before the buses come.
+        seconds: how long the story is to take.
+        hurried_s: for how long the evening is hurried, before the buses come.
         broker_port: of the broker itself.
         backhaul_port: where the cabinets find it, through a way that can be cut.
         api_port: of the aggregator.
@@ -125,6 +126,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     folder: Path
     evening: BenchTime
+    seconds: float
     hurried_s: float
     broker_port: int
     backhaul_port: int
@@ -157,6 +159,7 @@ def make_setting(folder: Path, seconds: float) -> Setting:
     return Setting(
         folder=folder,
         evening=BenchTime(origin_ms, round(start.astimezone(UTC).timestamp() * 1000), speed, (buses,)),
+        seconds=seconds,
         hurried_s=hurried_s,
         broker_port=next(ports),
         backhaul_port=next(ports),
