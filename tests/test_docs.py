@@ -14,7 +14,7 @@ import sim.cli
 from central.api.bodies import SignedEnvelope
 from central.envelopes import sign_document
 from central.policies import SigningKey
-from drivers.settings import DaliLuba, DeviceSettings, ModbusRtu, ModbusTcp
+from drivers.settings import DaliLuba, DeviceSettings, ModbusRtu, ModbusTcp, Rsmp
 from edge.config import BackhaulSettings, CabinetSettings, KeySettings, OutboxSettings
 from protocols.clock import BenchTime
 from protocols.modbus.register_map import Entry, RegisterMap, Run
@@ -45,6 +45,7 @@ SETTINGS = (
     DaliLuba,
     ModbusTcp,
     ModbusRtu,
+    Rsmp,
     DeviceSettings,
     RegisterMap,
     Entry,
