@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from drivers.base import Admission
-from drivers.settings import LineSettings, ModbusTcp, OpcUa
+from drivers.settings import LineSettings, ModbusTcp, OpcUa, Rsmp
 from edge.answers import BufferAnswer, DeviceAnswer, JoinAnswer, LatestValue, PolicyAnswer, StatusAnswer
 from edge.config import Settings, SettingsError
 from edge.lighting import DECIDED_POINTS
@@ -50,7 +50,7 @@ def settings(checked: Settings, *, as_json: bool) -> None:
 
 def _where(line: LineSettings) -> str:
     match line:
-        case ModbusTcp():
+        case ModbusTcp() | Rsmp():
             return f"{line.host}:{line.port}"
         case OpcUa():
             return line.url

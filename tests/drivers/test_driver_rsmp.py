@@ -117,9 +117,11 @@ class Cabinet:
     async def up(self) -> None:
         """Wait until the site has introduced itself and everything was told once."""
         await self.until(
-            lambda: self.driver.health().state is LineState.UP
-            and self.last(JUNCTION, "fault_codes") is not None
-            and LOOP in {one.device for one in self.said}
+            lambda: (
+                self.driver.health().state is LineState.UP
+                and self.last(JUNCTION, "fault_codes") is not None
+                and LOOP in {one.device for one in self.said}
+            )
         )
 
     async def end(self) -> None:
