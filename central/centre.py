@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from central.errors import StoreError
+from central.errors import RequestError, StoreError
 from central.feed import Feed
 from central.ingest import Ingest
 from central.mqtt import Link
@@ -60,6 +60,18 @@ class Centre(msgspec.Struct, frozen=True):
     broker: str
     protocol: str
     started_ms: int
+
+    def signing_key(self) -> SigningKey:
+        """Return what policies are signed with.
+
+        Raises:
+            RequestError: if there is no key here.
+        """
+        if self.key is None:
+            raise RequestError(
+                409, "this aggregator has no signing key: start it with --signing-key, or sign elsewhere"
+            )
+        return self.key
 
     async def change(self, work: Callable[[Tx], T]) -> T:
         """Have work done in the store; return what it gives once it is committed.

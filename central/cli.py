@@ -28,6 +28,7 @@ from central.config import (
 )
 from central.errors import StartError, StoreError
 from protocols.clock import BenchTime
+from protocols.model.policy import PolicyKind
 from protocols.strict import read
 
 DEFAULT_DB = Path("var/central.db")
@@ -161,6 +162,9 @@ def policy_sign(
     valid_days: Annotated[
         float, typer.Option(min=0.001, max=3_660, help="How long it may be accepted.")
     ] = 7.0,
+    lease_days: Annotated[
+        float, typer.Option(min=0.001, max=31, help="How long priority rules hold, unless the file says.")
+    ] = envelopes.DEFAULT_LEASE_DAYS,
     out: Annotated[Path | None, typer.Option(help="File to write; standard output unless told.")] = None,
 ) -> None:
     """Check a policy, sign it, and write the envelope that POST /api/v1/cabinets/…/policies takes.
@@ -171,7 +175,8 @@ def policy_sign(
 
     try:
         now_ms = SystemClock().now().utc_ms
-        signed = envelopes.sign_document(envelopes.read_document(file), load(key), now_ms, valid_days)
+        document = envelopes.read_document(file)
+        signed = envelopes.sign_document(document, load(key), now_ms, valid_days, lease_days)
         if isinstance(signed, list):
             _give_up([f"{file}: {fault}" for fault in signed])
         text = msgspec.json.encode(signed).decode()
@@ -180,6 +185,17 @@ def policy_sign(
         _give_up([str(fault)])
     except OSError as error:
         _give_up([f"{out}: cannot be written: {error.strerror}"])
+
+
+@policy_app.command("example")
+def policy_example(
+    *, kind: Annotated[PolicyKind, typer.Option(help="Of which kind.")] = PolicyKind.LIGHTING
+) -> None:
+    """Print a policy to begin with.
+
+    Example: luciole-central policy example --kind priority > priority.json
+    """
+    _say(msgspec.json.format(msgspec.json.encode(envelopes.EXAMPLES[kind]), indent=2).decode())
 
 
 @app.command()

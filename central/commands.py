@@ -32,6 +32,8 @@ GRACE_MS = 30_000
 """After its expiry a command that a cabinet began in time may still be answered for so long."""
 DUE_PER_TICK = 500
 DEFAULT_EXPIRY_S = 60.0
+LEVEL = PointName("dimming_level")
+"""The point by which a lamp's light is commanded, percent. Source: uCIFI 3416, in snake case."""
 
 
 class Assumed(StrEnum):
@@ -76,10 +78,18 @@ def request(tx: Tx, wanted: CommandRequest) -> tuple[Row, bool]:
 
 
 def _check_end(device: Row, wanted: CommandRequest) -> None:
-    """Refuse to hold a lamp at a level for ever: its program would never rule again."""
-    if device["kind"] == Kind.LAMP and wanted.value is not None and wanted.until is None:
-        what = "missing; a lamp keeps a level until a moment, then its program rules again"
-        raise RequestError(422, "it would never end", [Fault("until", what)])
+    """Refuse to hold a lamp at a level for ever, and to give back to a program what has none."""
+    if device["kind"] == Kind.LAMP and wanted.point == LEVEL:
+        if wanted.value is not None and wanted.until is None:
+            what = "missing; a lamp keeps a level until a moment, then its program rules again"
+            raise RequestError(422, "it would never end", [Fault("until", what)])
+        return
+    what = f"{wanted.point} of {wanted.device} has no program to return to"
+    faults = [
+        Fault(key, what) for key, given in (("value", wanted.value is None), ("until", wanted.until)) if given
+    ]
+    if faults:
+        raise RequestError(422, "there is nothing to return to", faults)
 
 
 def _same(known: Row, text: str) -> Row:
@@ -138,8 +148,12 @@ def commandable(tx: Tx, device: str, point: str, value: Value) -> Row:
 
 
 def _check_value(point: Point, value: Value) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if value is None or (point.minimum is None and point.maximum is None):
         return
+    if isinstance(value, bool | str):
+        raise RequestError(
+            422, "the device cannot mean this value", [Fault("value", f"no number: {value!r}")]
+        )
     if (point.minimum is not None and value < point.minimum) or (
         point.maximum is not None and value > point.maximum
     ):

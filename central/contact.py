@@ -19,7 +19,9 @@ SUMMARIES = """
         coalesce((SELECT max(received_ms) FROM stream WHERE stream.cabinet = cabinet.id), 0),
         coalesce(hello_ms, 0), coalesce(presence_ms, 0)) AS seen_ms,
     (SELECT count(*) FROM device WHERE device.cabinet = cabinet.id AND listed = 1) AS devices,
-    (SELECT count(*) FROM alarm WHERE alarm.cabinet = cabinet.id AND cleared_ms IS NULL) AS active_alarms
+    (SELECT count(*) FROM alarm WHERE alarm.cabinet = cabinet.id AND cleared_ms IS NULL) AS active_alarms,
+    (SELECT lease_until_ms FROM policy_in_force AS force JOIN policy USING (cabinet, kind, version, hash)
+        WHERE force.cabinet = cabinet.id AND force.kind = 'priority') AS priority_until_ms
     FROM cabinet
 """
 
@@ -45,6 +47,7 @@ def summary(found: Row, now_ms: int) -> CabinetSummary:
         agent_version=found["agent_version"],
         devices=found["devices"],
         active_alarms=found["active_alarms"],
+        priority_until=maybe_moment(found["priority_until_ms"]),
     )
 
 

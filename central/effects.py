@@ -19,6 +19,7 @@ class ChangeKind(StrEnum):
     ALARM = "alarm"
     COMMAND = "command"
     POLICY = "policy"
+    PRIORITY = "priority"
     CABINET = "cabinet"
 
 

@@ -11,7 +11,7 @@ from typing import assert_never
 import msgspec
 import structlog
 
-from central import alarms, cabinets, commands, policies, readings, streams
+from central import alarms, cabinets, commands, policies, priority, readings, streams
 from central.errors import MessageError, RefusedFor
 from central.marks import Standing, standing
 from central.store.writer import Tx
@@ -74,6 +74,7 @@ class Counts:
     def __init__(self) -> None:
         self.standings: Counter[Standing] = Counter()
         self.conflicting = 0
+        self.contradictory = 0
         self.ignored = 0
         self._refused: Counter[RefusedFor] = Counter()
         self._logged: set[tuple[str, RefusedFor]] = set()
@@ -203,27 +204,34 @@ class Ingest:
         streams.conclude(tx, stream, range(number, number + 1), GapCause.CORRUPT, tx.now_ms)
 
     def _event(self, tx: Tx, cabinet: CabinetId, event: Event) -> None:
+        """Take in one event; what is not acceptable is counted, and its neighbours are kept.
+
+        Raises:
+            MessageError: if it is a gap: a hole of which nothing can be read must show as one.
+        """
+        try:
+            self._heard(tx, cabinet, event)
+        except MessageError as error:
+            if isinstance(event, GapEvent):
+                raise
+            self.counts.refuse(cabinet, error.reason, str(error))
+
+    def _heard(self, tx: Tx, cabinet: CabinetId, event: Event) -> None:
         match event:
             case AlarmEvent():
                 alarms.report(tx, cabinet, event)
             case CommandEvent():
-                self._command(tx, cabinet, event)
+                commands.report(tx, cabinet, event)
             case PolicyEvent():
                 policies.report(tx, cabinet, event)
             case GapEvent():
                 streams.report_gap(tx, cabinet, event)
             case PriorityEvent():
-                pass
+                self.counts.contradictory += priority.report(tx, cabinet, event)
             case StartEvent():
                 cabinets.started(tx, cabinet, event)
             case _:
                 assert_never(event)
-
-    def _command(self, tx: Tx, cabinet: CabinetId, event: CommandEvent) -> None:
-        try:
-            commands.report(tx, cabinet, event)
-        except MessageError as error:
-            self.counts.refuse(cabinet, error.reason, str(error))
 
 
 def _sender(topic: str) -> str:

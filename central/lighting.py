@@ -5,21 +5,21 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from central import drafts
 from central.api.bodies import LampPreview, LampSteps, Lighting, Preview, PreviewStep
 from central.clock import moment
+from central.contents import compile_lighting, documents, lamps_of, listed_devices, placed
 from central.errors import Fault, RequestError, not_found
-from central.policies import compile_lighting, faults_of, lamps_of
 from central.store.writer import Tx
-from central.views import rows
 from protocols.clock import Instant
 from protocols.model.lighting import Calendar, ControlProgram, Decision, Lamp, LightingPolicy
 from protocols.rules.lighting import calendar_of, decide
+from protocols.rules.soundness import lighting_faults
 
 MAX_DOCUMENTS = 10_000
 MAX_STEPS = 2_000
 """Of one schedule in a preview: a year of a program with five steps a night."""
 
-_PROGRAM = msgspec.json.Decoder(ControlProgram)
 _CALENDAR = msgspec.json.Decoder(Calendar)
 _LIGHTING = msgspec.json.Decoder(Lighting)
 
@@ -95,39 +95,10 @@ def _refuse_in_use(name: str, what: str, users: Sequence[str]) -> None:
         raise RequestError(409, f"{name!r} is in use by {len(users)} {what}(s)", faults)
 
 
-def put_draft(tx: Tx, cabinet: str, lighting: Lighting) -> None:
-    """Store what is wanted of a cabinet's lamps. It is checked when it is published.
-
-    Raises:
-        RequestError: if this centre never heard of the cabinet.
-    """
-    if tx.db.execute("SELECT 1 FROM cabinet WHERE id = ?", (cabinet,)).fetchone() is None:
-        raise not_found("cabinet", cabinet)
-    tx.db.execute(
-        "INSERT OR REPLACE INTO lighting (cabinet, document, updated_ms) VALUES (?, ?, ?)",
-        (cabinet, msgspec.json.encode(lighting).decode(), tx.now_ms),
-    )
-
-
-def draft(db: sqlite3.Connection, cabinet: str) -> Lighting:
-    """Return what is wanted of a cabinet's lamps.
-
-    Raises:
-        RequestError: if nothing is.
-    """
-    found = db.execute("SELECT document FROM lighting WHERE cabinet = ?", (cabinet,)).fetchone()
-    if found is None:
-        raise not_found("lighting of cabinet", cabinet)
-    return _LIGHTING.decode(found[0])
-
-
 def _compiled(db: sqlite3.Connection, cabinet: str) -> tuple[LightingPolicy, list[Lamp]]:
-    wanted = draft(db, cabinet)
-    programs = [_PROGRAM.decode(r[0]) for r in db.execute("SELECT document FROM control_program ORDER BY id")]
-    calendars = [_CALENDAR.decode(r[0]) for r in db.execute("SELECT document FROM calendar ORDER BY id")]
-    found = rows(db, "SELECT * FROM device WHERE cabinet = ? AND listed = 1 ORDER BY id", (cabinet,))
-    policy, lamps = compile_lighting(wanted, programs, calendars), lamps_of(found)
-    faults = faults_of(policy, lamps)
+    policy = compile_lighting(drafts.get(db, cabinet, Lighting), *documents(db))
+    lamps = lamps_of(listed_devices(db, cabinet))
+    faults = [placed(text) for text in lighting_faults(policy, lamps)]
     if faults:
         raise RequestError(422, "this lighting cannot be previewed", faults)
     return policy, lamps

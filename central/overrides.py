@@ -7,16 +7,14 @@ import msgspec
 
 from central.api.bodies import CommandView, OverrideRequest, OverrideView
 from central.clock import moment
-from central.commands import end_ms, enqueue, new_id
+from central.commands import LEVEL, end_ms, enqueue, new_id
 from central.errors import Fault, RequestError, not_found
 from central.store.writer import Tx
 from central.views import Row, command_view, maybe_moment, points_of, row, rows
 from protocols.model.command import Command
 from protocols.model.device import Kind
-from protocols.model.ids import CabinetId, CommandId, DeviceId, PointName
+from protocols.model.ids import CabinetId, CommandId, DeviceId
 
-LEVEL = PointName("dimming_level")
-"""The point by which a lamp's light is commanded, percent. Source: uCIFI 3416, in snake case."""
 MAX_LAMPS = 5_000
 """More at once is a district: its calendar is the place for that."""
 

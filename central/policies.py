@@ -8,7 +8,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from central.api.bodies import (
     DesiredPolicy,
-    Lighting,
     Policies,
     PolicyReport,
     PolicyStatus,
@@ -16,20 +15,19 @@ from central.api.bodies import (
 )
 from central.clock import moment
 from central.contact import REACHABLE
+from central.contents import compiled, content_faults
 from central.effects import Change, ChangeKind, Downlink
 from central.errors import Fault, RequestError
 from central.store.writer import Tx
-from central.views import Row, row, rows
+from central.streams import LARGEST, check_number
+from central.views import Row, maybe_moment, rows
 from protocols.backhaul.codec import encode
 from protocols.backhaul.messages import PolicyEvent, PolicyInForce, SignedPolicy
 from protocols.backhaul.signing import MAX_POLICY_BYTES, TrustedKey, is_signed_by, policy_hash, sign
 from protocols.backhaul.topics import Down
 from protocols.errors import LocalProtocolError
-from protocols.model.device import Kind
-from protocols.model.ids import CabinetId, DeviceId, KeyId
-from protocols.model.lighting import Calendar, ControlProgram, Lamp, LightingPolicy
+from protocols.model.ids import CabinetId, KeyId
 from protocols.model.policy import Policy, PolicyKind
-from protocols.rules.soundness import lighting_faults, misplaced_content
 
 RESEND_FIRST_S = 5
 RESEND_MOST_S = 600
@@ -37,10 +35,9 @@ DUE_PER_TICK = 100
 REPORTS_SHOWN = 20
 REPORTS_KEPT = 200
 """For each cabinet."""
+POLICIES_KEPT = 20
+"""Of each kind, for each cabinet: a lease that is renewed makes one after another, for years."""
 
-_PROGRAM = msgspec.json.Decoder(ControlProgram)
-_CALENDAR = msgspec.json.Decoder(Calendar)
-_LIGHTING = msgspec.json.Decoder(Lighting)
 _POLICY = msgspec.json.Decoder(Policy)
 _TEXTS = msgspec.json.Decoder(list[str])
 
@@ -56,71 +53,44 @@ class SigningKey(msgspec.Struct, frozen=True):
         return TrustedKey(self.id, self.private.public_key().public_bytes_raw(), frozenset(PolicyKind))
 
 
-def lamps_of(found: Sequence[Row]) -> list[Lamp]:
-    """Return the lamps among rows of devices."""
-    return [
-        Lamp(DeviceId(one["id"]), one["line"], one["address"], tuple(_TEXTS.decode(one["groups"])))
-        for one in found
-        if one["kind"] == Kind.LAMP.value
-    ]
+class Terms(msgspec.Struct, frozen=True):
+    """On what terms a draft is published.
+
+    Attributes:
+        valid_for_s: how long a cabinet may take to accept it.
+        lease_until_ms: UTC milliseconds until when a cabinet goes by it; None where that is for good.
+        renew_lease_s: for how much longer it is to be signed again each time; None for never.
+    """
+
+    valid_for_s: float
+    lease_until_ms: int | None = None
+    renew_lease_s: float | None = None
 
 
-def compile_lighting(
-    draft: Lighting, programs: Sequence[ControlProgram], calendars: Sequence[Calendar]
-) -> LightingPolicy:
-    """Gather what a draft uses, and only that, into a policy that needs nothing else."""
-    wanted = {assignment.calendar for assignment in draft.assignments}
-    used = tuple(calendar for calendar in calendars if calendar.id in wanted)
-    named = {name for c in used for name in (c.default_program, *(rule.program for rule in c.rules))}
-    return LightingPolicy(
-        place=draft.place,
-        programs=tuple(program for program in programs if program.id in named),
-        calendars=used,
-        assignments=draft.assignments,
-        default_level=draft.default_level,
-    )
-
-
-def faults_of(policy: LightingPolicy, lamps: Sequence[Lamp]) -> list[Fault]:
-    """Return every fault of a policy, each with its place."""
-    return [
-        Fault(where, what) if separator else Fault("", where)
-        for where, separator, what in (text.partition(": ") for text in lighting_faults(policy, lamps))
-    ]
-
-
-def content_faults(policy: Policy, lamps: Sequence[Lamp]) -> list[Fault]:
-    """Return every fault of a policy's content, each with its place."""
-    if policy.lighting is None:
-        return [Fault("", text) for text in misplaced_content(policy)]
-    return faults_of(policy.lighting, lamps)
-
-
-def publish(tx: Tx, cabinet: CabinetId, key: SigningKey, valid_for_s: float) -> None:
+def publish(tx: Tx, cabinet: CabinetId, kind: PolicyKind, key: SigningKey, terms: Terms) -> None:
     """Compile a cabinet's draft, check, number and sign it, and make it the one that is wanted.
 
     Raises:
         RequestError: if there is no draft, or it has faults.
     """
-    draft = row(tx.db, "SELECT * FROM lighting WHERE cabinet = ?", (cabinet,))
-    if draft is None:
-        raise RequestError(409, f"nothing is drafted for {cabinet}: put its lighting first")
-    policy = compile_lighting(_LIGHTING.decode(draft["document"]), *documents(tx))
-    _refuse_faults(policy, _cabinets_lamps(tx, cabinet))
     body = Policy(
         cabinet=cabinet,
-        kind=PolicyKind.LIGHTING,
-        version=_highest(tx, cabinet, PolicyKind.LIGHTING) + 1,
+        kind=kind,
+        version=next_version(tx, cabinet, kind),
         not_before_ms=tx.now_ms,
-        expires_ms=tx.now_ms + round(1000 * valid_for_s),
+        expires_ms=tx.now_ms + round(1000 * terms.valid_for_s),
         key=key.id,
-        lighting=policy,
     )
+    content = compiled(tx.db, cabinet, kind, terms.lease_until_ms or 0)
+    body = msgspec.structs.replace(body, **{kind.value: content})
+    faults = content_faults(tx.db, cabinet, body)
+    if faults:
+        raise RequestError(422, f"this {kind.value} cannot be published", faults)
     try:
         signed = sign(body, key.private)
     except LocalProtocolError as error:
         raise RequestError(422, str(error)) from error
-    _want(tx, body, signed)
+    want(tx, body, signed, terms.renew_lease_s)
 
 
 def accept_envelope(tx: Tx, cabinet: CabinetId, signed: SignedPolicy, own: SigningKey | None) -> None:
@@ -132,11 +102,11 @@ def accept_envelope(tx: Tx, cabinet: CabinetId, signed: SignedPolicy, own: Signi
     policy = _read_body(signed)
     faults = [
         *_envelope_faults(tx, cabinet, policy, signed, own),
-        *content_faults(policy, _cabinets_lamps(tx, cabinet)),
+        *content_faults(tx.db, cabinet, policy),
     ]
     if faults:
         raise RequestError(422, f"{cabinet} would reject this policy", faults)
-    _want(tx, policy, signed)
+    want(tx, policy, signed)
 
 
 def _read_body(signed: SignedPolicy) -> Policy:
@@ -153,36 +123,30 @@ def _read_body(signed: SignedPolicy) -> Policy:
 def _envelope_faults(
     tx: Tx, cabinet: CabinetId, policy: Policy, signed: SignedPolicy, own: SigningKey | None
 ) -> list[Fault]:
-    highest = _highest(tx, cabinet, policy.kind)
+    had = highest(tx, cabinet, policy.kind)
+    lease_until_ms = lease_of(policy)
     forged = own is not None and own.id == signed.key and not is_signed_by(signed, own.trusted())
     checks = (
         (policy.cabinet == cabinet, "body.cabinet", f"for {policy.cabinet!r}, this is {cabinet!r}"),
         (policy.key == signed.key, "body.key", f"names {policy.key!r}, the envelope {signed.key!r}"),
-        (policy.version > highest, "body.version", f"{policy.version} is not above {highest}"),
+        (policy.version > had, "body.version", f"{policy.version} is not above {had}"),
         (tx.now_ms <= policy.expires_ms, "body.expires_ms", "no longer valid"),
+        (
+            lease_until_ms is None or tx.now_ms < lease_until_ms,
+            "body.priority.lease_until_ms",
+            "the lease is over already",
+        ),
         (not forged, "signature", f"not made by key {signed.key!r} over these bytes"),
     )
     return [Fault(where, what) for holds, where, what in checks if not holds]
 
 
-def _refuse_faults(policy: LightingPolicy, lamps: Sequence[Lamp]) -> None:
-    faults = faults_of(policy, lamps)
-    if faults:
-        raise RequestError(422, "this lighting cannot be published", faults)
+def lease_of(policy: Policy) -> int | None:
+    """Return until when a cabinet goes by a policy, UTC milliseconds; None where that is for good."""
+    return None if policy.priority is None else policy.priority.lease_until_ms
 
 
-def _cabinets_lamps(tx: Tx, cabinet: CabinetId) -> list[Lamp]:
-    return lamps_of(rows(tx.db, "SELECT * FROM device WHERE cabinet = ? AND listed = 1", (cabinet,)))
-
-
-def documents(tx: Tx) -> tuple[list[ControlProgram], list[Calendar]]:
-    """Return every control program and every calendar of the city."""
-    programs = tx.db.execute("SELECT document FROM control_program ORDER BY id")
-    calendars = tx.db.execute("SELECT document FROM calendar ORDER BY id")
-    return [_PROGRAM.decode(r[0]) for r in programs], [_CALENDAR.decode(r[0]) for r in calendars]
-
-
-def _highest(tx: Tx, cabinet: CabinetId, kind: PolicyKind) -> int:
+def highest(tx: Tx, cabinet: CabinetId, kind: PolicyKind) -> int:
     """Return the highest version that the cabinet reports or that this centre ever numbered."""
     found = tx.db.execute(
         "SELECT max(version) FROM (SELECT version FROM policy WHERE cabinet = ?1 AND kind = ?2"
@@ -193,16 +157,35 @@ def _highest(tx: Tx, cabinet: CabinetId, kind: PolicyKind) -> int:
     return int(found[0] or 0)
 
 
-def _want(tx: Tx, policy: Policy, signed: SignedPolicy) -> None:
-    tx.db.execute(
-        "UPDATE policy SET send_ms = NULL WHERE cabinet = ? AND kind = ?", (policy.cabinet, policy.kind.value)
-    )
+def next_version(tx: Tx, cabinet: CabinetId, kind: PolicyKind) -> int:
+    """Return a version that the cabinet never had.
+
+    Raises:
+        RequestError: if it has had the last that there can be.
+    """
+    had = highest(tx, cabinet, kind)
+    if had + 1 >= LARGEST:
+        raise RequestError(409, f"{cabinet} had version {had}: nothing is above it")
+    return had + 1
+
+
+def want(tx: Tx, policy: Policy, signed: SignedPolicy, renew_lease_s: float | None = None) -> None:
+    """Make a signed policy the one that is wanted of its cabinet, and let go of the oldest of its kind.
+
+    Args:
+        tx: the job.
+        policy: what the body says.
+        signed: the body and who stands for it.
+        renew_lease_s: for how much longer it is to be signed again when half of that is over; None for never.
+    """
+    key = (policy.cabinet, policy.kind.value)
+    tx.db.execute("UPDATE policy SET send_ms = NULL, renew_ms = NULL WHERE cabinet = ? AND kind = ?", key)
     tx.db.execute(
         "INSERT INTO policy (cabinet, kind, version, hash, body, key, signature, not_before_ms, expires_ms,"
-        " created_ms, send_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " created_ms, send_ms, lease_until_ms, lease_s, renew_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            policy.cabinet,
-            policy.kind.value,
+            *key,
             policy.version,
             policy_hash(signed.body),
             signed.body,
@@ -212,7 +195,15 @@ def _want(tx: Tx, policy: Policy, signed: SignedPolicy) -> None:
             policy.expires_ms,
             tx.now_ms,
             max(tx.now_ms, policy.not_before_ms),
+            lease_of(policy),
+            renew_lease_s,
+            None if renew_lease_s is None else tx.now_ms + round(500 * renew_lease_s),
         ),
+    )
+    tx.db.execute(
+        "DELETE FROM policy WHERE cabinet = ?1 AND kind = ?2 AND version <= (SELECT version FROM policy"
+        "  WHERE cabinet = ?1 AND kind = ?2 ORDER BY version DESC LIMIT 1 OFFSET ?3)",
+        (*key, POLICIES_KEPT),
     )
     tx.effects.due = True
     _tell(tx, policy.cabinet)
@@ -228,7 +219,7 @@ def send_due(tx: Tx) -> None:
     due = rows(tx.db, _DUE, (tx.now_ms, DUE_PER_TICK))
     for known in due:
         wait_s = min(RESEND_MOST_S, RESEND_FIRST_S * 2 ** min(known["sends"], 10))
-        lapsed = tx.now_ms > known["expires_ms"]
+        lapsed = _lease_is_over(known, tx.now_ms) or tx.now_ms > known["expires_ms"]
         tx.db.execute(
             "UPDATE policy SET sends = sends + ?, send_ms = ? WHERE cabinet = ? AND kind = ? AND version = ?",
             (
@@ -246,6 +237,8 @@ def send_due(tx: Tx) -> None:
 
 def hear_in_force(tx: Tx, cabinet: CabinetId, reported: Sequence[PolicyInForce]) -> None:
     """Record what a cabinet's hello says it goes by, and make what differs due now."""
+    for one in reported:
+        check_number(one.version, "a policy's version")
     tx.db.execute("DELETE FROM policy_in_force WHERE cabinet = ?", (cabinet,))
     tx.db.executemany(
         "INSERT OR REPLACE INTO policy_in_force (cabinet, kind, version, hash) VALUES (?, ?, ?, ?)",
@@ -271,6 +264,7 @@ def report(tx: Tx, cabinet: CabinetId, event: PolicyEvent) -> None:
     A cabinet says nothing of the kind and version of a body that it does not believe. If the hash is of a
     policy that was signed or passed on here, they are known.
     """
+    check_number(event.version, "a policy's version")
     ours = tx.db.execute(
         "SELECT kind, version FROM policy WHERE cabinet = ? AND hash = ? ORDER BY version DESC",
         (cabinet, event.hash),
@@ -300,7 +294,11 @@ def report(tx: Tx, cabinet: CabinetId, event: PolicyEvent) -> None:
             " ON CONFLICT DO UPDATE SET version = ?3, hash = ?4 WHERE version <= ?3",
             (cabinet, kind, version, event.hash),
         )
-    tx.db.execute("UPDATE policy SET send_ms = NULL WHERE cabinet = ? AND hash = ?", (cabinet, event.hash))
+    tx.db.execute(
+        "UPDATE policy SET send_ms = NULL, renew_ms = CASE WHEN ?3 THEN renew_ms END"
+        " WHERE cabinet = ?1 AND hash = ?2",
+        (cabinet, event.hash, event.accepted),
+    )
     _tell(tx, cabinet)
 
 
@@ -316,13 +314,18 @@ _DESIRED = (
 
 def with_status(known: Row, now_ms: int) -> Row:
     """Return a desired policy's row with the `status` that follows from what was reported of it."""
+    over = _lease_is_over(known, now_ms)
     if known["force_hash"] == known["hash"]:
-        status = PolicyStatus.IN_FORCE
+        status = PolicyStatus.LEASE_OVER if over else PolicyStatus.IN_FORCE
     elif known["reasons"] is not None:
         status = PolicyStatus.REJECTED
     else:
-        status = PolicyStatus.LAPSED if now_ms > known["expires_ms"] else PolicyStatus.PENDING
+        status = PolicyStatus.LAPSED if over or now_ms > known["expires_ms"] else PolicyStatus.PENDING
     return {**known, "status": status}
+
+
+def _lease_is_over(known: Row, now_ms: int) -> bool:
+    return known["lease_until_ms"] is not None and now_ms >= known["lease_until_ms"]
 
 
 def _view(cabinet: str, desired: Sequence[Row], in_force: Sequence[Row], reports: Sequence[Row]) -> Policies:
@@ -340,10 +343,15 @@ def _view(cabinet: str, desired: Sequence[Row], in_force: Sequence[Row], reports
                 not_before=moment(one["not_before_ms"]),
                 expires=moment(one["expires_ms"]),
                 created=moment(one["created_ms"]),
+                lease_until=maybe_moment(one["lease_until_ms"]),
+                renews=maybe_moment(one["renew_ms"]),
             )
             for one in desired
         ],
-        reported=[ReportedPolicy(one["kind"], one["version"], one["hash"]) for one in in_force],
+        reported=[
+            ReportedPolicy(one["kind"], one["version"], one["hash"], maybe_moment(one["lease_until_ms"]))
+            for one in in_force
+        ],
         reports=[
             PolicyReport(
                 kind=one["kind"],
@@ -361,7 +369,12 @@ def _view(cabinet: str, desired: Sequence[Row], in_force: Sequence[Row], reports
 def read(db: sqlite3.Connection, cabinet: str, now_ms: int) -> Policies:
     """Return what is wanted of a cabinet, what it goes by, and its last reports."""
     desired = [with_status(known, now_ms) for known in rows(db, _DESIRED, (cabinet,))]
-    in_force = rows(db, "SELECT * FROM policy_in_force WHERE cabinet = ? ORDER BY kind", (cabinet,))
+    in_force = rows(
+        db,
+        "SELECT policy_in_force.*, lease_until_ms FROM policy_in_force"
+        " LEFT JOIN policy USING (cabinet, kind, version, hash) WHERE cabinet = ? ORDER BY kind",
+        (cabinet,),
+    )
     reports = rows(
         db,
         "SELECT * FROM policy_report WHERE cabinet = ? ORDER BY id DESC LIMIT ?",

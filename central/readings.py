@@ -111,13 +111,12 @@ def _rows(tx: Tx, batch: Batch, batch_id: int) -> Iterator[StoredRow]:
 def _judged(sample: Sample, position: int) -> tuple[Value, int, str | None]:
     value = sample.values[position]
     fault = sample.faults.get(position)
-    if fault is not None:
-        return value, fault.quality, fault.reason.value
     if isinstance(value, float) and not math.isfinite(value):
-        return None, Quality.BAD, Reason.NOT_A_NUMBER.value
+        reason = Reason.NOT_A_NUMBER if fault is None else fault.reason
+        return None, Quality.BAD, reason.value
     if isinstance(value, int) and not -_INTEGER_BOUND <= value < _INTEGER_BOUND:
-        return float(value), Quality.GOOD, None
-    return value, Quality.GOOD, None
+        value = float(value)
+    return (value, Quality.GOOD, None) if fault is None else (value, fault.quality, fault.reason.value)
 
 
 def _is_foreign(tx: Tx, batch: Batch, device: DeviceId) -> bool:

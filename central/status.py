@@ -1,6 +1,7 @@
 """What a running aggregator says of itself, for a terminal."""
 
 import http.client
+from datetime import datetime, timedelta
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from central.api.bodies import CabinetSummary, Contact, Health, Page
 from central.errors import StartError
 
 TIMEOUT_S = 5.0
+ENDS_SOON = timedelta(days=2)
 T = TypeVar("T")
 _COLOURS = {Contact.CONNECTED: "green", Contact.SILENT: "yellow", Contact.OFFLINE: "red"}
 
@@ -69,9 +71,11 @@ def show(status: Status, console: Console) -> None:
     console.print(f"broker  {health.broker.address} ({broker})")
     console.print(f"store   {health.store.path} ({store}, {health.store.queue_jobs} waiting)")
     console.print(f"ingest  {health.ingest.readings} readings in {health.ingest.batches} batches")
+    if health.ingest.contradictory:
+        console.print(f"        {health.ingest.contradictory} priority requests contradict themselves")
     for reason, count in health.ingest.refused.items():
         console.print(f"        {count} refused: {reason}")
-    table = Table("cabinet", "contact", "last heard", "devices", "alarms", "agent")
+    table = Table("cabinet", "contact", "last heard", "devices", "alarms", "priority until", "agent")
     for cabinet in status.cabinets:
         colour = _COLOURS[cabinet.contact]
         table.add_row(
@@ -80,6 +84,16 @@ def show(status: Status, console: Console) -> None:
             "never" if cabinet.age_s is None else f"{cabinet.age_s:.0f} s ago",
             str(cabinet.devices),
             str(cabinet.active_alarms),
+            _lease(cabinet.priority_until, health.time),
             cabinet.agent_version,
         )
     console.print(table)
+
+
+def _lease(until: datetime | None, now: datetime) -> str:
+    if until is None:
+        return ""
+    text = f"{until:%Y-%m-%d %H:%M} UTC"
+    if until <= now:
+        return f"[red]over since {text}[/]"
+    return f"[yellow]{text}[/]" if until - now < ENDS_SOON else text

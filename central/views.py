@@ -20,11 +20,13 @@ from central.api.bodies import (
     StampedBy,
     StreamName,
 )
+from central.api.priority_bodies import PriorityView
 from central.clock import moment
-from protocols.backhaul.messages import GapCause
+from protocols.backhaul.messages import GapCause, Source
 from protocols.model.alarm import SEVERITY, AlarmType
 from protocols.model.command import CommandState
 from protocols.model.device import Kind, Point
+from protocols.model.priority import RequestState
 from protocols.model.reading import Reason, Value
 
 QUALITIES = tuple(QualityName)
@@ -51,6 +53,18 @@ def row(db: sqlite3.Connection, question: str, given: Sequence[object] = ()) -> 
     """Ask for one row, or None."""
     found = rows(db, question, given)
     return found[0] if found else None
+
+
+def narrowed(wanted: Mapping[str, object]) -> tuple[str, list[object]]:
+    """Return the conditions that hold one expression after another to what is wanted of it, None for anything.
+
+    What is not wanted is left out, so that SQLite can use the index of what is.
+
+    Args:
+        wanted: by expressions of ours, never a caller's.
+    """
+    held = {expression: value for expression, value in wanted.items() if value is not None}
+    return "".join(f" AND {expression} = ?" for expression in held), list(held.values())
 
 
 def maybe_moment(utc_ms: int | None) -> datetime | None:
@@ -160,4 +174,31 @@ def command_view(found: Row) -> CommandView:
         ours=bool(found["ours"]),
         sends=found["sends"],
         override=found["override"],
+    )
+
+
+def priority_view(found: Row) -> PriorityView:
+    """Return a row of priority requests."""
+    asked_ms, activated_ms = found["asked_ms"], found["activated_ms"]
+    return PriorityView(
+        id=found["request"],
+        cabinet=found["cabinet"],
+        junction=found["junction"],
+        rule=found["rule"],
+        approach=found["approach"],
+        signal_group=found["signal_group"],
+        vehicle=found["vehicle"],
+        source=Source(found["source"]),
+        level=found["level"],
+        state=RequestState(found["state"]) if found["state"] else None,
+        reason=found["reason"],
+        first=moment(found["first_ms"]),
+        asked=maybe_moment(asked_ms),
+        changed=moment(found["changed_ms"]),
+        activated=maybe_moment(activated_ms),
+        wait_s=None if activated_ms is None else (activated_ms - asked_ms) / 1000,
+        extension_s=found["extension_s"],
+        reduction_s=found["reduction_s"],
+        shadow=bool(found["shadow"]),
+        contradiction=found["contradiction"],
     )

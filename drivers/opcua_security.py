@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from asyncua import ua
 from asyncua.crypto import security_policies
-from asyncua.ua.uaerrors import UaStatusCodeError
+from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 from cryptography import x509
 
 from drivers.errors import LineDownError
@@ -130,6 +130,8 @@ class Reasons:
                 return f"{where} does not answer within {self._settings.timeout_s:g} s"
             case UaStatusCodeError():
                 return self._refusal(fault.code)
+            case UaError() if "No matching endpoints" in str(fault):  # asyncua has no type for it
+                return f"the server does not offer security {self._settings.security!r}"
             case OSError():
                 return f"{where}: {_in_words(fault)}"
             case _:

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from drivers.base import Driver, Found, LineState, Looked, RadioDriver
+from drivers.base import Driver, Found, LineState, Looked, RadioDriver, SignalDriver
 from drivers.registry import open_line
 from edge import answers
 from edge.alarms import Alarms
@@ -28,17 +28,28 @@ from edge.outbox.outbox import Outbox
 from edge.outbox.store import OutboxStore
 from edge.policies import Policies
 from edge.poller import Poller, Watched
+from edge.positions import PositionPort
+from edge.priority import Junctions, Priority
 from edge.state import State
-from protocols.backhaul.messages import VERSION, AlarmEvent, CommandMessage, Hello, SignedPolicy, StartEvent
+from protocols.backhaul.messages import (
+    VERSION,
+    AlarmEvent,
+    CommandMessage,
+    Hello,
+    PriorityEvent,
+    SignedPolicy,
+    StartEvent,
+)
 from protocols.backhaul.topics import Up, up
 from protocols.clock import ClockQuality
 from protocols.model.alarm import Alarm, AlarmType
-from protocols.model.device import Device, StreamClass
+from protocols.model.device import Device, Kind, StreamClass
 from protocols.model.ids import DeviceId, KeyId, LineId
 from protocols.model.lighting import Override
 from protocols.model.policy import Policy, PolicyKind
 from protocols.model.reading import Quality, Sample
 from protocols.rules.acceptance import Standing
+from protocols.rules.priority.generator import RefusedError
 
 log = structlog.get_logger()
 
@@ -93,9 +104,22 @@ class Agent:
             self._lighting,
             self._outbox.add_event,
         )
-        standing = Standing(settings.cabinet, settings.trusted, {}, settings.lamps, settings.limits)
+        self._priority = self._make_priority()
+        standing = Standing(
+            settings.cabinet,
+            settings.trusted,
+            {},
+            settings.lamps,
+            settings.limits,
+            tuple(self._devices.values()),
+        )
         self._policies = Policies(standing, self._state, self._clock, self._apply, self._outbox.add_event)
         self._link, self._backhaul = self._make_backhaul()
+        self._begin_priority()
+        local = document.local_positions
+        self._positions = (
+            None if local is None else PositionPort(local, settings.file.parent, self._priority.saw)
+        )
         self._pollers = [self._make_poller(driver) for driver in self._drivers.values()]
         self._control = ControlServer(settings.socket, self._answer)
         self._control.on_watch = self._outbox.hurry
@@ -115,6 +139,8 @@ class Agent:
         core = _begin(
             [
                 self._supervise("lighting", self._lighting.run),
+                self._supervise("priority", self._priority.run),
+                *([] if self._positions is None else [self._supervise("positions", self._positions.run)]),
                 self._look_at_lines(),
                 self._control.run(),
                 self._outbox.watch(),
@@ -137,6 +163,7 @@ class Agent:
         if polling:
             await asyncio.wait(polling, timeout=FINISH_S)
         await self._commands.close()
+        await self._priority.close(FINISH_S)
         await _cancel([*polling, *others])
         await self._background.close(FINISH_S)
 
@@ -188,6 +215,29 @@ class Agent:
         lighting.on_dimming = self._dimming
         return lighting
 
+    def _make_priority(self) -> Priority:
+        drivers = {
+            device.id: driver
+            for device in self._devices.values()
+            if device.kind is Kind.JUNCTION and isinstance(driver := self._driver_of[device.id], SignalDriver)
+        }
+        junctions = Junctions(
+            self._settings.cabinet, self._boot, self._devices, drivers, self._settings.limits
+        )
+        priority = Priority(junctions, self._clock, self._state, self._outbox.add_event)
+        priority.on_failing = self._priority_failing
+        return priority
+
+    def _begin_priority(self) -> None:
+        """Go by the rules in force; what an earlier run has asked for is taken back first."""
+        self._priority.hear_positions = self._backhaul.hear_positions
+        self._backhaul.on_position = self._priority.position_came
+        self._priority.recover()
+        stored = self._state.policies().get(PolicyKind.PRIORITY)
+        rules = stored.policy().priority if stored else None
+        if rules is not None:
+            self._priority.go_by(rules)
+
     def _make_backhaul(self) -> tuple[MqttLink, Backhaul]:
         settings = self._settings
         identity = Identity(settings.cabinet, self._boot)
@@ -219,6 +269,7 @@ class Agent:
             latest[point] = sample
         self._alarms_changed(self._alarms.look_at_sample(sample, self._clock.now().utc_ms))
         self._lighting.look_at_sample(sample)
+        self._priority.look_at_sample(sample)
         if self._control.watchers:
             self._control.tell(sample)
 
@@ -251,6 +302,12 @@ class Agent:
             self._alarms.raise_or_clear(device, AlarmType.DIMMING_FAILURE, why or None, now_ms)
         )
 
+    def _priority_failing(self, junction: DeviceId, why: str) -> None:
+        now_ms = self._clock.now().utc_ms
+        self._alarms_changed(
+            self._alarms.raise_or_clear(junction, AlarmType.PRIORITY_FAILURE, why or None, now_ms)
+        )
+
     def _policy_came(self, signed: SignedPolicy) -> None:
         self._background.spawn(self._policies.receive(signed), "policy")
 
@@ -260,6 +317,8 @@ class Agent:
     def _apply(self, policy: Policy) -> None:
         if policy.lighting is not None:
             self._lighting.go_by(policy.lighting)
+        if policy.priority is not None:
+            self._priority.go_by(policy.priority)
 
     async def _look_at_lines(self) -> None:
         while True:
@@ -302,7 +361,7 @@ class Agent:
             sqlite_version=sqlite3.sqlite_version,
         )
 
-    async def _answer(self, request: answers.Request) -> object:  # noqa: C901, PLR0911  one branch a question
+    async def _answer(self, request: answers.Request) -> object:  # noqa: C901, PLR0911, PLR0912  one branch a question
         match request:
             case answers.Status():
                 return await self._status()
@@ -322,6 +381,8 @@ class Agent:
                 if reasons:
                     raise AskedWrongError("rejected: " + "; ".join(reasons))
                 return await self._policy()
+            case answers.PriorityShow() | answers.PriorityWant():
+                return await self._answer_of_priority(request)
             case answers.Discover(line=line, among=among):
                 return self._discover(line, among)
             case answers.Join():
@@ -355,6 +416,7 @@ class Agent:
             skipped=sum(poller.skipped for poller in self._pollers),
             last_end=self._store.last_end.value,
             sqlite_version=sqlite3.sqlite_version,
+            priority=self._priority.figures(),
         )
 
     def _is_at_level(self, lamp: LampState) -> bool:
@@ -403,6 +465,16 @@ class Agent:
         self._sample_came(sample)
         self._outbox.add(device.stream, sample)  # what the hardware gave is taken, whoever asked for it
         return [self._value(device, sample, position) for position in range(len(points))]
+
+    async def _answer_of_priority(
+        self, request: answers.PriorityShow | answers.PriorityWant
+    ) -> answers.PriorityAnswer | PriorityEvent:
+        if isinstance(request, answers.PriorityShow):
+            return self._priority.answer(self._positions.figures() if self._positions else None)
+        try:
+            return await self._priority.want(request.approach, request.who, shadow=request.shadow)
+        except RefusedError as error:
+            raise AskedWrongError(str(error)) from error
 
     def _discover(self, line: LineId, among: tuple[int, ...] | None) -> AsyncIterator[answers.Sight]:
         driver = self._drivers.get(line)

@@ -1,12 +1,15 @@
 """What the agent and its command line say to each other over the local socket: JSON, one object a line."""
 
+from typing import Annotated
+
 import msgspec
 
 from drivers.base import Admission, Found, LineHealth
 from edge.backhaul import BackhaulFigures
 from edge.outbox.store import OutboxFigures, WaitingBatch
+from edge.positions import LocalFigures
 from edge.state import CommandRecord
-from protocols.backhaul.messages import PolicyInForce
+from protocols.backhaul.messages import PolicyInForce, PriorityEvent
 from protocols.clock import Instant
 from protocols.model.alarm import Alarm
 from protocols.model.command import Command
@@ -14,6 +17,8 @@ from protocols.model.device import Device
 from protocols.model.ids import DeviceId, LineId, PointName
 from protocols.model.lighting import Decision
 from protocols.model.reading import Quality, Reason, Sample, Value
+from protocols.rules.priority.counts import Counts
+from protocols.rules.priority.view import ApproachView, RequestView
 
 MAX_REQUEST_BYTES = 1 << 20
 
@@ -63,6 +68,44 @@ class PolicyApply(msgspec.Struct, frozen=True, tag_field="ask", tag="policy_appl
     signature: bytes
 
 
+class PriorityShow(msgspec.Struct, frozen=True, tag_field="ask", tag="priority"):
+    """Who is on the approaches, and what is asked for?"""
+
+
+class PriorityWant(msgspec.Struct, frozen=True, tag_field="ask", tag="priority_request"):
+    """Ask an approach's controller for a green, to try the junction, and say what it answers.
+
+    Attributes:
+        approach: which.
+        who: who wants it, for the audit.
+        shadow: decide and log, and ask nothing of the controller.
+    """
+
+    approach: str
+    who: Annotated[str, msgspec.Meta(max_length=100)]
+    shadow: bool = False
+
+
+class PriorityFigures(msgspec.Struct, frozen=True):
+    """How priority is doing.
+
+    Attributes:
+        approaches: that the policy in force names.
+        vehicles: that are on one of them.
+        open: requests that are not over.
+        asked: requests made since the start.
+        granted: of them, those that their controllers have activated.
+        lapsed: whether nothing is asked for: there is no policy, or its lease is over.
+    """
+
+    approaches: int = 0
+    vehicles: int = 0
+    open: int = 0
+    asked: int = 0
+    granted: int = 0
+    lapsed: bool = True
+
+
 class Discover(msgspec.Struct, frozen=True, tag_field="ask", tag="discover"):
     """Search a line, and tell what is found as it is found: `Sight` after `Sight`.
 
@@ -93,7 +136,20 @@ class Join(msgspec.Struct, frozen=True, tag_field="ask", tag="join"):
         return f"Join(device={self.device!r})"
 
 
-Request = Status | Devices | Read | Set | Watch | Buffer | PolicyShow | PolicyApply | Discover | Join
+Request = (
+    Status
+    | Devices
+    | Read
+    | Set
+    | Watch
+    | Buffer
+    | PolicyShow
+    | PolicyApply
+    | Discover
+    | Join
+    | PriorityShow
+    | PriorityWant
+)
 
 
 class StatusAnswer(msgspec.Struct, frozen=True):
@@ -120,6 +176,7 @@ class StatusAnswer(msgspec.Struct, frozen=True):
     skipped: int
     last_end: str
     sqlite_version: str
+    priority: PriorityFigures = PriorityFigures()
 
 
 class LatestValue(msgspec.Struct, frozen=True):
@@ -155,6 +212,34 @@ class PolicyAnswer(msgspec.Struct, frozen=True):
     in_force: tuple[PolicyInForce, ...]
     bodies: dict[str, str]
     rejected: tuple[str, ...]
+
+
+class PriorityAnswer(msgspec.Struct, frozen=True):
+    """Who is on the approaches, and what is asked for.
+
+    Attributes:
+        running: whether an agent runs; without one only `left` is known.
+        lapsed: whether nothing is asked for: there is no policy, or its lease is over.
+        lease_until_ms: UTC milliseconds when the lease ends; None without a policy.
+        approaches: those of the policy in force.
+        requests: those that are not over.
+        last: what was last reported, the newest last.
+        counts: what came in, and what was not gone by.
+        failing: for each junction how many requests in a row were of no use.
+        local: how the port for local positions is; None if there is none.
+        left: without an agent: the requests that the next one will take back.
+    """
+
+    running: bool
+    lapsed: bool
+    lease_until_ms: int | None
+    approaches: tuple[ApproachView, ...] = ()
+    requests: tuple[RequestView, ...] = ()
+    last: tuple[PriorityEvent, ...] = ()
+    counts: Counts = msgspec.field(default_factory=Counts)
+    failing: dict[str, int] = {}
+    local: LocalFigures | None = None
+    left: tuple[PriorityEvent, ...] = ()
 
 
 class Sight(msgspec.Struct, frozen=True):
@@ -193,6 +278,8 @@ Answer = (
     | list[LatestValue]
     | BufferAnswer
     | PolicyAnswer
+    | PriorityAnswer
+    | PriorityEvent
     | CommandRecord
     | Sample
     | Sight

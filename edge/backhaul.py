@@ -22,7 +22,7 @@ from edge.outbox.store import Fetched, OutboxFigures, OutboxStore, Sealed
 from edge.window import Wanted, Window
 from protocols.backhaul import codec
 from protocols.backhaul.messages import Ack, CommandMessage, Hello, Presence, SignedPolicy, StreamMark
-from protocols.backhaul.topics import Down, Up, down_filter, parse_down, up
+from protocols.backhaul.topics import Down, Up, down_filter, is_position, parse_down, up
 from protocols.clock import Clock
 from protocols.errors import RemoteProtocolError
 from protocols.model.device import StreamClass
@@ -76,6 +76,7 @@ class Backhaul:
         make_hello: builds the hello of a connection.
         on_policy: called with each policy that comes, unjudged.
         on_command: called with each command that comes.
+        on_position: called with topic and content of each position that comes; it may raise RemoteProtocolError.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class Backhaul:
         self.make_hello: Callable[[], Awaitable[Hello]]
         self.on_policy: Callable[[SignedPolicy], None] = lambda _: None
         self.on_command: Callable[[CommandMessage], None] = lambda _: None
+        self.on_position: Callable[[str, bytes], None] = lambda _topic, _payload: None
+        self._positions: tuple[str, ...] = ()
         self._identity = identity
         self._clock = clock
         self._link = link
@@ -157,6 +160,16 @@ class Backhaul:
             since_ms=self._since_ms,
         )
 
+    def hear_positions(self, filters: tuple[str, ...]) -> None:
+        """Hear the vehicles of these topics, and no others; on this connection and on each that follows."""
+        gone = [one for one in self._positions if one not in filters]
+        come = [one for one in filters if one not in self._positions]
+        self._positions = filters
+        if self._link.up and gone:
+            self._link.unsubscribe(*gone)
+        if self._link.up and come:
+            self._link.subscribe(*come, qos=0)
+
     # Connection
 
     def _up(self) -> None:
@@ -165,6 +178,8 @@ class Backhaul:
         self._said_hello_s = float("-inf")
         self._since_ms = self._clock.now().utc_ms
         self._link.subscribe(down_filter(self._identity.cabinet))
+        if self._positions:
+            self._link.subscribe(*self._positions, qos=0)
         self._link.publish(up(self._identity.cabinet, Up.STATE), self.presence(online=True), retain=True)
         self._wake.set()
         log.info("backhaul_up")
@@ -229,6 +244,9 @@ class Backhaul:
 
     def _message(self, topic: str, payload: bytes) -> None:
         try:
+            if is_position(topic):
+                self.on_position(topic, payload)
+                return
             match parse_down(topic).kind:
                 case Down.ACK:
                     self._acknowledged(codec.decode_ack(payload))

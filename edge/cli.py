@@ -25,8 +25,10 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="The cabinet's settings file.", no_args_is_help=True)
 policy_app = typer.Typer(help="What the centre wants of this cabinet.", no_args_is_help=True)
+priority_app = typer.Typer(help="The junctions: who is on the approaches, and what is asked for.")
 app.add_typer(config_app, name="config")
 app.add_typer(policy_app, name="policy")
+app.add_typer(priority_app, name="priority")
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", envvar="LUCIOLE_CONFIG", help="The cabinet's settings file.")
@@ -289,6 +291,25 @@ def join(
         raise typer.Exit(EXIT_FAILED)
 
 
+@app.command("opcua-certificate")
+def opcua_certificate(config: Config = DEFAULT_PATH, as_json: Json = False) -> None:
+    """Make the certificate by which OPC UA servers know this cabinet. One that is there is never overwritten.
+
+    Example: `luciole-edge opcua-certificate`
+    """
+    from drivers.opcua_certificates import make_certificate  # noqa: PLC0415
+    from edge import show  # noqa: PLC0415
+    from edge.clock import SystemClock  # noqa: PLC0415
+    from protocols.errors import LocalProtocolError  # noqa: PLC0415
+
+    settings = _settings(config)
+    try:
+        made = make_certificate(settings.directory / "opcua", settings.cabinet, SystemClock().now())
+    except (LocalProtocolError, OSError) as error:
+        _fail(str(error), EXIT_WRONG)
+    show.certificate(made, as_json=as_json)
+
+
 @policy_app.command("show")
 def policy_show(
     config: Config = DEFAULT_PATH,
@@ -326,6 +347,46 @@ def policy_apply(
     except ValueError as error:
         _fail(f"{file}: {error}", EXIT_WRONG)
     show.policy(_need(settings, request, answers.PolicyAnswer), body=False, as_json=as_json)
+
+
+@priority_app.callback(invoke_without_command=True)
+def priority(context: typer.Context, config: Config = DEFAULT_PATH, as_json: Json = False) -> None:
+    """Show approaches, vehicles, requests with their states, and what was refused; also when no agent runs.
+
+    Example: `luciole-edge priority --json | jq '.requests'`
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from edge import answers, offline, show_priority  # noqa: PLC0415
+
+    settings = _settings(config)
+    answer = _ask(settings, answers.PriorityShow(), answers.PriorityAnswer)
+    if answer is None:
+        show_priority.everything(_offline(settings, offline.priority), as_json=as_json)
+        raise typer.Exit(EXIT_NO_AGENT)
+    show_priority.everything(answer, as_json=as_json)
+
+
+@priority_app.command("request")
+def priority_request(
+    approach: Annotated[str, typer.Argument(help="An approach of the policy in force.")],
+    config: Config = DEFAULT_PATH,
+    shadow: Annotated[bool, typer.Option("--shadow", help="Only decide and log; ask nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask the controller for a green, to try a junction: under the same limits as a bus, and as audited.
+
+    Example: `luciole-edge priority request foch-north`
+    """
+    from edge import answers, show_priority  # noqa: PLC0415
+    from edge.asking import technician  # noqa: PLC0415
+    from protocols.backhaul.messages import PriorityEvent  # noqa: PLC0415
+
+    request = answers.PriorityWant(approach, technician(), shadow)
+    event = _need(_settings(config), request, PriorityEvent)
+    show_priority.outcome(event, as_json=as_json)
+    if not show_priority.is_granted(event):
+        raise typer.Exit(EXIT_FAILED)
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """The cabinet's settings: one TOML file, parsed once, every fault named at once."""
 
 import base64
+import binascii
+import os
 import tomllib
 from collections.abc import Container
 from pathlib import Path
@@ -9,8 +11,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from drivers.registry import check
+from drivers.checks import check
 from drivers.settings import DeviceSettings, LineSettings
+from protocols.backhaul.datagram import KEY_BYTES
 from protocols.backhaul.signing import TrustedKey
 from protocols.clock import BenchTime
 from protocols.modbus.register_map import RegisterMap
@@ -26,6 +29,7 @@ DEFAULT_PATH = Path("/etc/luciole/cabinet.toml")
 T = TypeVar("T")
 MAX_SOCKET_PATH_BYTES = 107
 """unix(7): sun_path has 108 bytes and ends with a zero."""
+MAX_KEY_FILE_BYTES = 1024
 MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -89,6 +93,20 @@ class OutboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 5.0
 
 
+class LocalPositionsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where vehicles that reach the cabinet itself tell their positions: UDP datagrams, each with its tag.
+
+    Attributes:
+        key_file: the fleet's key, 32 bytes in base64, in a file that only its owner can read.
+        host: the address to listen on.
+        port: UDP port to listen on.
+    """
+
+    key_file: str
+    host: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 12733
+
+
 class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A key whose policies this cabinet believes.
 
@@ -113,6 +131,7 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     line: tuple[LineSettings, ...] = ()
     device: tuple[DeviceSettings, ...] = ()
     map: tuple[RegisterMap, ...] = ()
+    local_positions: LocalPositionsSettings | None = None
     nodes: tuple[NodeMap, ...] = ()
     bench_clock: BenchTime | None = None
 
@@ -182,6 +201,29 @@ def load(file: Path) -> Settings:
     return _settings(file, document, limits)
 
 
+def fleet_key(path: Path) -> bytes:
+    """Return the key that a file holds.
+
+    Raises:
+        ValueError: with what is wrong with the file, for a person.
+    """
+    try:
+        with path.open("rb") as held:
+            mode = os.fstat(held.fileno()).st_mode
+            text = held.read(MAX_KEY_FILE_BYTES)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    if mode & 0o077:
+        raise ValueError(f"{path} can be read or written by others; try chmod 600 {path}")
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"{path} is no base64; try openssl rand -base64 32") from error
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"{path} holds a key of {len(key)} bytes, expected {KEY_BYTES}")
+    return key
+
+
 def _settings(file: Path, document: Document, limits: Limits) -> Settings:
     return Settings(
         file=file,
@@ -246,6 +288,9 @@ def _cross_faults(raw: dict[str, object] | None, base: Path) -> list[SettingsFau
         faults += _backhaul_faults(backhaul, base)
     if (keys := _part(raw, "trusted_key", tuple[KeySettings, ...])) is not None:
         faults += _key_faults(keys)
+    if raw is not None and "local_positions" in raw:
+        local = _part(raw, "local_positions", LocalPositionsSettings)
+        faults += _local_faults(local, base) if local is not None else []
     lines = _part(raw, "line", tuple[LineSettings, ...])
     devices = _part(raw, "device", tuple[DeviceSettings, ...])
     maps = _part(raw, "map", tuple[RegisterMap, ...])
@@ -268,6 +313,14 @@ def _cabinet_faults(cabinet: CabinetSettings, base: Path) -> list[SettingsFault]
             f"the socket's path has {size} bytes, Linux allows {MAX_SOCKET_PATH_BYTES}; name a shorter one",
         )
     ]
+
+
+def _local_faults(local: LocalPositionsSettings, base: Path) -> list[SettingsFault]:
+    try:
+        fleet_key(base / local.key_file)
+    except ValueError as error:
+        return [SettingsFault("local_positions.key_file", str(error))]
+    return []
 
 
 def _backhaul_faults(backhaul: BackhaulSettings, base: Path) -> list[SettingsFault]:
@@ -335,4 +388,9 @@ def _limit_faults(limits: Limits, lines: Container[str] | None) -> list[Settings
             )
         if limit.minimum_level > limit.maximum_level:
             faults.append(SettingsFault(f"{where}.minimum_level", "is above maximum_level"))
+    faults += [
+        SettingsFault(f"signal[{position}].line", f"there is no line {signal.line!r}")
+        for position, signal in enumerate(limits.signal)
+        if lines is not None and signal.line not in lines
+    ]
     return faults

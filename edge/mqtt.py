@@ -100,9 +100,14 @@ class MqttLink:
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter is no secret
             backoff_s = min(backoff_s * 2, BACKOFF_BOUND_S)
 
-    def subscribe(self, topic_filter: str) -> None:
-        """Ask the broker for messages, QoS 1."""
-        self._client.subscribe(topic_filter, qos=1)
+    def subscribe(self, topic_filter: str, *others: str, qos: int = 1) -> None:
+        """Ask the broker for messages."""
+        self._client.subscribe([(one, qos) for one in (topic_filter, *others)])
+        self._flush()
+
+    def unsubscribe(self, topic_filter: str, *others: str) -> None:
+        """Ask the broker for no more of them."""
+        self._client.unsubscribe([topic_filter, *others])
         self._flush()
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:

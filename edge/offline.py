@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import msgspec
 
 from drivers.database import open_readonly
-from edge.answers import BufferAnswer, PolicyAnswer
+from edge.answers import BufferAnswer, PolicyAnswer, PriorityAnswer
 from edge.config import Settings
 from edge.lock import AlreadyRunsError, only_agent
 from edge.outbox.store import OutboxFigures, oldest_batches, weigh
@@ -15,6 +15,7 @@ from edge.state import State
 from protocols.backhaul.messages import PolicyInForce, StreamHead
 from protocols.model.alarm import Alarm
 from protocols.model.device import StreamClass
+from protocols.model.policy import PolicyKind
 
 
 class NothingHereError(Exception):
@@ -61,6 +62,19 @@ def policy(settings: Settings) -> PolicyAnswer:
             return PolicyAnswer(state.in_force(), bodies, ())
         finally:
             state.close()
+
+
+def priority(settings: Settings) -> PriorityAnswer:
+    """Return what can be said of priority without an agent; raises NothingHereError."""
+    with _held(settings):
+        state = State.look_at(settings.directory / "state.db")
+        try:
+            stored = state.policies().get(PolicyKind.PRIORITY)
+            rules = stored.policy().priority if stored else None
+            left = tuple(state.left_priority())
+        finally:
+            state.close()
+    return PriorityAnswer(False, True, rules.lease_until_ms if rules else None, left=left)
 
 
 def _figures(db: sqlite3.Connection, settings: Settings) -> OutboxFigures:

@@ -3,14 +3,22 @@
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from drivers.base import Admission
-from drivers.settings import LineSettings, ModbusTcp, OpcUa, Rsmp
-from edge.answers import BufferAnswer, DeviceAnswer, JoinAnswer, LatestValue, PolicyAnswer, StatusAnswer
+from edge.answers import (
+    BufferAnswer,
+    DeviceAnswer,
+    JoinAnswer,
+    LatestValue,
+    PolicyAnswer,
+    PriorityFigures,
+    StatusAnswer,
+)
 from edge.config import Settings, SettingsError
 from edge.lighting import DECIDED_POINTS
 from edge.offline import OfflineAnswer
@@ -20,6 +28,9 @@ from edge.state import CommandRecord
 from protocols.backhaul.messages import PolicyInForce
 from protocols.model.alarm import SEVERITY, Alarm
 from protocols.model.reading import Quality, Reason, Sample, Value
+
+if TYPE_CHECKING:
+    from drivers.opcua_certificates import Made  # only where a line needs it
 
 out = Console(highlight=False, soft_wrap=True)
 
@@ -40,22 +51,11 @@ def settings(checked: Settings, *, as_json: bool) -> None:
         as_json_line({"ok": True, "faults": [], **counts})
         return
     out.print(f"{checked.file}: sound")
-    table = _table("line", "driver", "where", "devices")
+    table = table_of("line", "driver", "where", "devices")
     for line in document.line:
-        where = _where(line)
         count = sum(1 for device in document.device if device.line == line.id)
-        table.add_row(line.id, str(line.__struct_config__.tag), where, str(count))
+        table.add_row(line.id, str(line.__struct_config__.tag), line.where, str(count))
     out.print(table)
-
-
-def _where(line: LineSettings) -> str:
-    match line:
-        case ModbusTcp() | Rsmp():
-            return f"{line.host}:{line.port}"
-        case OpcUa():
-            return line.url
-        case _:
-            return line.port
 
 
 def faults(error: SettingsError) -> None:
@@ -74,19 +74,20 @@ def status(answer: StatusAnswer, *, as_json: bool) -> None:
         f"[bold]{answer.cabinet}[/]  agent {answer.agent_version}, pid {answer.pid}, up {_span(up_s)}, "
         f"last run ended: {answer.last_end}"
     )
-    out.print(f"clock     {_when(answer.now.utc_ms)} ({answer.now.quality.name.lower()})")
+    out.print(f"clock     {when(answer.now.utc_ms)} ({answer.now.quality.name.lower()})")
     if abs(answer.civil.utc_ms - answer.now.utc_ms) > 1000:
-        out.print(f"          bench clock, deciding sees {_when(answer.civil.utc_ms)}")
+        out.print(f"          bench clock, deciding sees {when(answer.civil.utc_ms)}")
     backhaul = answer.backhaul
     state = "[green]connected[/]" if backhaul.connected else f"[red]gone[/]: {backhaul.reason}"
     under_way = _count(backhaul.in_flight, "batch", "batches")
-    out.print(f"backhaul  {state} since {_when(backhaul.since_ms)}; {under_way} on the way")
+    out.print(f"backhaul  {state} since {when(backhaul.since_ms)}; {under_way} on the way")
     _outbox(answer.outbox)
     _policies(answer.policies, answer.rejected)
     out.print(
         f"lamps     {answer.lamps_settled} of {answer.lamps} at their level, {answer.overrides} overridden"
     )
-    table = _table("line", "state", "asked", "failed", "waiting", "why, or silent devices")
+    _priority(answer.priority)
+    table = table_of("line", "state", "asked", "failed", "waiting", "why, or silent devices")
     for line in answer.lines:
         why = line.reason or ", ".join(line.silent)
         colour = "green" if line.state.value == "up" else "red"
@@ -112,7 +113,7 @@ def devices(answer: list[DeviceAnswer], *, as_json: bool) -> None:
     if as_json:
         as_json_line(answer)
         return
-    table = _table("device", "kind", "line", "address", "values", "decided")
+    table = table_of("device", "kind", "line", "address", "values", "decided")
     for one in answer:
         shown = [text for value in one.latest if (text := _brief(value))]
         values_text = "  ".join(shown) or ("nothing remarkable" if one.latest else "not read yet")
@@ -129,7 +130,7 @@ def values(device: str, answer: list[LatestValue], *, as_json: bool) -> None:
     if as_json:
         as_json_line({"device": device, "values": answer})
         return
-    table = _table("point", "value", "quality")
+    table = table_of("point", "value", "quality")
     for value in answer:
         table.add_row(value.point, _bare(value.value, value.unit), _quality(value.quality, value.reason))
     out.print(table)
@@ -145,7 +146,7 @@ def command(record: CommandRecord, *, as_json: bool) -> None:
     why = f": {record.reason}" if record.reason else ""
     out.print(f"{wanted.device} {wanted.point}: {record.state.value}{back}{why}")
     if wanted.until_ms is not None and record.state.value in {"verified", "applied"}:
-        out.print(f"It returns to its program at {_when(wanted.until_ms)}.")
+        out.print(f"It returns to its program at {when(wanted.until_ms)}.")
 
 
 def found(searched: Sequence[Searched], *, as_json: bool) -> None:
@@ -153,7 +154,7 @@ def found(searched: Sequence[Searched], *, as_json: bool) -> None:
     if as_json:
         as_json_line(searched)
         return
-    table = _table("line", "address", "kind", "declared as", "what it says")
+    table = table_of("line", "address", "kind", "declared as", "what it says")
     for line in searched:
         for one in line.found:
             kind = one.kind.value if one.kind else "?"
@@ -180,6 +181,17 @@ def device_tables(searched: Sequence[Searched]) -> None:
                 f'\n[[device]]  # {text}\nid = "{line.line}-new-{number}"\nkind = "{kind}"\n'
                 f'line = "{line.line}"\naddress = {address}\n'
             )
+
+
+def certificate(made: "Made", *, as_json: bool) -> None:
+    """Show what certificate was made, and what to do with it."""
+    if as_json:
+        as_json_line({"certificate": str(made.certificate), "key": str(made.key), "uri": made.uri})
+        return
+    out.print(f"certificate  {made.certificate}, until {made.valid_until:%Y-%m-%d}")
+    out.print(f"key          {made.key}, for its owner alone")
+    out.print(f"application  {made.uri}")
+    out.print("Bring the certificate, never the key, to each OPC UA server that is to let this cabinet in.")
 
 
 def joined(answer: JoinAnswer, *, as_json: bool) -> None:
@@ -209,16 +221,16 @@ def buffer(answer: BufferAnswer, *, as_json: bool) -> None:
         as_json_line(answer)
         return
     _outbox(answer.figures)
-    table = _table("stream", "next", "lowest kept", "centre has")
+    table = table_of("stream", "next", "lowest kept", "centre has")
     for head in answer.figures.heads:
         numbers = (str(head.next), str(head.floor), str(head.mark))
         table.add_row(head.stream.name.lower(), *numbers)
     out.print(table)
     if answer.oldest:
-        table = _table("waiting", "number", "sealed", "readings", "bytes")
+        table = table_of("waiting", "number", "sealed", "readings", "bytes")
         for batch in answer.oldest:
             weight = (str(batch.readings), str(batch.bytes))
-            table.add_row(batch.stream, str(batch.number), _when(batch.utc_ms), *weight)
+            table.add_row(batch.stream, str(batch.number), when(batch.utc_ms), *weight)
         out.print(table)
 
 
@@ -234,6 +246,16 @@ def policy(answer: PolicyAnswer, *, body: bool, as_json: bool) -> None:
     _policies(answer.in_force, answer.rejected)
 
 
+def _priority(figures: PriorityFigures) -> None:
+    if not figures.approaches:
+        return
+    lapsed = ", [yellow]nothing is asked for: the lease is over[/]" if figures.lapsed else ""
+    out.print(
+        f"priority  {_count(figures.vehicles, 'vehicle')} on {_count(figures.approaches, 'approach', 'approaches')}, "
+        f"{figures.open} open, {figures.granted} of {figures.asked} granted{lapsed}"
+    )
+
+
 def _policies(in_force: Iterable[PolicyInForce], rejected: tuple[str, ...]) -> None:
     texts = [f"{one.kind} version {one.version} ({one.hash[:12]})" for one in in_force]
     out.print(f"policies  {', '.join(texts) or 'none yet: the lamps stay as they are'}")
@@ -243,7 +265,7 @@ def _policies(in_force: Iterable[PolicyInForce], rejected: tuple[str, ...]) -> N
 
 def _outbox(figures: OutboxFigures) -> None:
     share = 100 * figures.bytes / figures.max_bytes
-    oldest = f", oldest from {_when(figures.oldest_ms)}" if figures.oldest_ms else ""
+    oldest = f", oldest from {when(figures.oldest_ms)}" if figures.oldest_ms else ""
     waiting = f"{_count(figures.readings, 'reading')} in {_count(figures.batches, 'batch', 'batches')}"
     out.print(
         f"outbox    {waiting} wait for the centre ({figures.bytes / 1000:.1f} kB, {share:.2f} % full){oldest}"
@@ -259,14 +281,15 @@ def _alarms(alarms: Iterable[Alarm]) -> None:
     if not listed:
         out.print("alarms    none")
         return
-    table = _table("alarm", "severity", "whose", "since", "what")
+    table = table_of("alarm", "severity", "whose", "since", "what")
     for alarm in listed:
         severity = SEVERITY[alarm.type].value
-        table.add_row(alarm.type.value, severity, alarm.device, _when(alarm.raised_ms), alarm.text)
+        table.add_row(alarm.type.value, severity, alarm.device, when(alarm.raised_ms), alarm.text)
     out.print(table)
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
+    """Return an empty table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column)
@@ -296,7 +319,8 @@ def _quality(quality: Quality, reason: Reason | None) -> str:
     return f"[{colour}]{reason.value if reason else quality.name.lower()}[/]"
 
 
-def _when(utc_ms: int) -> str:
+def when(utc_ms: int) -> str:
+    """Return a moment in the technician's own time."""
     return datetime.fromtimestamp(utc_ms / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 

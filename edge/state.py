@@ -1,4 +1,4 @@
-"""What the agent must not forget and a full outbox cannot block: policies, commands, overrides, alarms.
+"""What the agent must not forget and a full outbox cannot block: policies, commands, overrides, alarms, requests.
 
 Each method is one durable transaction; from the event loop they are called in a thread.
 """
@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 
 from drivers.database import open_database, open_readonly, transaction
-from protocols.backhaul.messages import PolicyInForce, SignedPolicy
+from protocols.backhaul.messages import PolicyInForce, PriorityEvent, SignedPolicy
 from protocols.backhaul.signing import policy_hash
+from protocols.clock import ClockQuality, Instant
 from protocols.model.alarm import Alarm
 from protocols.model.command import Command, CommandState, advance
 from protocols.model.ids import CommandId, DeviceId
@@ -23,6 +24,10 @@ from protocols.model.reading import Value
 
 COMMANDS_KEPT = 10_000
 """Ended commands that are remembered, so that a late repetition is recognised."""
+
+GRANTS_KEPT = 1_000
+"""Granted requests that are remembered: the grants of an hour at four signal groups at their utmost rate."""
+HOUR_MS = 3_600_000
 
 MIGRATIONS = (
     """
@@ -56,6 +61,18 @@ MIGRATIONS = (
         PRIMARY KEY (device, type)
     );
     CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE priority_request (
+        id TEXT PRIMARY KEY,
+        junction TEXT NOT NULL,
+        signal_group TEXT NOT NULL,
+        event BLOB NOT NULL,
+        boot TEXT NOT NULL,
+        granted_monotonic_ms INTEGER,
+        granted_utc_ms INTEGER,
+        ended INTEGER NOT NULL DEFAULT 0
+    );
     """,
 )
 
@@ -249,6 +266,59 @@ class State:
                     self._db.execute(
                         "DELETE FROM alarm WHERE device = ? AND type = ?", (alarm.device, alarm.type)
                     )
+
+    # Requests for priority
+
+    def open_priority(self, event: PriorityEvent, boot: str) -> None:
+        """Remember a request before it is sent, so that the next run takes it back if this one cannot."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO priority_request (id, junction, signal_group, event, boot)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (event.request, event.junction, event.signal_group, msgspec.json.encode(event), boot),
+            )
+
+    def note_priority(self, event: PriorityEvent, granted_at: Instant | None, *, ended: bool) -> None:
+        """Remember what became of a request; those that have ended without a grant are forgotten."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE priority_request SET event = ?, ended = ? WHERE id = ?",
+                (msgspec.json.encode(event), ended, event.request),
+            )
+            if granted_at is not None:
+                self._db.execute(
+                    "UPDATE priority_request SET granted_monotonic_ms = ?, granted_utc_ms = ? WHERE id = ?",
+                    (granted_at.monotonic_ms, granted_at.utc_ms, event.request),
+                )
+            self._db.execute(
+                "DELETE FROM priority_request WHERE ended AND (granted_monotonic_ms IS NULL OR rowid NOT IN"
+                " (SELECT rowid FROM priority_request WHERE ended ORDER BY rowid DESC LIMIT ?))",
+                (GRANTS_KEPT,),
+            )
+
+    def left_priority(self) -> list[PriorityEvent]:
+        """Return the last event of each request that was not over."""
+        with self._lock:
+            rows = self._db.execute("SELECT event FROM priority_request WHERE NOT ended").fetchall()
+        return [msgspec.json.decode(event, type=PriorityEvent) for (event,) in rows]
+
+    def priority_grants(self, boot: str, now: Instant) -> list[tuple[DeviceId, str, int]]:
+        """Return junction, signal group and monotonic milliseconds of each grant that may be of the last hour.
+
+        A grant of this boot has its monotonic time. One of an earlier boot counts as if it were of now, unless
+        the clock is good and says that it was more than an hour ago.
+        """
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT junction, signal_group, boot, granted_monotonic_ms, granted_utc_ms FROM priority_request"
+                " WHERE granted_monotonic_ms IS NOT NULL ORDER BY rowid"
+            ).fetchall()
+        good = now.quality is ClockQuality.SYNCHRONISED
+        return [
+            (DeviceId(junction), signal_group, monotonic_ms if of == boot else now.monotonic_ms)
+            for junction, signal_group, of, monotonic_ms, utc_ms in rows
+            if of == boot or not good or now.utc_ms - utc_ms < HOUR_MS
+        ]
 
     # Time
 

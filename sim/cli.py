@@ -91,7 +91,7 @@ def _announce(ports: Ports, *, as_json: bool) -> None:
 
 @app.command()
 def state(control: Control = _DEFAULT_CONTROL, as_json: AsJson = False) -> None:
-    """Show how everything is: lamps, line, meter, cabinet, daylight, junctions, buses.
+    """Show how everything is: lamps, line, meter, cabinet, daylight, junctions, buses, radio sensors.
 
     Example: luciole-sim state --control run/sim.sock
     """
@@ -145,6 +145,19 @@ def _print_rest(told: StreetState) -> None:
         if unit.faults:
             table.add_row(name, ", ".join(unit.faults))
     _out.print(table)
+    _print_radio(told)
+
+
+def _print_radio(told: StreetState) -> None:
+    for gateway, radio in told.radio.items():
+        where = f"{gateway} to {radio.host}:{radio.port} {', '.join(radio.faults)}"
+        table = Table("sensor", "device", "joined", "up", "down", "rate", "truth", "faults", title=where)
+        for name, sensor in radio.sensors.items():
+            truth = ", ".join(f"{point} {value}" for point, value in sensor.truth.items())
+            row = (name, sensor.device, "yes" if sensor.joined else "no", sensor.counter_up)
+            rest = (sensor.counter_down, sensor.data_rate, truth, ", ".join(sensor.faults))
+            table.add_row(*map(str, row + rest))
+        _out.print(table)
 
 
 @app.command()
@@ -170,6 +183,12 @@ def counters(control: Control = _DEFAULT_CONTROL, as_json: AsJson = False) -> No
         for kind, by_address in tables.items():
             reads.add_row(name, kind, str(len(by_address)), str(sum(by_address.values())))
     _out.print(reads)
+    for gateway, radio in told.radio.items():
+        counts = Table("who", "what", "count", title=gateway)
+        for who, counted in {"gateway": radio.gateway, "air": radio.air, **radio.sensors}.items():
+            for what, count in msgspec.to_builtins(counted).items():
+                counts.add_row(who, what, str(count))
+        _out.print(counts)
     for name, junction in told.junctions.items():
         _out.print(
             f"{name}: {junction.requests} requests, {junction.granted} granted, "
@@ -189,8 +208,10 @@ def fault(
     ] = None,
     delay_s: Annotated[float | None, typer.Option("--delay", help="Seconds, of late and slow.")] = None,
     code: Annotated[int | None, typer.Option("--code", help="Exception code, of exception.")] = None,
-    probability: Annotated[float | None, typer.Option("--probability", help="Of drop and flip.")] = None,
-    every_s: Annotated[float | None, typer.Option("--every", help="Seconds, of noise.")] = None,
+    probability: Annotated[
+        float | None, typer.Option("--probability", help="Of drop, flip, lost and bad_crc.")
+    ] = None,
+    every_s: Annotated[float | None, typer.Option("--every", help="Seconds, of noise and attacks.")] = None,
     factor: Annotated[float | None, typer.Option("--factor", help="Of drift.")] = None,
     control: Control = _DEFAULT_CONTROL,
 ) -> None:

@@ -108,6 +108,10 @@ check_in_m = 200.0              # its detector, before the stop line
 exit_m = 20.0                   # the other one, behind it
 stop_m = -60.0                  # the passengers' stop, before (below 0) or behind the stop line
 dwell_s = 12.0
+waits = false                   # true: drives off only when told: luciole-sim set bus-1 drive=on
+broker = ""                     # host:port of the MQTT broker by which it tells its position
+datagram_to = ""                # host:port of a cabinet that it tells by itself, with the key that both know
+fleet_key = ""                  # 64 hexadecimal digits
 # route = [[47.32, 5.04], [47.321, 5.043]]    # instead of a straight line through the location
 # group = 2; check_in = "check-in-2"; exit = "exit-2"
 
@@ -126,6 +130,30 @@ stations = 2                    # objects pumps-1 and pumps-2
 security = "Basic256Sha256"     # or Aes128Sha256RsaOaep, Aes256Sha256RsaPss; none on loopback
 # user = "cabinet"              # who has to log in, and with which password
 # password = "of this bench"
+[[radio]]                       # a LoRaWAN gateway with a packet forwarder, and the sensors that it hears
+name = "radio-1"
+gateway_eui = "0016c001f1500001"
+host = "127.0.0.1"              # of the network server: the cabinet
+port = 1700                     # UDP
+region = "eu868"
+spread_s = 10.0                 # real seconds over which the sensors wake up
+collisions = false              # true: frames that meet on the air are lost
+
+[[radio.sensors]]
+name = "bin-1"
+device = "milesight-em400-mud"  # its make; a wrong one is answered with all that there are
+dev_eui = "24e124136b502301"
+app_key = "0102030405060708090a0b0c0d0e0f10"
+join_eui = "24e124c0002a0001"
+every_s = 60.0                  # real seconds from report to report
+confirmed = false               # true: each report wants to be acknowledged
+
+[[radio.sensors]]
+name = "parking-1"
+device = "bosch-tps110"
+dev_eui = "647fda0000000001"
+app_key = "1102030405060708090a0b0c0d0e0f10"
+every_s = 60.0
 
 [[event]]                       # what happens by itself
 at_s = 30.0                     # real seconds after the start, or civil = 2026-11-24T22:05:00+01:00
@@ -143,6 +171,13 @@ settings = { delay_s = 1.5 }
 civil = 2026-11-24T18:30:00+01:00
 target = "meter"
 clear = "*"
+
+[[event]]
+at_s = 40.0
+target = "radio-1/bin-1"
+fault = "forged"
+settings = { every_s = 5.0 }
+for_s = 60.0
 
 [[event]]
 at_s = 300.0

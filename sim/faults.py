@@ -169,6 +169,33 @@ class StationFault(StrEnum):
     """A cloudburst: more flows in than both pumps can lift."""
 
 
+class RadioFault(StrEnum):
+    """What can be wrong with a radio sensor, its gateway, or the air between them."""
+
+    SILENT = "silent"
+    """The sensor transmits nothing."""
+    LOST = "lost"
+    """Each uplink is lost with `probability`."""
+    DUPLICATE = "duplicate"
+    """Each uplink is heard by two antennas, and its datagram arrives twice."""
+    REPLAY = "replay"
+    """Somebody sends a frame again that the server has had, every `every_s`."""
+    FORGED = "forged"
+    """Somebody without a key sends a frame in the sensor's name, every `every_s`."""
+    BAD_CRC = "bad_crc"
+    """Each uplink is heard with flipped bits and a wrong CRC, with `probability`."""
+    GARBAGE = "garbage"
+    """The server gets random datagrams from the gateway's port, every `every_s`."""
+    NO_DOWNLINK = "no_downlink"
+    """The gateway answers each downlink that it is too late."""
+    GATEWAY_GONE = "gateway_gone"
+    """No datagram leaves the gateway, and none reaches it."""
+    COUNTER_RESET = "counter_reset"
+    """The sensor restarts with its old session and its counter at nought; at the end it joins again."""
+    LATE = "late"
+    """Uplinks reach the server `delay_s` late, as over a bad mobile link."""
+
+
 FaultKind = TypeVar("FaultKind", bound=StrEnum)
 
 
@@ -178,8 +205,8 @@ class FaultSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         delay_s: real seconds, 0–60.
         code: Modbus exception code, 1–255.
-        probability: for each byte, 0–1.
-        every_s: real seconds between bursts of noise, 0.01–60.
+        probability: for each byte or frame, 0–1.
+        every_s: real seconds between bursts of noise or attacks, 0.01–60.
         factor: multiplier of a drifting sensor, 0–10.
     """
 

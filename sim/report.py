@@ -7,6 +7,7 @@ from sim.bench_line import BenchLineState
 from sim.bus import Passage, VehiclePosition
 from sim.cabinet import CabinetState
 from sim.priority import PriorityTotals
+from sim.radio import RadioCounters, RadioState
 from sim.signal_controller import RsmpCounters
 from sim.wet_well import WellState
 
@@ -144,6 +145,7 @@ class StreetState(msgspec.Struct, frozen=True):
         junctions: signal controllers by name.
         buses: by name.
         pumping: OPC UA servers with pumping stations, by name.
+        radio: gateways by name, with their sensors.
     """
 
     civil_utc_ms: int
@@ -157,6 +159,7 @@ class StreetState(msgspec.Struct, frozen=True):
     junctions: dict[str, JunctionState] = {}
     buses: dict[str, BusState] = {}
     pumping: dict[str, PumpingState] = {}
+    radio: dict[str, RadioState] = {}
 
 
 class LineCounters(msgspec.Struct, frozen=True):
@@ -215,6 +218,7 @@ class Counters(msgspec.Struct, frozen=True):
     lines: dict[str, LineCounters]
     modbus: dict[str, dict[str, dict[str, int]]]
     pumping: dict[str, PumpingCounters] = {}
+    radio: dict[str, RadioCounters] = {}
     junctions: dict[str, JunctionCounters] = {}
     buses: dict[str, BusCounters] = {}
 

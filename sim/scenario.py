@@ -14,7 +14,7 @@ import msgspec
 
 from protocols.clock import BenchTime
 from protocols.strict import SettingsFault, read
-from sim.bus_service import BusSettings
+from sim.bus_service import DRIVE, BusSettings
 from sim.cabinet import Switch
 from sim.faults import (
     CabinetFault,
@@ -33,6 +33,7 @@ from sim.faults import (
 from sim.junction_design import design_faults
 from sim.junction_settings import JunctionSettings
 from sim.lux import SKY
+from sim.radio_settings import RadioSettings, radio_complaints, radio_targets
 from sim.targets import switches_fault
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
@@ -187,7 +188,7 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         at_s: real seconds after the start; or
         civil: the bench's civil time, with its offset.
-        target: name of a line or device, or of a part of one (`dali-1/3`, `junction-1/2`).
+        target: name of a line or device, or of a part of one (`dali-1/3`, `junction-1/2`, `radio-1/bin-1`).
         fault: name of a fault that begins; or
         clear: name of a fault that ends, `*` for all; or
         set: switches to set, by name.
@@ -224,6 +225,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     junction: tuple[JunctionSettings, ...] = ()
     bus: tuple[BusSettings, ...] = ()
     pumping_station: tuple[PumpingSettings, ...] = ()
+    radio: tuple[RadioSettings, ...] = ()
     event: tuple[Event, ...] = ()
 
 
@@ -300,6 +302,7 @@ def check(scenario: Scenario) -> list[SettingsFault]:
         *_junctions(scenario),
         *_buses(scenario),
         *_unsecured(scenario),
+        *radio_complaints(scenario.radio),
         *_events(scenario),
     ]
 
@@ -319,6 +322,7 @@ def target_faults(scenario: Scenario) -> dict[str, frozenset[str]]:
         if bus.lux is not None:
             targets[bus.lux.name] = modbus | frozenset(LuxFault)
     targets |= dict.fromkeys(_tcp_names(scenario), modbus)
+    targets |= {bus.name: frozenset() for bus in scenario.bus}
     for junction in scenario.junction:
         groups = range(1, len(junction.design.groups) + 1)
         targets[junction.name] = frozenset(JunctionFault)
@@ -330,7 +334,7 @@ def target_faults(scenario: Scenario) -> dict[str, frozenset[str]]:
     for pumping in scenario.pumping_station:
         targets[pumping.name] = frozenset(OpcUaFault)
         targets |= dict.fromkeys(station_names(pumping), frozenset(StationFault))
-    return targets
+    return targets | radio_targets(scenario.radio)
 
 
 def switch_names(scenario: Scenario) -> dict[str, frozenset[str]]:
@@ -341,7 +345,7 @@ def switch_names(scenario: Scenario) -> dict[str, frozenset[str]]:
             names[bus.cabinet.name] = frozenset(switch.value for switch in Switch)
         if bus.lux is not None:
             names[bus.lux.name] = frozenset({SKY})
-    return names
+    return names | {bus.name: frozenset({DRIVE}) for bus in scenario.bus}
 
 
 def counter_names(settings: CounterSettings) -> list[str]:
@@ -375,6 +379,7 @@ def _names(scenario: Scenario) -> list[tuple[str, str]]:
     for index, pumping in enumerate(scenario.pumping_station):
         key = f"pumping_station[{index}].name"
         named += [(key, name) for name in (pumping.name, *station_names(pumping))]
+    named += [(f"radio[{index}].name", radio.name) for index, radio in enumerate(scenario.radio)]
     return named + [(f"{name}.name", name) for name in _tcp_names(scenario)]
 
 
@@ -458,6 +463,10 @@ def _buses(scenario: Scenario) -> list[SettingsFault]:
             complaints.append(SettingsFault(f"{key}.junction", f"expected one of {known}"))
         else:
             complaints += _bus_parts(key, bus, junction)
+        if bool(bus.datagram_to) != bool(bus.fleet_key):
+            complaints.append(
+                SettingsFault(f"{key}.fleet_key", "expected together with datagram_to, both or none")
+            )
         if bus.route is not None and (
             len(bus.route) < 2 or any(one == other for one, other in pairwise(bus.route))
         ):

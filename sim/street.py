@@ -31,7 +31,7 @@ import structlog
 from protocols.clock import BenchTime
 from sim import crossing
 from sim.bench_line import BenchLine, serial_switches
-from sim.bus_service import BusService, BusSettings
+from sim.bus_service import BusService, BusSettings, Teller
 from sim.cabinet import Cabinet, Switch
 from sim.clock import BenchClock, real_time_from
 from sim.control import ControlSocket
@@ -40,6 +40,9 @@ from sim.faults import CabinetFault, FaultSettings, LuxFault, ModbusFault
 from sim.lux import LuxSensor, sun_elevation_deg
 from sim.meter import Meter, StreetFeed
 from sim.modbus_server import RtuServer, Station, TcpServer
+from sim.radio import Radio
+from sim.radio_settings import RadioSettings
+from sim.radio_truth import Truth
 from sim.registers import RegisterDevice
 from sim.report import (
     Counters,
@@ -89,6 +92,7 @@ class Street:
         junctions: signal controllers by name.
         buses: by name.
         pumping: OPC UA servers with pumping stations by name.
+        radios: gateways with their sensors by name.
         clock: the bench's clock; there from the start of the street on.
         stopped: set when somebody asked over the control socket that the bench end.
         happened: the scenario's events, in the order in which they were carried out.
@@ -109,6 +113,7 @@ class Street:
         self.junctions: dict[str, SignalController] = {}
         self.buses: dict[str, BusService] = {}
         self.pumping: dict[str, PumpingStation] = {}
+        self.radios: dict[str, Radio] = {}
         self._stations: dict[str, Station] = {}
         self._rtu: dict[str, RtuServer] = {}
         self._tcp: dict[str, TcpServer] = {}
@@ -174,6 +179,8 @@ class Street:
             await server.stop()
         for pumping in self.pumping.values():
             await pumping.stop()
+        for radio in self.radios.values():
+            radio.close()
         for port in self._serial_ports().values():
             port.close()
 
@@ -216,7 +223,7 @@ class Street:
             await _done(switch.end())
 
     def set(self, target: str, switches: dict[str, bool | float]) -> None:
-        """Set the cabinet's switches (`door_open`, `breaker_tripped` …) or a daylight sensor's `sky`.
+        """Set the cabinet's switches (`door_open` …), a daylight sensor's `sky`, or let a bus `drive`.
 
         Raises:
             UnknownError: no such target or switch.
@@ -227,6 +234,9 @@ class Street:
         for name, value in switches.items():
             if target in self.lux:
                 self.lux[target].sky = float(value)
+            elif target in self.buses:
+                if value:
+                    self.buses[target].drive()
             elif self.cabinet is not None:
                 self.cabinet.set(Switch(name), bool(value))
 
@@ -256,6 +266,7 @@ class Street:
             junctions={name: crossing.junction_state(each) for name, each in self.junctions.items()},
             buses={name: crossing.bus_state(each) for name, each in self.buses.items()},
             pumping={name: pumping.state() for name, pumping in self.pumping.items()},
+            radio={name: radio.state() for name, radio in self.radios.items()},
         )
 
     def counters(self) -> Counters:
@@ -266,6 +277,7 @@ class Street:
             junctions={name: crossing.junction_counters(each) for name, each in self.junctions.items()},
             buses={name: crossing.bus_counters(each) for name, each in self.buses.items()},
             pumping={name: pumping.counters() for name, pumping in self.pumping.items()},
+            radio={name: radio.counters() for name, radio in self.radios.items()},
         )
 
     def device(self, name: str) -> RegisterDevice:
@@ -292,6 +304,8 @@ class Street:
             self._build_counters(counters)
         for pumping in self.scenario.pumping_station:
             self._build_pumping(pumping)
+        for radio in self.scenario.radio:
+            self._build_radio(radio)
         for junction in self.scenario.junction:
             controller = crossing.build(junction, self._schedule, self.clock, self._rng(junction.name))
             self.junctions[junction.name] = controller
@@ -306,7 +320,15 @@ class Street:
             signals=self.junctions[settings.junction].junction,
             schedule=self._schedule,
             place=(place.latitude, place.longitude),
+            teller=self._teller(settings),
         )
+
+    def _teller(self, settings: BusSettings) -> Teller | None:
+        if not (settings.broker or settings.datagram_to):
+            return None
+        from sim.fleet import Fleet  # noqa: PLC0415  a bench whose buses tell nobody does not pay for MQTT
+
+        return Fleet(settings, self.clock, self._rng(settings.name))
 
     def _build_rtu(self, settings: RtuSettings) -> None:
         port = SerialPort(
@@ -364,6 +386,20 @@ class Street:
         for name in pumping.stations:
             self.targets.add(name, pumping.station_switches(name))
 
+    def _build_radio(self, settings: RadioSettings) -> None:
+        radio = Radio(
+            settings,
+            self._schedule,
+            seed=self.scenario.seed,
+            truth=self._truth,
+            utc_ms=lambda: self.clock.now().utc_ms,
+        )
+        self.radios[settings.name] = radio
+        radio.offer_faults(self.targets)
+
+    def _truth(self, place: str) -> Truth:
+        return Truth(f"{self.scenario.seed}/{place}", self.clock.civil().utc_ms, self._sun_deg())
+
     def _add_tcp(self, name: str, unit: int, device: RegisterDevice, host: str, port: int) -> None:
         server = TcpServer(self._station(name, unit, device), host, port, self._schedule)
         self._tcp[name] = server
@@ -392,6 +428,8 @@ class Street:
             service.start()
         for pumping in self.pumping.values():
             await pumping.start()
+        for radio in self.radios.values():
+            await radio.open()
 
     def _serial_ports(self) -> dict[str, SerialPort]:
         return {name: line.port for name, line in self.lines.items()} | {

@@ -11,6 +11,7 @@ from central.api.paging import Cursor, Limit, TheCentre, read_cursor, write_curs
 from central.api.problems import ASKING, CHANGING
 from central.errors import not_found
 from central.views import alarm_view, row, rows
+from protocols.model.alarm import AlarmType
 
 AlarmNumber = Annotated[int, PathParameter(ge=1, lt=2**53)]
 
@@ -26,15 +27,17 @@ async def list_alarms(
     ] = None,
     cabinet: Annotated[str | None, QueryParameter(max_length=63)] = None,
     device: Annotated[str | None, QueryParameter(max_length=63)] = None,
+    type_: Annotated[AlarmType | None, QueryParameter(name="type")] = None,
 ) -> Page[AlarmView]:
     """List alarms, the newest first."""
     before = 2**62 if cursor is None else read_cursor(cursor, int)
-    given = (min(before, 2**62), active, cabinet, device, limit + 1)
+    given = (min(before, 2**62), active, cabinet, device, None if type_ is None else type_.value, limit + 1)
     found = await centre.reader.ask(
         lambda db: rows(
             db,
             "SELECT * FROM alarm WHERE id < ?1 AND (?2 IS NULL OR (cleared_ms IS NULL) = ?2)"
-            " AND (?3 IS NULL OR cabinet = ?3) AND (?4 IS NULL OR device = ?4) ORDER BY id DESC LIMIT ?5",
+            " AND (?3 IS NULL OR cabinet = ?3) AND (?4 IS NULL OR device = ?4)"
+            " AND (?5 IS NULL OR type = ?5) ORDER BY id DESC LIMIT ?6",
             given,
         )
     )

@@ -219,10 +219,17 @@ class PolicyStatus(StrEnum):
     REJECTED = "rejected"
     LAPSED = "lapsed"
     """Its time of acceptance is over: publish again."""
+    LEASE_OVER = "lease_over"
+    """The cabinet has it, and goes by it no more: publish again."""
 
 
 class DesiredPolicy(msgspec.Struct, frozen=True):
-    """The policy that the centre wants of a cabinet."""
+    """The policy that the centre wants of a cabinet.
+
+    Attributes:
+        lease_until: until when the cabinet goes by it; null where that is for good.
+        renews: when the aggregator signs the same again, under a new lease; null for never.
+    """
 
     kind: str
     version: int
@@ -233,14 +240,21 @@ class DesiredPolicy(msgspec.Struct, frozen=True):
     not_before: datetime
     expires: datetime
     created: datetime
+    lease_until: datetime | None
+    renews: datetime | None
 
 
 class ReportedPolicy(msgspec.Struct, frozen=True):
-    """The policy that a cabinet goes by."""
+    """The policy that a cabinet goes by.
+
+    Attributes:
+        lease_until: until when; null where that is for good, or the policy is not from here.
+    """
 
     kind: str
     version: int
     hash: str
+    lease_until: datetime | None
 
 
 class PolicyReport(msgspec.Struct, frozen=True):
@@ -270,6 +284,7 @@ class CabinetSummary(msgspec.Struct, frozen=True):
         contact: whether it is there.
         seen: when anything last came from it.
         age_s: how long ago that is.
+        priority_until: until when it asks its junctions for priority; null if it goes by no such policy.
     """
 
     id: str
@@ -279,6 +294,7 @@ class CabinetSummary(msgspec.Struct, frozen=True):
     agent_version: str
     devices: int
     active_alarms: int
+    priority_until: datetime | None
 
 
 class CabinetView(msgspec.Struct, frozen=True):
@@ -527,6 +543,7 @@ class IngestHealth(msgspec.Struct, frozen=True):
         repeated: batches that were committed already.
         ahead: batches that came before their turn.
         conflicting: repeated batches whose bytes differ from the committed ones.
+        contradictory: priority requests whose steps contradict each other.
         ignored: messages that this end does not store.
         refused: by reason.
     """
@@ -536,6 +553,7 @@ class IngestHealth(msgspec.Struct, frozen=True):
     repeated: int
     ahead: int
     conflicting: int
+    contradictory: int
     ignored: int
     refused: dict[str, int]
 

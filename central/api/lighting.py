@@ -10,7 +10,7 @@ import msgspec
 from litestar import Router, delete, get, post, put
 from litestar.params import Body, FromPath, QueryParameter
 
-from central import lighting, policies
+from central import drafts, lighting, policies
 from central.api.bodies import Lighting, Page, Policies, Preview, PublishRequest, SignedEnvelope
 from central.api.cabinets import known_cabinet
 from central.api.paging import Cursor, Limit, TheCentre, moment_ms, read_cursor, write_cursor
@@ -21,6 +21,7 @@ from central.store.writer import Tx
 from protocols.backhaul.messages import SignedPolicy
 from protocols.model.ids import CabinetId, KeyId
 from protocols.model.lighting import Calendar, ControlProgram
+from protocols.model.policy import PolicyKind
 
 LONGEST_PREVIEW = timedelta(days=31)
 
@@ -88,7 +89,7 @@ async def delete_calendar(centre: TheCentre, calendar: FromPath[str]) -> None:
 @get("/cabinets/{cabinet:str}/lighting", responses=ASKING)
 async def get_lighting(centre: TheCentre, cabinet: FromPath[str]) -> Lighting:
     """Show what is wanted of a cabinet's lamps, published or not."""
-    return await centre.reader.ask(lambda db: lighting.draft(db, cabinet))
+    return await centre.reader.ask(lambda db: drafts.get(db, cabinet, Lighting))
 
 
 @put("/cabinets/{cabinet:str}/lighting", responses=CHANGING)
@@ -96,7 +97,7 @@ async def put_lighting(
     centre: TheCentre, cabinet: FromPath[str], data: Annotated[Lighting, Body(title="lighting")]
 ) -> Lighting:
     """Write what is wanted of a cabinet's lamps: a draft, until it is published."""
-    await centre.change(lambda tx: lighting.put_draft(tx, cabinet, data))
+    await centre.change(lambda tx: drafts.put(tx, cabinet, data))
     return data
 
 
@@ -107,16 +108,12 @@ async def publish_lighting(
     data: Annotated[PublishRequest | None, Body(title="publication")] = None,
 ) -> Policies:
     """Compile, check, number and sign a cabinet's lighting, and send it down."""
-    key = centre.key
-    if key is None:
-        raise RequestError(
-            409, "this aggregator has no signing key: start it with --signing-key, or sign elsewhere"
-        )
-    valid_for_s = (data or PublishRequest()).valid_for_s
+    key = centre.signing_key()
+    terms = policies.Terms((data or PublishRequest()).valid_for_s)
 
     def work(tx: Tx) -> Policies:
         known_cabinet(tx.db, cabinet)
-        policies.publish(tx, CabinetId(cabinet), key, valid_for_s)
+        policies.publish(tx, CabinetId(cabinet), PolicyKind.LIGHTING, key, terms)
         return policies.read(tx.db, cabinet, tx.now_ms)
 
     return await centre.change(work)

@@ -50,7 +50,7 @@ async def get_events(
         str | None,
         QueryParameter(
             max_length=200,
-            description="only these, with commas between: latest, alarm, command, policy, cabinet",
+            description=f"only these, with commas between: {', '.join(ChangeKind)}",
         ),
     ] = None,
 ) -> Stream:
@@ -125,6 +125,7 @@ def _ingest(centre: Centre) -> IngestHealth:
         repeated=counts.standings[Standing.KNOWN],
         ahead=counts.standings[Standing.AHEAD],
         conflicting=counts.conflicting,
+        contradictory=counts.contradictory,
         ignored=counts.ignored,
         refused=counts.refused(),
     )

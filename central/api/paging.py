@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 TheCentre = NamedDependency[Centre]
 
+LARGEST = 2**62
+"""No number in a cursor of ours is larger, and none that is can be asked of SQLite."""
+
 Limit = Annotated[int, QueryParameter(ge=1, le=1_000, description="most items in one part")]
 HistoryLimit = Annotated[int, QueryParameter(ge=1, le=10_000, description="most readings in one part")]
 Cursor = Annotated[
@@ -37,11 +40,17 @@ def read_cursor(cursor: str, shape: type[T]) -> T:
     """
     try:
         packed = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        return msgspec.json.decode(packed, type=shape)
+        key = msgspec.json.decode(packed, type=shape)
     except (binascii.Error, ValueError, msgspec.DecodeError) as error:
-        raise RequestError(
-            400, "this cursor is none of ours", [Fault("cursor", "expected a `next`")]
-        ) from error
+        raise _no_cursor() from error
+    numbers = [part for part in (key if isinstance(key, tuple) else (key,)) if isinstance(part, int)]
+    if any(abs(number) > LARGEST for number in numbers):
+        raise _no_cursor()
+    return key
+
+
+def _no_cursor() -> RequestError:
+    return RequestError(400, "this cursor is none of ours", [Fault("cursor", "expected a `next`")])
 
 
 def moment_ms(at: datetime | None, name: str, default_ms: int) -> int:

@@ -249,6 +249,63 @@ def m001_first(db: Database) -> None:
     run(db, _FIRST)
 
 
+_PRIORITY = """
+CREATE TABLE priority (
+    cabinet TEXT PRIMARY KEY, document TEXT NOT NULL, updated_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+
+ALTER TABLE policy ADD COLUMN lease_until_ms INTEGER;
+ALTER TABLE policy ADD COLUMN lease_s REAL;
+ALTER TABLE policy ADD COLUMN renew_ms INTEGER;
+CREATE INDEX policy_to_send ON policy (send_ms) WHERE send_ms IS NOT NULL;
+CREATE INDEX policy_to_renew ON policy (renew_ms) WHERE renew_ms IS NOT NULL;
+
+CREATE TABLE priority_request (
+    id INTEGER PRIMARY KEY,
+    cabinet TEXT NOT NULL,
+    request TEXT NOT NULL,
+    turn INTEGER NOT NULL,
+    first_ms INTEGER NOT NULL DEFAULT 0,
+    asked_ms INTEGER,
+    changed_ms INTEGER NOT NULL DEFAULT 0,
+    activated_ms INTEGER,
+    junction TEXT NOT NULL DEFAULT '',
+    rule TEXT NOT NULL DEFAULT '',
+    approach TEXT NOT NULL DEFAULT '',
+    signal_group TEXT NOT NULL DEFAULT '',
+    vehicle TEXT NOT NULL DEFAULT '',
+    source TEXT NOT NULL DEFAULT '',
+    level INTEGER NOT NULL DEFAULT 0,
+    shadow INTEGER NOT NULL DEFAULT 0,
+    state TEXT,
+    reason TEXT NOT NULL DEFAULT '',
+    extension_s INTEGER,
+    reduction_s INTEGER,
+    contradiction TEXT NOT NULL DEFAULT '',
+    UNIQUE (cabinet, request),
+    UNIQUE (cabinet, turn)
+);
+CREATE INDEX priority_request_by_time ON priority_request (first_ms, id);
+CREATE INDEX priority_request_by_cabinet ON priority_request (cabinet, first_ms, id);
+CREATE INDEX priority_request_by_junction ON priority_request (junction, first_ms, id);
+CREATE TABLE priority_step (
+    request_id INTEGER NOT NULL REFERENCES priority_request (id) ON DELETE CASCADE,
+    event TEXT NOT NULL,
+    PRIMARY KEY (request_id, event)
+) WITHOUT ROWID;
+"""
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m002_priority(db: Database) -> None:
+    """Make room for priority: drafts, leases, and what became of each request.
+
+    `turn` counts a cabinet's requests as they came, so that the oldest give way. `event` is a step as the
+    cabinet told it, in JSON: the same step told twice is the same row.
+    """
+    run(db, _PRIORITY)
+
+
 def run(db: Database, script: str) -> None:
     """Run statements one by one: `executescript` would commit the step's transaction half way."""
     for statement in script.split(";\n"):

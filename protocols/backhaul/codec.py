@@ -21,6 +21,7 @@ from protocols.backhaul.messages import (
     CommandMessage,
     Hello,
     Layout,
+    Position,
     Presence,
     SignedPolicy,
 )
@@ -31,6 +32,8 @@ from protocols.model.reading import Fault, Sample, Value
 MAX_BATCH_BYTES = 4 << 20
 """Nobody seals more, so nobody unpacks more: a small message must not become a large memory."""
 ZSTD_LEVEL = 3
+MAX_POSITION_BYTES = 512
+"""A position has about 100; whoever sends more has something else in mind."""
 
 _FLOOR = struct.Struct(">Q")
 _ENCODER = msgspec.msgpack.Encoder()
@@ -42,6 +45,7 @@ _ACK = msgspec.msgpack.Decoder(Ack)
 _PRESENCE = msgspec.msgpack.Decoder(Presence)
 _COMMAND = msgspec.msgpack.Decoder(CommandMessage)
 _POLICY = msgspec.msgpack.Decoder(SignedPolicy)
+_POSITION = msgspec.msgpack.Decoder(Position)
 
 T = TypeVar("T")
 _LayoutKey = tuple[DeviceId, tuple[PointName, ...]]
@@ -155,7 +159,7 @@ def unframe_batch(payload: bytes) -> tuple[int, bytes]:
     return _FLOOR.unpack_from(payload)[0], payload[_FLOOR.size :]
 
 
-def encode(message: Hello | Ack | Presence | CommandMessage | SignedPolicy) -> bytes:
+def encode(message: Hello | Ack | Presence | CommandMessage | SignedPolicy | Position) -> bytes:
     """Return a message's bytes.
 
     Raises:
@@ -164,7 +168,7 @@ def encode(message: Hello | Ack | Presence | CommandMessage | SignedPolicy) -> b
     return _encode(message)
 
 
-def _encode(message: Batch | Hello | Ack | Presence | CommandMessage | SignedPolicy) -> bytes:
+def _encode(message: Batch | Hello | Ack | Presence | CommandMessage | SignedPolicy | Position) -> bytes:
     try:
         return _ENCODER.encode(message)
     except (OverflowError, UnicodeEncodeError) as error:  # an integer beyond 64 bits, half a surrogate pair
@@ -200,6 +204,18 @@ def decode_command(payload: bytes) -> CommandMessage:
 def decode_policy(payload: bytes) -> SignedPolicy:
     """Read a signed policy, without judging it. Raises RemoteProtocolError."""
     return _decode(_POLICY.decode, payload, "policy")
+
+
+def decode_position(payload: bytes) -> Position:
+    """Read a vehicle's position. Raises RemoteProtocolError."""
+    if len(payload) > MAX_POSITION_BYTES:
+        raise RemoteProtocolError(
+            f"a position of {len(payload)} bytes; at most {MAX_POSITION_BYTES} are accepted"
+        )
+    position = _decode(_POSITION.decode, payload, "position")
+    if position.version != VERSION:
+        raise RemoteProtocolError(f"a position of version {position.version}; this end knows {VERSION}")
+    return position
 
 
 def _decode(decoder: Callable[[bytes], T], payload: bytes, what: str) -> T:

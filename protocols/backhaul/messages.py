@@ -147,6 +147,8 @@ class Source(StrEnum):
     """It told its position to the cabinet itself."""
     DETECTOR = "detector"
     """It passed the cabinet's own detector."""
+    TECHNICIAN = "technician"
+    """There is no vehicle: somebody at the cabinet tries the junction."""
 
 
 class PriorityEvent(msgspec.Struct, frozen=True, array_like=True, tag_field="event", tag="priority"):

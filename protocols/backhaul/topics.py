@@ -1,17 +1,21 @@
 """Where each message goes. One prefix, a version, a direction, then who."""
 
 import zlib
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
 
 from protocols.errors import LocalProtocolError, RemoteProtocolError
+from protocols.geo import GEOHASH_LENGTH, Cell, cell_of, cells_around, geohash, is_geohash
 from protocols.model.device import StreamClass
 from protocols.model.ids import ID_RULE, CabinetId, is_id
 
 PREFIX = "luciole/1"
 SHARDS = 64
 """Ingest workers lease shards; a cabinet is always on the same one, so its order is kept."""
+MAX_POSITION_FILTERS = 128
+"""Subscriptions of a cabinet to positions: what a broker takes at once, and enough for 3 km of ways."""
 
 
 class Up(StrEnum):
@@ -47,6 +51,13 @@ class DownTopic(msgspec.Struct, frozen=True):
 
     cabinet: CabinetId
     kind: Down
+
+
+class PositionTopic(msgspec.Struct, frozen=True):
+    """A vehicle's topic, taken apart."""
+
+    geohash: str
+    pseudonym: str
 
 
 def shard(cabinet: CabinetId) -> int:
@@ -137,3 +148,78 @@ def parse_down(topic: str) -> DownTopic:
         return DownTopic(CabinetId(parts[3]), Down(parts[4]))
     except ValueError as error:
         raise RemoteProtocolError(f"unknown message {parts[4][:100]!r}") from error
+
+
+def position(latitude: float, longitude: float, pseudonym: str) -> str:
+    """Return the topic of a vehicle's position: its geohash, one level a character, then its pseudonym.
+
+    Raises:
+        LocalProtocolError: if there is no such place, or the pseudonym cannot stand in a topic.
+    """
+    if not is_id(pseudonym):
+        raise LocalProtocolError(f"pseudonym {pseudonym!r} cannot stand in a topic: expected {ID_RULE}")
+    return f"{PREFIX}/position/{'/'.join(geohash(latitude, longitude))}/{pseudonym}"
+
+
+def parse_position(topic: str) -> PositionTopic:
+    """Take a vehicle's topic apart.
+
+    Raises:
+        RemoteProtocolError: if it is none.
+    """
+    parts = topic.split("/")
+    cell = parts[3:-1]
+    if (
+        parts[:3] != [*PREFIX.split("/"), "position"]
+        or [len(one) for one in cell] != [1] * GEOHASH_LENGTH
+        or not is_geohash("".join(cell))
+        or not is_id(parts[-1])
+    ):
+        raise RemoteProtocolError(f"not a topic of a vehicle: {topic[:200]!r}")
+    return PositionTopic("".join(cell), parts[-1])
+
+
+def check_position(topic: str, latitude: float, longitude: float, pseudonym: str) -> None:
+    """See whether a position stands where it belongs: a broker lets each vehicle speak on its own topic only.
+
+    Raises:
+        RemoteProtocolError: if the topic is of another vehicle or place, or of none.
+    """
+    said = parse_position(topic)
+    if said.pseudonym != pseudonym:
+        raise RemoteProtocolError(f"a position of {pseudonym!r} on the topic of {said.pseudonym!r}")
+    cell = cell_of(said.geohash)
+    edge = 1e-6  # whoever computes the cell with other rounding may be on the other side of its edge
+    if not (
+        cell.south - edge <= latitude <= cell.north + edge
+        and cell.west - edge <= longitude <= cell.east + edge
+    ):
+        raise RemoteProtocolError(
+            f"a position at {latitude:.5f}, {longitude:.5f} on the topic of {said.geohash}"
+        )
+
+
+def is_position(topic: str) -> bool:
+    """Tell whether a topic claims to be a vehicle's."""
+    return topic.startswith(f"{PREFIX}/position/")
+
+
+def position_filters(areas: Sequence[Cell], most: int = MAX_POSITION_FILTERS) -> tuple[str, ...]:
+    """Return the subscriptions that together hear every position within some areas, none of them twice.
+
+    All of them are of one length: the longest of which no more than `most` are needed.
+
+    Raises:
+        LocalProtocolError: if even the 32 largest cells are too many.
+    """
+    for length in range(GEOHASH_LENGTH, 0, -1):
+        found: set[str] = set()
+        for area in areas:
+            cells = cells_around(area, length, most)
+            found.update(cells or ())
+            if cells is None or len(found) > most:
+                break
+        else:
+            tail = "+" if length == GEOHASH_LENGTH else "#"
+            return tuple(f"{PREFIX}/position/{'/'.join(cell)}/{tail}" for cell in sorted(found))
+    raise LocalProtocolError(f"more than {most} cells are needed to hear that much of the earth")

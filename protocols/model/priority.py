@@ -135,7 +135,8 @@ class Approach(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         corridor_m: a position farther from the path than this is not on it.
         heading_tolerance_deg: nor is one whose heading differs more than this from the path's.
         approach_speed_m_s: what the arrival is reckoned with until the vehicle's own speed is known.
-        check_in_detector: the cabinet's detector that a vehicle passes on its way in; "" for none.
+        check_in_detector: the cabinet's detector that a vehicle passes on its way in, as "device" or, where
+            the device has several points, "device/point"; "" for none.
         check_out_detector: and the one behind the stop line.
         detector_m: how far before the stop line the check-in detector lies.
     """
@@ -150,8 +151,8 @@ class Approach(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     corridor_m: Annotated[float, msgspec.Meta(ge=2, le=100)] = 25.0
     heading_tolerance_deg: Annotated[float, msgspec.Meta(ge=5, le=90)] = 45.0
     approach_speed_m_s: Annotated[float, msgspec.Meta(ge=1, le=30)] = 8.0
-    check_in_detector: Annotated[str, msgspec.Meta(max_length=63)] = ""
-    check_out_detector: Annotated[str, msgspec.Meta(max_length=63)] = ""
+    check_in_detector: Annotated[str, msgspec.Meta(max_length=127)] = ""
+    check_out_detector: Annotated[str, msgspec.Meta(max_length=127)] = ""
     detector_m: Annotated[float, msgspec.Meta(ge=0, le=800)] = 0.0
 
 
@@ -168,9 +169,10 @@ class PriorityRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         level: of the request, 0–14.
         green_extension: whether a green that would end may be prolonged.
         early_green: whether a red may be shortened.
-        max_extension_s: a green is not held longer than this for one vehicle.
-        cooldown_s: so long after a granted request no other is made for this approach.
-        grants_per_hour: no more than this for this approach.
+        max_extension_s: a green that was there is not held longer than this for one vehicle; one that came
+            early, not longer than this after the moment at which the vehicle was expected.
+        cooldown_s: so long after a granted request no other is made for this approach's signal group.
+        grants_per_hour: no more than this for this approach's signal group.
         time_to_live_s: a request that is older is taken back, whatever has become of the vehicle.
         shadow: decide and log, and ask nothing of the controller.
     """

@@ -6,11 +6,12 @@ import msgspec
 
 from protocols.backhaul.messages import SignedPolicy
 from protocols.backhaul.signing import TrustedKey, is_signed_by
+from protocols.model.device import Device
 from protocols.model.ids import CabinetId
 from protocols.model.lighting import Lamp
 from protocols.model.policy import Limits, Policy, PolicyKind
-from protocols.rules.limits import policy_faults
-from protocols.rules.soundness import lighting_faults, misplaced_content
+from protocols.rules.limits import policy_faults, priority_limit_faults
+from protocols.rules.soundness import lighting_faults, misplaced_content, priority_faults
 from protocols.strict import read
 
 
@@ -23,6 +24,7 @@ class Standing(msgspec.Struct, frozen=True):
         highest: for each kind the highest version that this cabinet ever had.
         lamps: the cabinet's lamps.
         limits: the cabinet's limits file.
+        devices: the cabinet's devices, junctions and detectors among them.
     """
 
     cabinet: CabinetId
@@ -30,6 +32,7 @@ class Standing(msgspec.Struct, frozen=True):
     highest: Mapping[PolicyKind, int]
     lamps: Sequence[Lamp]
     limits: Limits
+    devices: Sequence[Device] = ()
 
     def with_highest(self, highest: Mapping[PolicyKind, int]) -> "Standing":
         """Return the same with other versions behind it."""
@@ -61,13 +64,14 @@ def judge(signed: SignedPolicy, standing: Standing, now_ms: int) -> Policy | lis
 
 def _content_faults(policy: Policy, standing: Standing) -> list[str]:
     """Return what is wrong with a policy's content; limits are compared once it is sound in itself."""
-    misplaced = misplaced_content(policy)
-    if misplaced:
-        return misplaced
-    if policy.lighting is not None:
-        unsound = lighting_faults(policy.lighting, standing.lamps)
-        return unsound or policy_faults(standing.limits, policy.lighting, standing.lamps)
-    return ["kind: priority is not known here yet"]
+    faults = misplaced_content(policy)
+    if not faults and policy.lighting is not None:
+        faults = lighting_faults(policy.lighting, standing.lamps)
+        faults = faults or policy_faults(standing.limits, policy.lighting, standing.lamps)
+    if not faults and policy.priority is not None:
+        faults = priority_faults(policy.priority, standing.devices)
+        faults = faults or priority_limit_faults(standing.limits, policy.priority, standing.devices)
+    return faults
 
 
 def _read_body(body: bytes) -> Policy | list[str]:

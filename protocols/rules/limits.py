@@ -3,8 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
+from protocols.model.device import Device
 from protocols.model.lighting import Calendar, ControlProgram, Lamp, LightingPolicy
-from protocols.model.policy import LampLimit, Limits
+from protocols.model.policy import LampLimit, Limits, SignalLimit
+from protocols.model.priority import Approach, PriorityPolicy, PriorityRule
 from protocols.rules.lighting import calendar_of
 
 _RANGE = re.compile(r"([0-9]{1,3})(?:\s*-\s*([0-9]{1,3}))?")
@@ -71,6 +75,66 @@ def policy_faults(limits: Limits, policy: LightingPolicy, lamps: Sequence[Lamp])
         for where, level in levels:
             faults.update(dict.fromkeys(f"{where}: {fault}" for fault in level_faults(limits, lamp, level)))
     return list(faults)
+
+
+def signal_limits_of(limits: Limits, junction: Device, signal_group: str) -> list[SignalLimit]:
+    """Return every limit that names a signal group."""
+    return [
+        limit
+        for limit in limits.signal
+        if limit.line == junction.line
+        and limit.address in {"*", junction.address}
+        and limit.signal_group in {"*", signal_group}
+    ]
+
+
+def requests_allowed(named: Sequence[SignalLimit]) -> bool:
+    """Tell whether the limits that name a signal group allow any request for it."""
+    return all(limit.priority and limit.max_grants_per_hour > 0 for limit in named)
+
+
+def bounded_rule(rule: PriorityRule, named: Sequence[SignalLimit]) -> PriorityRule:
+    """Return a rule as it is gone by: each bound stands in the rule and in the limits, and the stricter holds.
+
+    What was accepted once may break a limit that somebody has set at the cabinet since.
+    """
+    return msgspec.structs.replace(
+        rule,
+        level=min([rule.level, *(limit.max_level for limit in named)]),
+        max_extension_s=min([rule.max_extension_s, *(limit.max_extension_s for limit in named)]),
+        cooldown_s=max([rule.cooldown_s, *(limit.min_cooldown_s for limit in named)]),
+        grants_per_hour=min([rule.grants_per_hour, *(limit.max_grants_per_hour for limit in named)]),
+        time_to_live_s=min([rule.time_to_live_s, *(limit.max_time_to_live_s for limit in named)]),
+    )
+
+
+def priority_limit_faults(limits: Limits, policy: PriorityPolicy, devices: Sequence[Device]) -> list[str]:
+    """Return everything in a policy that the limits of its signal groups forbid. It must be sound in itself."""
+    by_id = {device.id: device for device in devices}
+    approaches = {approach.id: approach for approach in policy.approaches}
+    return [
+        f"rules.{rule.id}.{fault}"
+        for rule in policy.rules
+        for approach in [approaches[rule.approach]]
+        for fault in _rule_faults(rule, approach, by_id[approach.junction], limits)
+    ]
+
+
+def _rule_faults(rule: PriorityRule, approach: Approach, junction: Device, limits: Limits) -> Iterator[str]:
+    where = f"{junction.line}/{junction.address}/{approach.signal_group}"
+    for limit in signal_limits_of(limits, junction, approach.signal_group):
+        if not limit.priority and not rule.shadow:
+            yield f"approach: the limits file allows no request for {where}"
+        for name, value, most in (
+            ("level", rule.level, limit.max_level),
+            ("max_extension_s", rule.max_extension_s, limit.max_extension_s),
+            ("grants_per_hour", rule.grants_per_hour, limit.max_grants_per_hour),
+            ("time_to_live_s", rule.time_to_live_s, limit.max_time_to_live_s),
+        ):
+            if value > most:
+                yield f"{name}: {value} is above the limit of {most} for {where}"
+        if rule.cooldown_s < limit.min_cooldown_s:
+            yield f"cooldown_s: {rule.cooldown_s} is below the limit of {limit.min_cooldown_s} for {where}"
 
 
 def _names(limit: LampLimit, address: str) -> bool:

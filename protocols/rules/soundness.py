@@ -1,12 +1,17 @@
-"""Whether a lighting policy makes sense in itself and for the lamps it is for. Every fault is named."""
+"""Whether a policy makes sense in itself and for the devices it is for. Every fault is named."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from protocols.errors import LocalProtocolError
+from protocols.geo import Way
+from protocols.model.device import Device, Kind
 from protocols.model.lighting import Calendar, ControlProgram, Lamp, LightingPolicy
 from protocols.model.policy import Policy, PolicyKind
+from protocols.model.priority import Approach, PriorityPolicy, PriorityRule
+from protocols.rules.priority.detector import detector_point
 
 
 def misplaced_content(policy: Policy) -> list[str]:
@@ -18,6 +23,81 @@ def misplaced_content(policy: Policy) -> list[str]:
         elif kind is not policy.kind and content is not None:
             faults.append(f"{kind.value}: not in a policy of kind {policy.kind.value}")
     return faults
+
+
+MAX_PATH_M = 5_000.0
+"""Of one approach: check-in is at most 800 m before a stop line, and the ground is flat no farther."""
+MAX_APPROACHES, MAX_RULES = 64, 256
+"""Of one cabinet: each position is looked for on every approach, and a junction has about a dozen ways."""
+
+
+def priority_faults(policy: PriorityPolicy, devices: Sequence[Device]) -> list[str]:
+    """Return every fault of a priority policy, each with its place; none if it is sound.
+
+    Args:
+        policy: what is wanted.
+        devices: the cabinet's, junctions and detectors among them.
+    """
+    return [
+        *_too_many("approaches", len(policy.approaches), MAX_APPROACHES),
+        *_too_many("rules", len(policy.rules), MAX_RULES),
+        *_repeated("approaches", (approach.id for approach in policy.approaches)),
+        *_repeated("rules", (rule.id for rule in policy.rules)),
+        *(fault for approach in policy.approaches for fault in _approach_faults(approach, devices)),
+        *(fault for rule in policy.rules for fault in _rule_faults(rule, policy)),
+    ]
+
+
+def _too_many(where: str, count: int, most: int) -> Iterator[str]:
+    if count > most:
+        yield f"{where}: {count} of them, at most {most} are gone by"
+
+
+def _approach_faults(approach: Approach, devices: Sequence[Device]) -> Iterator[str]:
+    where = f"approaches.{approach.id}"
+    junction = next((device for device in devices if device.id == approach.junction), None)
+    if junction is None:
+        yield f"{where}.junction: this cabinet has no device {approach.junction!r}"
+    elif junction.kind is not Kind.JUNCTION:
+        yield f"{where}.junction: {approach.junction} is a {junction.kind.value}"
+    yield from _path_faults(approach, where)
+    for key, name in (
+        ("check_in_detector", approach.check_in_detector),
+        ("check_out_detector", approach.check_out_detector),
+    ):
+        if name and detector_point(name, devices) is None:
+            yield f"{where}.{key}: no device of this cabinet has a point for {name!r}"
+    if approach.check_in_detector and approach.check_in_detector == approach.check_out_detector:
+        yield f"{where}.check_out_detector: {approach.check_in_detector!r} cannot be both before and behind"
+
+
+def _path_faults(approach: Approach, where: str) -> Iterator[str]:
+    try:
+        way = Way(approach.path)
+    except LocalProtocolError:
+        yield f"{where}.path: all its waypoints are the same place"
+        return
+    if way.length_m > MAX_PATH_M:
+        yield f"{where}.path: {way.length_m / 1000:.1f} km long, at most {MAX_PATH_M / 1000:g} km are gone by"
+    checked_in_m = approach.stop_line_m - approach.check_in_m
+    checked_out_m = approach.stop_line_m + approach.check_out_m
+    if approach.stop_line_m > way.length_m:
+        yield f"{where}.stop_line_m: {approach.stop_line_m:g} m, the path has {way.length_m:.0f} m"
+    elif checked_out_m > way.length_m:
+        yield f"{where}.check_out_m: {checked_out_m:g} m from the beginning, the path has {way.length_m:.0f} m"
+    if checked_in_m < 0:
+        yield f"{where}.check_in_m: {-checked_in_m:g} m before the path begins"
+
+
+def _rule_faults(rule: PriorityRule, policy: PriorityPolicy) -> Iterator[str]:
+    where = f"rules.{rule.id}"
+    approach = next((one for one in policy.approaches if one.id == rule.approach), None)
+    if approach is None:
+        yield f"{where}.approach: there is no approach {rule.approach!r}"
+    elif rule.by_detector and not approach.check_in_detector:
+        yield f"{where}.by_detector: approach {approach.id} has no check_in_detector"
+    if not (rule.green_extension or rule.early_green):
+        yield f"{where}: neither green_extension nor early_green, so it would never ask for anything"
 
 
 def lighting_faults(policy: LightingPolicy, lamps: Sequence[Lamp]) -> list[str]:

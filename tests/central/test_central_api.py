@@ -23,6 +23,7 @@ from protocols.model.policy import Policy, PolicyKind
 from protocols.model.reading import Fault, Quality, Reason
 from tests.central.api_desk import Api
 from tests.central.cabinet_double import LEVEL, START_MS, CabinetDouble, Message, meter, taken
+from tests.central.problems import faulty, problem
 
 LAMP = "cab-1-lamp-0"
 HISTORY = f"/api/v1/devices/{LAMP}/points/dimming_level/history"
@@ -33,22 +34,6 @@ PLACE = {"latitude": 47.32, "longitude": 5.04, "timezone": "Europe/Paris"}
 
 def at(offset_ms: int) -> str:
     return moment(START_MS + offset_ms).isoformat()
-
-
-def problem(answer: httpx.Response, status: int) -> dict[str, object]:
-    """Check that an answer is a problem document, and return it."""
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
-    said: dict[str, object] = answer.json()
-    assert said["status"] == status
-    assert set(said) == {"type", "title", "status", "detail", "instance", "errors"}
-    assert "Traceback" not in answer.text
-    return said
-
-
-def faulty(said: dict[str, object]) -> list[str]:
-    """Return where a problem document sees faults."""
-    assert isinstance(said["errors"], list)
-    return sorted(fault["where"] for fault in said["errors"])
 
 
 class TestCabinets:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -18,13 +19,15 @@ from typer.testing import CliRunner, Result
 from central import broker
 from central.api.bodies import SignedEnvelope
 from central.cli import app
+from central.clock import moment
 from central.config import Address
 from central.keys import load, make
+from central.status import _lease
 from protocols.backhaul.messages import SignedPolicy
 from protocols.backhaul.signing import is_signed_by
 from protocols.clock import BenchTime
-from protocols.model.policy import Policy
-from tests.central.cabinet_double import CabinetDouble
+from protocols.model.policy import Policy, PolicyKind
+from tests.central.cabinet_double import START_MS, CabinetDouble
 from tests.central.live import CENTRAL, WAIT_S, LiveCabinet, aggregator, free_port, mosquitto, read_line
 
 POLICY = """
@@ -162,12 +165,12 @@ class TestKeys:
 class TestPolicySign:
     """A policy is checked, then signed over its exact bytes."""
 
-    def _sign(self, tmp_path: Path, text: str, name: str = "p.toml") -> Result:
+    def _sign(self, tmp_path: Path, text: str, name: str = "p.toml", *options: str) -> Result:
         key = tmp_path / "city.pem"
         if not key.exists():
             make(tmp_path, "city")
         (tmp_path / name).write_text(text)
-        return run("policy", "sign", str(tmp_path / name), "--key", str(key))
+        return run("policy", "sign", str(tmp_path / name), "--key", str(key), *options)
 
     def test_a_document_becomes_an_envelope_that_the_key_stands_for(self, tmp_path: Path) -> None:
         result = self._sign(tmp_path, POLICY)
@@ -213,6 +216,64 @@ class TestPolicySign:
         assert "Mars/Olympus" in result.stderr
         assert "there is no calendar 'never'" in result.stderr
 
+    @pytest.mark.parametrize("kind", PolicyKind)
+    def test_the_example_of_each_kind_can_be_signed(self, tmp_path: Path, kind: PolicyKind) -> None:
+        example = run("policy", "example", "--kind", kind.value)
+        assert example.exit_code == 0
+        result = self._sign(tmp_path, example.stdout, "p.json")
+        assert result.exit_code == 0, result.stderr
+        policy = self._policy(result)
+        assert (policy.kind, getattr(policy, kind.value) is None) == (kind, False)
+
+    def test_priority_rules_are_signed_with_a_lease(self, tmp_path: Path) -> None:
+        text = run("policy", "example", "--kind", "priority").stdout
+        policy = self._policy(self._sign(tmp_path, text, "p.json", "--lease-days", "2"))
+        assert policy.priority is not None
+        assert policy.priority.lease_until_ms - policy.not_before_ms == 2 * 86_400_000
+        over = json.loads(text)
+        over["priority"]["lease_until_ms"] = policy.not_before_ms
+        result = self._sign(tmp_path, json.dumps(over), "p.json")
+        assert (result.exit_code, "priority.lease_until_ms: over" in result.stderr) == (2, True)
+
+    def test_every_fault_of_priority_rules_is_named_with_its_place(self, tmp_path: Path) -> None:
+        wrong = json.loads(run("policy", "example", "--kind", "priority").stdout)
+        wrong["priority"]["rules"][0] |= {"level": 15, "cooldown": 3}
+        wrong["priority"]["approaches"][0]["path"] = [{"latitude": 91, "longitude": 5}]
+        result = self._sign(tmp_path, json.dumps(wrong), "p.json")
+        assert (result.exit_code, result.stdout) == (2, "")
+        keys = {line.split(": ")[1] for line in result.stderr.splitlines()}
+        assert {"priority.rules[0].level", "priority.rules[0].cooldown"} <= keys
+        assert any(key.startswith("priority.approaches[0].path") for key in keys)
+
+    def test_priority_rules_that_make_no_sense_are_refused(self, tmp_path: Path) -> None:
+        wrong = json.loads(run("policy", "example", "--kind", "priority").stdout)
+        wrong["priority"]["rules"][0]["approach"] = "nowhere"
+        wrong["priority"]["approaches"][0] |= {"stop_line_m": 1_900}
+        result = self._sign(tmp_path, json.dumps(wrong), "p.json")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "there is no approach 'nowhere'" in result.stderr
+        assert "approaches.darcy-from-west.stop_line_m" in result.stderr
+
+    def test_the_detectors_of_an_approach_are_presumed(self, tmp_path: Path) -> None:
+        document = json.loads(run("policy", "example", "--kind", "priority").stdout)
+        document["priority"]["approaches"][0] |= {
+            "check_in_detector": "loop-1",
+            "check_out_detector": "junction-darcy/bus_passed",
+            "detector_m": 150,
+        }
+        document["priority"]["rules"][0]["by_detector"] = True
+        result = self._sign(tmp_path, json.dumps(document), "p.json")
+        assert result.exit_code == 0, result.stderr
+
+    def test_content_of_another_kind_is_refused(self, tmp_path: Path) -> None:
+        result = self._sign(tmp_path, POLICY.replace('kind = "lighting"', 'kind = "priority"'))
+        assert result.exit_code == 2
+        assert len(result.stderr.splitlines()) == 2
+
+    def _policy(self, result: Result) -> Policy:
+        envelope = msgspec.json.decode(result.stdout, type=SignedEnvelope)
+        return msgspec.json.decode(envelope.body, type=Policy)
+
     @pytest.mark.parametrize("text", ["= nonsense", "[1, 2]"])
     def test_what_cannot_be_read_is_refused(self, tmp_path: Path, text: str) -> None:
         name = "p.json" if text.startswith("[") else "p.toml"
@@ -222,6 +283,17 @@ class TestPolicySign:
 def test_status_says_when_nobody_answers() -> None:
     result = run("status", "--api", f"http://127.0.0.1:{free_port()}")
     assert (result.exit_code, "is 'serve' running?" in result.stderr) == (2, True)
+
+
+def test_the_end_of_a_lease_is_shown_in_time() -> None:
+    now = moment(START_MS)
+    shown = [_lease(until, now) for until in (None, now, now + timedelta(days=1), now + timedelta(days=3))]
+    assert shown == [
+        "",
+        "[red]over since 2026-02-02 02:40 UTC[/]",
+        "[yellow]2026-02-03 02:40 UTC[/]",
+        "2026-02-05 02:40 UTC",
+    ]
 
 
 def test_a_running_aggregator_from_start_to_stop(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from schemathesis.schemas import APIOperation
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.central.api_desk import Api
-from tests.central.cabinet_double import CabinetDouble, taken
+from tests.central.cabinet_double import taken
+from tests.central.junctions import junction_cabinet, passage
 
 Operation = APIOperation[Any, Any, Any, Any]
 """schemathesis leaves open what a request and its parts are."""
@@ -35,8 +36,8 @@ def openapi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
 
 async def _begin(folder: Path) -> Api:
     opened = Api(folder, this_machine_alone=False)  # schemathesis asks it by a name of its own
-    cabinet = CabinetDouble()
-    cabinet.seal([taken(cabinet.lamp(), 5)])
+    cabinet = junction_cabinet()
+    cabinet.seal([taken(cabinet.lamp(), 5)], passage("r-1"))
     await opened.deliver(cabinet.hello(), cabinet.message(1))
     return opened
 
@@ -60,4 +61,4 @@ def test_every_answer_is_one_that_the_document_names(openapi: BaseSchema) -> Non
 
         answers_as_promised()
         asked += 1
-    assert asked > 25
+    assert asked > 32

@@ -5,11 +5,12 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from central.keys import load, make
 from protocols.backhaul.messages import AlarmEvent, CommandEvent, PolicyEvent
-from protocols.backhaul.signing import TrustedKey, policy_hash
+from protocols.backhaul.signing import TrustedKey, is_signed_by, policy_hash
 from protocols.model.alarm import AlarmType
 from protocols.model.command import CommandState
 from protocols.model.ids import DeviceId
@@ -18,6 +19,7 @@ from protocols.model.policy import Limits, Policy, PolicyKind
 from protocols.rules.acceptance import Standing, judge
 from tests.central.cabinet_double import LEVEL, START_MS, CabinetDouble, taken
 from tests.central.desk import raw
+from tests.central.junctions import TRUNK, WEST, junction_cabinet, passage
 from tests.central.live import Aggregator, LiveCabinet, aggregator, embedded_broker, free_port, mosquitto
 
 PROGRAM = {
@@ -148,3 +150,45 @@ def test_nothing_is_lost_or_doubled_when_the_aggregator_is_killed_in_the_middle(
     with closing(raw(centre.db)) as db:
         stored = db.execute("SELECT value FROM reading ORDER BY batch_id, idx").fetchall()
     assert [value for (value,) in stored] == expected
+
+
+@pytest.mark.parametrize("broker", ["mosquitto"], indirect=True)
+def test_a_junction_end_to_end(centre: Aggregator, broker: tuple[str, str], key_file: Path) -> None:
+    """Rules down under a lease and renewed, a bus's request up in two epochs, figures, a plan commanded."""
+    http, cabinet = centre.http, junction_cabinet()
+    wired = LiveCabinet(cabinet, broker[0], mqtt5=True)
+    try:
+        assert wired.wait(lambda: wired.acks)
+        draft = msgspec.json.encode({"approaches": [WEST], "rules": [TRUNK]})
+        http.put("/api/v1/cabinets/cab-1/priority", content=draft).raise_for_status()
+        published = http.post("/api/v1/cabinets/cab-1/priority/publish", json={"lease_s": 60, "renew": True})
+        assert published.status_code == 202
+        assert wired.wait(lambda: wired.policies)
+        signed = wired.policies[0]
+        assert is_signed_by(signed, load(key_file).trusted())
+        accepted = PolicyEvent("priority", 1, policy_hash(signed.body), True, (), START_MS)
+        cabinet.seal_event(accepted)
+        wired.drain()
+        (desired,) = http.get("/api/v1/cabinets/cab-1/policies").json()["desired"]
+        assert (desired["kind"], desired["status"]) == ("priority", "in_force")
+        summary = http.get("/api/v1/cabinets").json()["items"][0]
+        assert summary["priority_until"] == desired["lease_until"]
+
+        cabinet.seal_event(*passage("r-1")[:3])
+        wired.drain()
+        centre.kill()
+        centre.start()
+        cabinet.seal_event(*passage("r-1")[1:], *passage("r-1"))
+        wired.drain()
+        shown = centre.http.get("/api/v1/priority-requests/cab-1/r-1").json()
+        assert (shown["state"], shown["wait_s"], len(shown["steps"])) == ("completed", 8.0, 4)
+        days = {"from": "2026-02-01T00:00:00Z", "to": "2026-02-28T00:00:00Z"}
+        (figures,) = centre.http.get("/api/v1/priority-figures", params=days).json()["items"]
+        assert (figures["granted"], figures["green_seconds_gained"]) == (1, 12)
+
+        wanted = {"device": "cab-1-junction", "point": "time_plan", "value": 3}
+        assert centre.http.post("/api/v1/commands", json=wanted).status_code == 202
+        assert wired.wait(lambda: wired.commands)
+        assert (wired.commands[0].point, wired.commands[0].value) == ("time_plan", 3)
+    finally:
+        wired.close()

@@ -5,13 +5,22 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlite_utils import Database
 
+from central import drafts, policies
+from central.api.priority_bodies import Priority
+from central.clock import moment
 from central.errors import StartError
+from central.policies import SigningKey, Terms
 from central.store import schema
 from protocols.model.device import StreamClass
-from tests.central.cabinet_double import CabinetDouble, taken
+from protocols.model.ids import KeyId
+from protocols.model.policy import PolicyKind
+from protocols.model.priority import RequestState
+from tests.central.cabinet_double import START_MS, CabinetDouble, taken
 from tests.central.desk import Desk
+from tests.central.junctions import TRUNK, WEST, junction_cabinet, step
 
 DATABASES = Path(__file__).parent.parent / "databases"
 
@@ -36,6 +45,28 @@ def test_a_database_of_an_earlier_version_keeps_what_it_holds_and_goes_on(
     desk.deliver(cabinet.message(4))
     assert desk.values(cabinet.lamp()) == [10.0, 20.0, 30.0, 40.0]
     assert desk.ask("SELECT state FROM command WHERE id = 'old-1'") == [("verified",)]
+    desk.close()
+
+
+@pytest.mark.parametrize("script", sorted(DATABASES.glob("central_v*.sql")), ids=lambda path: path.stem)
+def test_priority_goes_on_in_a_database_of_an_earlier_version(tmp_path: Path, script: Path) -> None:
+    desk = Desk(written(tmp_path / "old.db", script))
+    cabinet = junction_cabinet()
+    desk.deliver(cabinet.hello())
+    before = desk.ask("SELECT request, state FROM priority_request")
+    assert before == ([("old-r", "activated")] if script.stem != "central_v1" else [])
+    end = step(RequestState.COMPLETED, 20, request="old-r", extension_s=6)
+    cabinet.next[StreamClass.EVENTS] = desk.mark(cabinet, StreamClass.EVENTS) + 1
+    desk.deliver(cabinet.message(cabinet.seal_event(end), StreamClass.EVENTS))
+    assert desk.ask("SELECT request, state, extension_s FROM priority_request") == [("old-r", "completed", 6)]
+    desired = policies.read(desk.db, cabinet.id, desk.clock.utc_ms).desired
+    assert all(one.lease_until is None for one in desired if one.kind == "lighting")
+    key = SigningKey(KeyId("centre"), Ed25519PrivateKey.generate())
+    terms = Terms(60.0, START_MS + 60_000)
+    desk.do(lambda tx: drafts.put(tx, cabinet.id, Priority((WEST,), (TRUNK,))))
+    desk.do(lambda tx: policies.publish(tx, cabinet.id, PolicyKind.PRIORITY, key, terms))
+    published = policies.read(desk.db, cabinet.id, desk.clock.utc_ms).desired
+    assert [one.lease_until for one in published if one.kind == "priority"] == [moment(START_MS + 60_000)]
     desk.close()
 
 

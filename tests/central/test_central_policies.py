@@ -4,10 +4,10 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from central import lighting, policies
+from central import drafts, lighting, policies
 from central.api.bodies import Lighting, PolicyStatus
 from central.errors import RequestError
-from central.policies import SigningKey
+from central.policies import SigningKey, Terms
 from protocols.backhaul.codec import decode_policy
 from protocols.backhaul.messages import PolicyEvent, PolicyInForce, SignedPolicy
 from protocols.backhaul.signing import policy_hash, sign
@@ -55,12 +55,12 @@ def city(desk: Desk, cabinet: CabinetDouble) -> Desk:
         desk.do(lambda tx, p=program: lighting.put_program(tx, p))  # type: ignore[misc]  # a lambda with a default
     desk.do(lambda tx: lighting.put_calendar(tx, YEAR))
     desk.do(lambda tx: lighting.put_calendar(tx, ELSEWHERE))
-    desk.do(lambda tx: lighting.put_draft(tx, CAB, DRAFT))
+    desk.do(lambda tx: drafts.put(tx, CAB, DRAFT))
     return desk
 
 
 def publish(desk: Desk, key: SigningKey) -> SignedPolicy:
-    desk.do(lambda tx: policies.publish(tx, CAB, key, WEEK_S))
+    desk.do(lambda tx: policies.publish(tx, CAB, PolicyKind.LIGHTING, key, Terms(WEEK_S)))
     (signed,) = sent(desk)
     return signed
 
@@ -148,7 +148,7 @@ def test_to_a_cabinet_that_is_away_it_is_sent_when_it_says_hello(
     city: Desk, cabinet: CabinetDouble, key: SigningKey
 ) -> None:
     city.deliver(cabinet.presence(online=False))
-    city.do(lambda tx: policies.publish(tx, CAB, key, WEEK_S))
+    city.do(lambda tx: policies.publish(tx, CAB, PolicyKind.LIGHTING, key, Terms(WEEK_S)))
     assert sent(city) == []
     city.deliver(cabinet.hello())
     assert len(sent(city)) == 1
@@ -209,9 +209,9 @@ def test_every_fault_of_a_draft_is_named_when_it_is_published(city: Desk, key: S
         Place(47.0, 5.0, "Mars/Olympus"),
         (Assignment("no-such", devices=("ghost",)), Assignment("year", groups=("nowhere",))),
     )
-    city.do(lambda tx: lighting.put_draft(tx, CAB, wrong))
+    city.do(lambda tx: drafts.put(tx, CAB, wrong))
     with pytest.raises(RequestError) as refused:
-        city.do(lambda tx: policies.publish(tx, CAB, key, WEEK_S))
+        city.do(lambda tx: policies.publish(tx, CAB, PolicyKind.LIGHTING, key, Terms(WEEK_S)))
     assert refused.value.status == 422
     assert [fault.where for fault in refused.value.faults] == [
         "place.timezone",
@@ -227,7 +227,7 @@ def test_without_a_draft_there_is_nothing_to_publish(
 ) -> None:
     desk.deliver(cabinet.hello())
     with pytest.raises(RequestError) as refused:
-        desk.do(lambda tx: policies.publish(tx, CAB, key, WEEK_S))
+        desk.do(lambda tx: policies.publish(tx, CAB, PolicyKind.LIGHTING, key, Terms(WEEK_S)))
     assert refused.value.status == 409
 
 
@@ -304,7 +304,7 @@ class TestDocuments:
     def test_what_nobody_names_is_deleted(self, city: Desk) -> None:
         city.do(lambda tx: lighting.delete_calendar(tx, "elsewhere"))
         city.do(lambda tx: lighting.delete_program(tx, "unused"))
-        city.do(lambda tx: lighting.put_draft(tx, CAB, Lighting(DIJON)))
+        city.do(lambda tx: drafts.put(tx, CAB, Lighting(DIJON)))
         city.do(lambda tx: lighting.delete_calendar(tx, "year"))
         assert city.ask("SELECT id FROM control_program ORDER BY id") == [("evening",), ("late",)]
 
@@ -316,7 +316,7 @@ class TestDocuments:
 
     def test_a_draft_of_an_unknown_cabinet_is_not_found(self, city: Desk) -> None:
         with pytest.raises(RequestError) as refused:
-            city.do(lambda tx: lighting.put_draft(tx, "cab-9", DRAFT))
+            city.do(lambda tx: drafts.put(tx, "cab-9", DRAFT))
         assert refused.value.status == 404
 
 
@@ -342,7 +342,7 @@ class TestPreview:
         assert [step.level for step in schedule.steps] == [100, 0, 100]
 
     def test_a_draft_with_faults_cannot_be_previewed(self, city: Desk) -> None:
-        city.do(lambda tx: lighting.put_draft(tx, CAB, Lighting(Place(0, 0, "Nowhere/City"))))
+        city.do(lambda tx: drafts.put(tx, CAB, Lighting(Place(0, 0, "Nowhere/City"))))
         with pytest.raises(RequestError) as refused:
             lighting.preview_at(city.db, CAB, START_MS)
         assert refused.value.status == 422

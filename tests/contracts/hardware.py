@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 
 from drivers.base import Driver, Priority
+from drivers.registry import open_line
 from drivers.settings import DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp
 from protocols.clock import Instant
 from protocols.modbus.register_map import Entry, RegisterMap, Run, Table
@@ -83,6 +84,10 @@ class Bench(ABC):
 
     def maps(self) -> dict[str, RegisterMap]:
         return {}
+
+    def open(self) -> Driver:
+        """Make the driver of the line, as the agent does, unless its hardware can only be reached otherwise."""
+        return open_line(self.settings, self.devices(), self.maps(), LoopClock(), self.folder)
 
     @abstractmethod
     def point(self, device: DeviceId) -> PointName:

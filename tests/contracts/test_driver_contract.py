@@ -15,11 +15,12 @@ import pytest
 import structlog
 
 from drivers.base import Found, LineState, Looked, Priority
-from drivers.registry import check, open_line
+from drivers.checks import check
 from protocols.errors import LocalProtocolError
 from protocols.model.command import CommandState
 from protocols.model.ids import DeviceId, PointName
 from protocols.model.reading import Reason, Sample
+from tests.contracts.ble_hardware import BleBench
 from tests.contracts.hardware import (
     ASKED,
     EXCUSES,
@@ -38,7 +39,7 @@ from tests.contracts.rsmp_hardware import RsmpBench
 
 ASKING: tuple[type[Bench], ...] = (DaliBench, TcpBench, RtuBench, OpcUaBench, RsmpBench)
 """Benches whose devices are asked, one at a time, over a line that can be unplugged and queued for."""
-HEARING: tuple[type[Bench], ...] = (OpcUaBench, RsmpBench)
+HEARING: tuple[type[Bench], ...] = (OpcUaBench, BleBench, RsmpBench)
 """Benches whose devices say some of their points by themselves."""
 EVERY = tuple(dict.fromkeys((*ASKING, *HEARING)))
 ORDERED = tuple(made for made in EVERY if made.ordering)
@@ -63,9 +64,8 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @contextlib.asynccontextmanager
 async def running(bench: Bench) -> AsyncIterator[Line]:
-    devices, maps = bench.devices(), bench.maps()
-    assert check([bench.settings], devices, maps) == []
-    driver = open_line(bench.settings, devices, maps, LoopClock(), bench.folder)
+    assert check([bench.settings], bench.devices(), bench.maps()) == []
+    driver = bench.open()
     said: list[Sample] = []
     driver.on_sample = said.append
     await bench.let_in(driver)

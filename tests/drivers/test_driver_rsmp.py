@@ -10,7 +10,7 @@ import structlog
 from msgspec.structs import replace
 
 from drivers.base import Found, LineState, Looked
-from drivers.registry import check
+from drivers.checks import check
 from drivers.rsmp import RsmpDriver, open_rsmp
 from drivers.settings import DeviceSettings, Rsmp
 from protocols.clock import Instant

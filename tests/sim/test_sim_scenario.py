@@ -34,9 +34,10 @@ def test_the_example_is_fine_and_uses_every_kind_of_thing() -> None:
     assert scenario.rtu[0].lux
     assert scenario.meter
     assert scenario.counter
+    assert scenario.radio[0].sensors
     assert scenario.junction
     assert scenario.bus
-    assert len(scenario.event) == 5
+    assert len(scenario.event) == 6
 
 
 def test_defaults_are_those_of_the_reference_street() -> None:

@@ -15,6 +15,7 @@ from protocols.backhaul.messages import (
     Layout,
     PolicyEvent,
     PolicyInForce,
+    Position,
     Presence,
     SignedPolicy,
     StartEvent,
@@ -26,6 +27,7 @@ from protocols.model.alarm import Alarm, AlarmType
 from protocols.model.command import Command, CommandState
 from protocols.model.device import Device, Kind, Point, StreamClass
 from protocols.model.ids import CabinetId, CommandId, DeviceId, KeyId, LineId, PointName
+from protocols.model.priority import VehicleType
 from protocols.model.reading import Quality, Reason
 
 CABINET = CabinetId("dijon-0001")
@@ -126,3 +128,18 @@ COMMAND = CommandMessage(
 )
 
 POLICY = SignedPolicy(b'{"cabinet":"dijon-0001"}', KeyId("city-2026"), bytes(range(64)))
+
+POSITION = Position(
+    version=VERSION,
+    pseudonym="v-5e1f",
+    at_ms=NOON_MS,
+    latitude=47.322,
+    longitude=5.0415,
+    heading_deg=271.5,
+    speed_m_s=8.25,
+    vehicle_type=VehicleType.BUS,
+    route="L3",
+    direction="1",
+    doors_open=False,
+    lateness_s=-45,
+)

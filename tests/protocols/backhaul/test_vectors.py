@@ -19,6 +19,7 @@ MESSAGES: dict[str, tuple[Any, Callable[[bytes], Any]]] = {
     "presence": (examples.PRESENCE, codec.decode_presence),
     "command": (examples.COMMAND, codec.decode_command),
     "policy": (examples.POLICY, codec.decode_policy),
+    "position": (examples.POSITION, codec.decode_position),
     "batch": (examples.BATCH, codec.unseal),
 }
 

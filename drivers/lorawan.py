@@ -1,0 +1,517 @@
+"""Radio sensors behind Semtech UDP packet forwarders: a LoRaWAN network server as a line of the cabinet.
+
+CONNECTING ──PULL_DATA──▶ UP ──none for gateway_timeout_s, or the disk refuses──▶ DOWN ──▶ UP
+     └──none for gateway_timeout_s, no port, no file──▶ DOWN
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from drivers.base import (
+    Admission,
+    Found,
+    LineHealth,
+    LineState,
+    Looked,
+    PolledPoint,
+    Priority,
+    RadioDriver,
+    Written,
+)
+from drivers.errors import LineDownError
+from drivers.lora_devices import Outgoing, RadioDevice, Told
+from drivers.lora_gateways import Address, Gateways
+from drivers.lora_refusals import Refusal, Refusals
+from drivers.lora_sensor import Sensor
+from drivers.lora_store import FORGET_ALL_SENT, TRIAL, Store
+from drivers.network_server import NetworkServer
+from drivers.settings import DeviceSettings, LoraUdp
+from protocols.clock import Clock
+from protocols.errors import LocalProtocolError, RemoteProtocolError
+from protocols.lorawan.payloads import CODECS
+from protocols.lorawan.region import REGIONS
+from protocols.lorawan.semtech_udp import PullData, PushData, acknowledgement, read_datagram
+from protocols.model.command import CommandState
+from protocols.model.ids import DeviceId, LineId, PointName
+from protocols.model.reading import Fault, Reason, Sample, Value, failed_sample
+
+RECEIVE_BUFFER: Final = 1 << 20
+"""Bytes that the kernel holds while the loop is busy: a burst of all gateways at once."""
+LOOK_S: Final = 1.0
+"""How often silence is looked for, at most."""
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_JOIN_EUIS: Final = 1 << 64
+
+
+def open_lorawan(
+    settings: LoraUdp, devices: Sequence[DeviceSettings], clock: Clock, directory: Path
+) -> "LorawanDriver":
+    """Make the driver of a LoRaWAN line."""
+    return LorawanDriver(settings, devices, clock, directory)
+
+
+def boot_id() -> str:
+    """Return which boot of the machine this is; "" where the kernel does not say."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+class _Socket(asyncio.DatagramProtocol):
+    """The line's UDP socket.
+
+    Attributes:
+        closed: set once it is gone.
+    """
+
+    def __init__(self, received: Callable[[bytes, Address], None], lost: Callable[[str], None]) -> None:
+        self._received = received
+        self._lost = lost
+        self.closed = asyncio.Event()
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Take a datagram."""
+        self._received(data, (addr[0], addr[1]))
+
+    def error_received(self, exc: Exception) -> None:
+        """Pass over what an earlier datagram met: a forwarder that has gone is noticed by its silence."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Say that the socket is gone."""
+        self.closed.set()
+        self._lost(f"its socket was closed: {exc}" if exc else "its socket was closed")
+
+
+class LorawanDriver(RadioDriver):
+    """One LoRaWAN line."""
+
+    def __init__(
+        self, settings: LoraUdp, devices: Sequence[DeviceSettings], clock: Clock, directory: Path
+    ) -> None:
+        self.line: LineId = settings.id
+        self.on_sample: Callable[[Sample], None] = lambda _: None
+        self._settings = settings
+        self._clock = clock
+        self._log = structlog.get_logger("drivers").bind(line=settings.id)
+        region = REGIONS[settings.region]
+        now_ms = self._now_ms()
+        self._sensors = {
+            device.id: Sensor(device, settings, CODECS[device.map], now_ms) for device in devices
+        }
+        self._refusals = Refusals(self._log)
+        self._store = Store(directory / f"{settings.id}.db", self._log)
+        self._gateways = Gateways(
+            settings, region, now=clock.now, refusals=self._refusals, keep=self._store.write, boot=boot_id()
+        )
+        self._server = NetworkServer(
+            settings,
+            region,
+            devices=[(sensor.eui, sensor.id) for sensor in self._sensors.values()],
+            now=clock.now,
+            store=self._store,
+            gateways=self._gateways,
+            refusals=self._refusals,
+            tell=self._heard,
+        )
+        self._opening = asyncio.Lock()
+        self._settled = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._lost: str | None = None
+        self._running = False
+        self._state = LineState.CONNECTING
+        self._reason = ""
+        self._since_ms = now_ms
+        self._attempts = 0
+        self._reconnections = 0
+        self._turned_away = 0
+
+    # --- the contract ---
+
+    def points(self, device: DeviceId) -> tuple[PolledPoint, ...]:
+        """Return what a device can tell."""
+        return self._sensor(device).points
+
+    def _sensor(self, device: DeviceId) -> Sensor:
+        sensor = self._sensors.get(device)
+        if sensor is None:
+            raise LocalProtocolError(f"{device} is not on {self.line}")
+        return sensor
+
+    def _radio(self, device: DeviceId) -> RadioDevice:
+        return self._server.devices[self._sensor(device).eui]
+
+    async def read(
+        self,
+        device: DeviceId,
+        points: Sequence[PointName],
+        priority: Priority = Priority.POLL,  # noqa: ARG002  nothing is asked, so nobody passes anybody
+    ) -> Sample:
+        """Return what a device said last, with the time at which it did; see `Driver.read`."""
+        sensor, names = self._sensor(device), tuple(points)
+        if not names:
+            raise LocalProtocolError("no point asked")
+        for name in names:
+            sensor.point(name)
+        if self._state is LineState.CONNECTING:
+            await self._settled.wait()
+        if self._state is not LineState.UP:
+            return failed_sample(device, self._now_ms(), names, Reason.LINE_DOWN)
+        return sensor.read(names, self._now_ms())
+
+    async def write(
+        self,
+        device: DeviceId,
+        point: PointName,
+        value: Value,
+        *,
+        ramp_s: float = 0.0,
+        priority: Priority = Priority.COMMAND,  # noqa: ARG002  a device takes one downlink an uplink, in order
+    ) -> Written:
+        """Queue a confirmed downlink that goes out after the device's next uplink; see `Driver.write`.
+
+        APPLIED means that the device acknowledged it, VERIFIED that it also told the value that was written.
+        """
+        sensor = self._sensor(device)
+        if not sensor.point(point).writable or sensor.codec.encode is None:
+            raise LocalProtocolError(f"{device}'s {point} cannot be written")
+        if ramp_s:
+            raise LocalProtocolError(f"{device} cannot ramp")
+        port, payload = sensor.codec.encode(point, value)
+        if self._state is not LineState.UP:
+            return Written(CommandState.FAILED, None, self._reason or "the line is not up yet")
+        outgoing = Outgoing(point, value, port, payload)
+        ended: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        outgoing.on_end = lambda why: _end(ended, _unacknowledged(outgoing, why))
+        outgoing.on_acknowledged = lambda: _end(ended, _acknowledged(outgoing, sensor))
+        if not self._server.queue(self._radio(device), outgoing):
+            self._turned_away += 1
+            return Written(CommandState.FAILED, None, "too many downlinks wait for it")
+        expire = partial(self._expire, device, outgoing)
+        outgoing.timer = asyncio.get_running_loop().call_later(self._settings.write_timeout_s, expire)
+        return await asyncio.shield(ended)
+
+    def _expire(self, device: DeviceId, outgoing: Outgoing) -> None:
+        self._server.withdraw(self._radio(device), outgoing)
+        outgoing.end(f"it did not {'acknowledge' if outgoing.sent else 'speak'} in time")
+
+    async def admit(self, device: DeviceId, key: bytes, join_eui: int | None = None) -> None:
+        """Keep a device's AppKey, on disk when this returns; its sessions are ended.
+
+        Raises:
+            LocalProtocolError: if the device is not on this line, or the key or the JoinEUI is none.
+            LineDownError: if the disk refuses; nothing has changed.
+        """
+        radio = self._radio(device)
+        if len(key) != 16:
+            raise LocalProtocolError(f"a key has 16 bytes, not {len(key)}")
+        if join_eui is not None and not 0 <= join_eui < _JOIN_EUIS:
+            raise LocalProtocolError("a JoinEUI has 64 bits")
+        await self._open()
+        fault = await self._server.admit(radio, key, None if join_eui is None else f"{join_eui:016x}")
+        if not self._running:
+            await self._store.close()
+        if fault:
+            raise LineDownError(f"the disk refuses: {fault}")
+
+    def admission(self, device: DeviceId) -> tuple[Admission, str]:
+        """Return where a device is on its way to being heard."""
+        sensor, radio = self._sensor(device), self._radio(device)
+        stranger = self._server.strangers.get(radio.eui)
+        if radio.key is None:
+            heard = f"; it asked to join {stranger.times} times" if stranger else ""
+            return Admission.NO_KEY, f"its key is not known here{heard}"
+        if sensor.spoke_ms is not None:
+            ago_s = (self._now_ms() - sensor.spoke_ms) // 1000
+            return Admission.HEARD, f"heard {ago_s} s ago"
+        if any(session.heard for session in radio.sessions):
+            return Admission.JOINED, "joined, and not heard since the agent was started"
+        if radio.sessions:
+            return Admission.JOINED, "let in, and not heard since"
+        return Admission.AWAITED, "its key is known, and it has not asked to join since"
+
+    def health(self) -> LineHealth:
+        """Return how the line is doing; `transactions` are uplinks, joins and downlinks."""
+        return LineHealth(
+            line=self.line,
+            state=self._state,
+            reason=self._reason,
+            since_monotonic_ms=self._since_ms,
+            transactions=self._server.uplinks + self._server.joins + self._gateways.asked,
+            failures=self._refusals.total(),
+            silent=tuple(sorted(sensor.id for sensor in self._sensors.values() if sensor.silent)),
+            queued=sum(len(device.queue) for device in self._server.devices.values()),
+            turned_away=self._turned_away,
+            reconnections=self._reconnections,
+        )
+
+    def counters(self) -> dict[str, int]:
+        """Return what was taken, sent and refused, by name."""
+        return {
+            "uplinks": self._server.uplinks,
+            "joins": self._server.joins,
+            "downlinks": self._gateways.asked,
+            "unacknowledged": self._gateways.unacknowledged,
+            "commits": self._store.commits,
+            **{reason.value: self._refusals.counts[reason] for reason in Refusal},
+        }
+
+    async def discover(
+        self,
+        among: Sequence[int] | None = None,  # noqa: ARG002  nobody is asked: whoever speaks is heard
+    ) -> AsyncIterator[Found | Looked]:
+        """Yield declared devices, strangers that ask to join, and gateways; see `Driver.discover`."""
+        if self._state is not LineState.UP:
+            return
+        sights = [*self._declared(), *self._strangers(), *self._seen_gateways()]
+        for done, sight in enumerate(sights, start=1):
+            yield sight
+            yield Looked(done, len(sights))
+
+    def _declared(self) -> list[Found]:
+        return [
+            Found(str(sensor.settings.address), sensor.codec.kind, self.admission(sensor.id)[1], sensor.id)
+            for sensor in self._sensors.values()
+        ]
+
+    def _strangers(self) -> list[Found]:
+        return [
+            Found(
+                stranger.dev_eui,
+                None,
+                f"asks to join with JoinEUI {stranger.join_eui}, {stranger.times} times, "
+                f"last at {stranger.rssi_dbm:g} dBm, SNR {stranger.snr_db:g} dB",
+            )
+            for stranger in reversed(self._server.strangers.values())
+        ]
+
+    def _seen_gateways(self) -> list[Found]:
+        now_ms = self._now_ms()
+        return [
+            Found(
+                gateway.eui,
+                None,
+                f"a gateway, {'reachable' if self._gateways.is_reachable(gateway, now_ms) else 'not reachable'}, "
+                f"{gateway.uplinks} genuine uplinks",
+            )
+            for gateway in self._gateways.known()
+        ]
+
+    # --- the line's task ---
+
+    async def run(self) -> None:
+        """Be the line's task until cancelled."""
+        self._running = True
+        try:
+            while True:
+                try:
+                    await self._serve()
+                except LineDownError as fault:
+                    self._attempts += 1
+                    self._went_down(str(fault))
+                await asyncio.sleep(self._pause_s())
+        finally:
+            self._running = False
+            await self._stop()
+
+    async def _serve(self) -> None:
+        """Open file and socket, and look after silence until the socket is lost."""
+        await self._open()
+        self._lost = None
+        transport, protocol = await self._bind()
+        try:
+            self._gateways.send = transport.sendto
+            begun_ms = self._now_ms()
+            while self._lost is None:
+                self._look(begun_ms)
+                self._wake.clear()
+                try:
+                    await asyncio.wait_for(self._wake.wait(), self._look_s())
+                except TimeoutError:
+                    continue
+            raise LineDownError(self._lost)
+        finally:
+            self._gateways.send = None
+            transport.close()
+            await protocol.closed.wait()
+
+    async def _open(self) -> None:
+        """Open the line's file once. Raises LineDownError."""
+        async with self._opening:
+            if self._store.is_open:
+                return
+            kept = await self._store.open()
+            self._server.restore(kept, asyncio.get_running_loop())
+            rewritten = self._gateways.restore(kept.sent)
+            if kept.sent:
+                await self._store.write_now([(FORGET_ALL_SENT, ()), *rewritten])
+
+    async def _bind(self) -> tuple[asyncio.DatagramTransport, _Socket]:
+        host, port = self._settings.host, self._settings.port
+        try:
+            transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: _Socket(self._received, self._socket_lost), local_addr=(host, port)
+            )
+        except OSError as error:
+            raise LineDownError(f"{host}:{port}/udp cannot be opened: {error.strerror or error}") from error
+        bound: socket.socket = transport.get_extra_info("socket")
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        return transport, protocol
+
+    def _socket_lost(self, reason: str) -> None:
+        self._lost = reason
+        self._wake.set()
+
+    async def _stop(self) -> None:
+        """Tell what is on disk, end what waits, let everything go."""
+        self._gateways.send = None
+        if self._store.is_open:
+            await self._store.flush()
+            self._server.finish()
+            await self._store.close()
+        self._server.end_waiting("the line's task has ended")
+        self._gateways.close()
+        self._went_down("its task has ended", told=False)
+
+    def _pause_s(self) -> float:
+        first, bound = self._settings.reconnect_s, self._settings.reconnect_bound_s
+        return min(first * 2.0 ** min(self._attempts - 1, 16), bound)
+
+    def _look_s(self) -> float:
+        """Return how long until silence is looked for again: a fraction of what it takes to be one."""
+        shortest = min(
+            (sensor.settings.poll_s or self._settings.expected_s for sensor in self._sensors.values()),
+            default=LOOK_S,
+        )
+        return max(min(LOOK_S, shortest / 4, self._settings.gateway_timeout_s / 4), 0.02)
+
+    # --- up and down ---
+
+    def _look(self, begun_ms: int) -> None:
+        """See whether the line carries anything, and who should have spoken on it."""
+        now_ms = self._now_ms()
+        if self._store.fault:
+            self._went_down(f"the disk refuses what must be kept: {self._store.fault}")
+            self._store.write([TRIAL], lambda _: None)
+        elif self._gateways.any_reachable(now_ms):
+            self._came_up()
+        elif now_ms - begun_ms >= self._settings.gateway_timeout_s * 1000:
+            wanted = f" ({', '.join(self._settings.gateways)})" if self._settings.gateways else ""
+            self._went_down(
+                f"no packet forwarder{wanted} has spoken for {self._settings.gateway_timeout_s:g} s "
+                f"at {self._settings.host}:{self._settings.port}/udp"
+            )
+        if self._state is LineState.UP:
+            self._look_for_silence(now_ms)
+
+    def _look_for_silence(self, now_ms: int) -> None:
+        for sensor in self._sensors.values():
+            if self._server.devices[sensor.eui].sessions and sensor.fell_silent(now_ms):
+                self._log.warning(
+                    "device stopped answering", device=sensor.id, reason="it has not spoken in time"
+                )
+                self._say(sensor.failed(Reason.NO_ANSWER, now_ms))
+
+    def _came_up(self) -> None:
+        if self._state is LineState.UP:
+            return
+        if self._state is LineState.DOWN:
+            self._log.info("line is back")
+            self._reconnections += 1
+        self._attempts = 0
+        self._enter(LineState.UP, "")
+        for sensor in self._sensors.values():
+            sensor.give_time(self._now_ms())
+
+    def _went_down(self, reason: str, *, told: bool = True) -> None:
+        if self._state is LineState.DOWN:
+            self._reason = reason
+            return
+        if told:
+            self._log.warning("line went down", reason=reason)
+        self._enter(LineState.DOWN, reason)
+        if told:
+            for sensor in self._sensors.values():
+                if sensor.spoke_ms is not None:
+                    self._say(sensor.failed(Reason.LINE_DOWN, self._now_ms()))
+
+    def _enter(self, state: LineState, reason: str) -> None:
+        self._state, self._reason, self._since_ms = state, reason, self._now_ms()
+        self._settled.set()
+
+    # --- what comes in ---
+
+    def _received(self, datagram: bytes, address: Address) -> None:
+        try:
+            said = read_datagram(datagram)
+        except RemoteProtocolError as fault:
+            self._refusals.count(Refusal.GARBAGE, address[0], str(fault))
+            return
+        gateway = self._gateways.spoke(said.gateway, address, self._now_ms())
+        if gateway is None:
+            return
+        if isinstance(said, PushData):
+            self._acknowledge(said, address)
+            for why in said.spoiled:
+                self._refusals.count(Refusal(why.value), gateway.eui)
+            for reception in said.receptions:
+                self._server.receive(gateway, reception)
+        elif isinstance(said, PullData):
+            if self._gateways.pulled(gateway, address, self._now_ms()):
+                self._acknowledge(said, address)
+                if self._state is not LineState.UP:
+                    self._wake.set()
+        else:
+            self._gateways.acknowledged(said, gateway)
+
+    def _acknowledge(self, said: PushData | PullData, address: Address) -> None:
+        if self._gateways.send is not None:
+            self._gateways.send(acknowledgement(said), address)
+
+    def _heard(self, told: Told) -> None:
+        sensor = self._sensors[told.device]
+        was_silent = sensor.silent
+        heard, refused = sensor.hear(told, self._log)
+        if was_silent:
+            self._log.info("device answers again", device=sensor.id)
+        if refused:
+            self._refusals.count(Refusal.PAYLOAD, sensor.eui, refused)
+        self._say(heard)
+        if told.answered is not None:
+            if told.acknowledged:
+                told.answered.acknowledged()
+            else:
+                told.answered.end("it spoke again and did not acknowledge")
+
+    def _say(self, said: Sample) -> None:
+        try:
+            self.on_sample(said)
+        except Exception:  # noqa: BLE001  a listener's bug must not stop the radio
+            self._log.exception("what listens to a line failed for a reason nobody thought of")
+
+    def _now_ms(self) -> int:
+        return self._clock.now().monotonic_ms
+
+
+def _end(ended: asyncio.Future[Written], written: Written) -> None:
+    if not ended.done():
+        ended.set_result(written)
+
+
+def _unacknowledged(outgoing: Outgoing, why: str) -> Written:
+    state = CommandState.OUTCOME_UNKNOWN if outgoing.sent else CommandState.FAILED
+    return Written(state, None, why)
+
+
+def _acknowledged(outgoing: Outgoing, sensor: Sensor) -> Written:
+    now = sensor.value(outgoing.point)
+    if not isinstance(now, Fault) and now == outgoing.value:
+        return Written(CommandState.VERIFIED, now)
+    told = None if isinstance(now, Fault) else now
+    return Written(CommandState.APPLIED, told, "it acknowledged, and has not told the new value yet")

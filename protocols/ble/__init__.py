@@ -1,0 +1,1 @@
+"""What Bluetooth sensors say in their adverts: BTHome v2 and Eddystone, and the profiles of devices."""
