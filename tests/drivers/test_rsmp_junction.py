@@ -17,7 +17,8 @@ from sim.junction import Junction
 from sim.junction_settings import JunctionSettings
 from sim.schedule import LoopSchedule, VirtualSchedule
 from sim.signal_controller import SignalController
-from tests.drivers.test_driver_rsmp import CODE, DEVICES, JUNCTION, LOOP, Cabinet, free_port, settings
+from tests.drivers.rsmp_site import CODE
+from tests.drivers.test_driver_rsmp import DEVICES, JUNCTION, LOOP, Cabinet, free_port, settings
 
 PREFIX = "KK+AG0503=001"
 GROUP = f"{PREFIX}SG002"
