@@ -19,6 +19,7 @@ from protocols.rsmp.messages import (
     StatusResponse,
     StatusUpdate,
 )
+from sim import crossing
 from sim.faults import DetectorFault, FaultSettings, GroupFault, JunctionFault
 from sim.junction import Junction, Mode
 from sim.junction_settings import JunctionSettings
@@ -287,8 +288,16 @@ class TestPriority:
                 if entry["s"] == "completed"
             ]
             assert (end["e"], end["d"]) == ("0", "31")
-            totals = site.junction.priority.totals()
-            assert (totals.requested, totals.granted) == (1, 1)
+            counted = crossing.junction_counters(site.controller)
+            assert (counted.requests, counted.granted, counted.green_seconds_gained) == (1, 1, 31)
+
+    async def test_seconds_of_green_that_were_given_count_as_those_of_red_that_were_spared(self) -> None:
+        async with bench() as (site, supervisor):
+            site.run(118)
+            await supervisor.prioritise("new", "bus-1", signalGroupId=f"{PREFIX}SG001", level="5")
+            site.run(12)
+            await supervisor.prioritise("cancel", "bus-1")
+            assert crossing.junction_counters(site.controller).green_seconds_gained == 7 + 1
 
     async def test_the_answer_comes_before_the_updates(self) -> None:
         async with bench() as (_, supervisor):
