@@ -88,14 +88,15 @@ def cells_around(area: Cell, length: int, most: int) -> list[str] | None:
     bits = 5 * length
     width, height = 360.0 / (1 << (bits + 1) // 2), 180.0 / (1 << bits // 2)
     columns = range(math.floor((area.west + 180) / width), math.floor((area.east + 180) / width) + 1)
-    rows = range(math.floor((area.south + 90) / height), math.floor((area.north + 90) / height) + 1)
+    highest = round(180 / height) - 1  # the pole itself belongs to the row below it
+    south, north = (min(highest, math.floor((side + 90) / height)) for side in (area.south, area.north))
+    rows = range(south, north + 1)
     if len(columns) * len(rows) > most:
         return None
     around = round(360 / width)
     return [
         geohash(-90 + (row + 0.5) * height, -180 + (column % around + 0.5) * width, length)
         for row in rows
-        if 0 <= row < round(180 / height)
         for column in columns
     ]
 

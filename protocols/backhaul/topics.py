@@ -210,7 +210,7 @@ def position_filters(areas: Sequence[Cell], most: int = MAX_POSITION_FILTERS) ->
     All of them are of one length: the longest of which no more than `most` are needed.
 
     Raises:
-        LocalProtocolError: if even the largest cells are too many.
+        LocalProtocolError: if even the 32 largest cells are too many.
     """
     for length in range(GEOHASH_LENGTH, 0, -1):
         found: set[str] = set()

@@ -64,16 +64,14 @@ def judge(signed: SignedPolicy, standing: Standing, now_ms: int) -> Policy | lis
 
 def _content_faults(policy: Policy, standing: Standing) -> list[str]:
     """Return what is wrong with a policy's content; limits are compared once it is sound in itself."""
-    misplaced = misplaced_content(policy)
-    if misplaced:
-        return misplaced
-    if policy.lighting is not None:
-        unsound = lighting_faults(policy.lighting, standing.lamps)
-        return unsound or policy_faults(standing.limits, policy.lighting, standing.lamps)
-    if policy.priority is not None:
-        unsound = priority_faults(policy.priority, standing.devices)
-        return unsound or priority_limit_faults(standing.limits, policy.priority, standing.devices)
-    return []  # there is no third kind: content that is missing is misplaced
+    faults = misplaced_content(policy)
+    if not faults and policy.lighting is not None:
+        faults = lighting_faults(policy.lighting, standing.lamps)
+        faults = faults or policy_faults(standing.limits, policy.lighting, standing.lamps)
+    if not faults and policy.priority is not None:
+        faults = priority_faults(policy.priority, standing.devices)
+        faults = faults or priority_limit_faults(standing.limits, policy.priority, standing.devices)
+    return faults
 
 
 def _read_body(body: bytes) -> Policy | list[str]:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from protocols.backhaul.topics import position_filters
 from protocols.errors import LocalProtocolError
 from protocols.geo import Way
 from protocols.model.device import Device, Kind
@@ -26,6 +25,8 @@ def misplaced_content(policy: Policy) -> list[str]:
     return faults
 
 
+MAX_PATH_M = 5_000.0
+"""Of one approach: check-in is at most 800 m before a stop line, and the ground is flat no farther."""
 MAX_APPROACHES, MAX_RULES = 64, 256
 """Of one cabinet: each position is looked for on every approach, and a junction has about a dozen ways."""
 
@@ -37,7 +38,7 @@ def priority_faults(policy: PriorityPolicy, devices: Sequence[Device]) -> list[s
         policy: what is wanted.
         devices: the cabinet's, junctions and detectors among them.
     """
-    faults = [
+    return [
         *_too_many("approaches", len(policy.approaches), MAX_APPROACHES),
         *_too_many("rules", len(policy.rules), MAX_RULES),
         *_repeated("approaches", (approach.id for approach in policy.approaches)),
@@ -45,7 +46,6 @@ def priority_faults(policy: PriorityPolicy, devices: Sequence[Device]) -> list[s
         *(fault for approach in policy.approaches for fault in _approach_faults(approach, devices)),
         *(fault for rule in policy.rules for fault in _rule_faults(rule, policy)),
     ]
-    return faults or [*_reach_faults(policy)]
 
 
 def _too_many(where: str, count: int, most: int) -> Iterator[str]:
@@ -77,6 +77,8 @@ def _path_faults(approach: Approach, where: str) -> Iterator[str]:
     except LocalProtocolError:
         yield f"{where}.path: all its waypoints are the same place"
         return
+    if way.length_m > MAX_PATH_M:
+        yield f"{where}.path: {way.length_m / 1000:.1f} km long, at most {MAX_PATH_M / 1000:g} km are gone by"
     checked_in_m = approach.stop_line_m - approach.check_in_m
     checked_out_m = approach.stop_line_m + approach.check_out_m
     if approach.stop_line_m > way.length_m:
@@ -96,14 +98,6 @@ def _rule_faults(rule: PriorityRule, policy: PriorityPolicy) -> Iterator[str]:
         yield f"{where}.by_detector: approach {approach.id} has no check_in_detector"
     if not (rule.green_extension or rule.early_green):
         yield f"{where}: neither green_extension nor early_green, so it would never ask for anything"
-
-
-def _reach_faults(policy: PriorityPolicy) -> Iterator[str]:
-    areas = [box for one in policy.approaches for box in Way(one.path).bounds(one.corridor_m)]
-    try:
-        position_filters(areas)
-    except LocalProtocolError as error:
-        yield f"approaches: {error}"
 
 
 def lighting_faults(policy: LightingPolicy, lamps: Sequence[Lamp]) -> list[str]:

@@ -11,6 +11,7 @@ from protocols.backhaul.topics import (
     PositionTopic,
     Up,
     UpTopic,
+    check_position,
     down,
     down_filter,
     is_position,
@@ -202,6 +203,28 @@ def test_what_is_no_vehicle_s_topic_is_refused(topic: str) -> None:
 def test_noise_is_no_vehicle_s_topic(topic: str) -> None:
     with pytest.raises(RemoteProtocolError):
         parse_position(topic)
+
+
+@given(st.floats(-90, 90), st.floats(-180, 180), CABINETS)
+def test_a_position_stands_on_its_own_topic(latitude: float, longitude: float, pseudonym: str) -> None:
+    check_position(position(latitude, longitude, pseudonym), latitude, longitude, pseudonym)
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "pseudonym", "refused"),
+    [
+        (47.322, 5.0415, "v-2", "position of 'v-2' on the topic of 'v-1'"),
+        (47.332, 5.0415, "v-1", "on the topic of"),
+        (47.322, 5.0615, "v-1", "on the topic of"),
+        (-47.322, 5.0415, "v-1", "on the topic of"),
+        (47.322, -5.0415, "v-1", "on the topic of"),
+    ],
+)
+def test_a_position_on_the_topic_of_another_vehicle_or_place_is_refused(
+    latitude: float, longitude: float, pseudonym: str, refused: str
+) -> None:
+    with pytest.raises(RemoteProtocolError, match=refused):
+        check_position(position(47.322, 5.0415, "v-1"), latitude, longitude, pseudonym)
 
 
 HERE = Way((Waypoint(47.3200, 5.0415), Waypoint(47.3220, 5.0415)))
