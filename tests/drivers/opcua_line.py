@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from drivers.base import Driver
+from drivers.opcua import OpcUaDriver
 from drivers.opcua_certificates import make_certificate
 from drivers.registry import check, open_line
 from drivers.settings import DeviceSettings, OpcUa
@@ -63,7 +64,7 @@ async def tick() -> None:
     """Let a moment pass before a condition is looked at again."""
     loop = asyncio.get_running_loop()
     passed = loop.create_future()
-    loop.call_later(0.002, passed.set_result, None)
+    loop.call_later(0.002, lambda: passed.cancelled() or passed.set_result(None))
     await passed
 
 
@@ -103,6 +104,11 @@ class OpcUaLine:
 
     async def until_told(self, point: str, value: Value, reason: Reason | None = None) -> None:
         await until(lambda: self.told(point)[-1:] == [(value, reason)])
+
+    def attempts(self) -> int:
+        """Return how often in a row the line could not be made."""
+        assert isinstance(self.driver, OpcUaDriver)
+        return self.driver._attempts
 
     def reason(self) -> str:
         return self.driver.health().reason

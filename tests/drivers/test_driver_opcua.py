@@ -1,7 +1,9 @@
 """Pumping stations behind an OPC UA server: what is particular to them, at the wire of a simulated one."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import struct
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -12,7 +14,7 @@ from asyncua.common.callback import CallbackType
 from asyncua.server.internal_subscription import InternalSubscription
 
 from drivers.base import Found, LineState, Looked
-from drivers.opcua_client import MAX_NOTIFICATIONS_PER_S, OpcUaClient, value_of
+from drivers.opcua_client import MAX_CHUNK, MAX_MESSAGE, MAX_NOTIFICATIONS_PER_S, OpcUaClient, value_of
 from drivers.settings import DeviceSettings, OpcUa
 from protocols.errors import LocalProtocolError
 from protocols.model.command import CommandState
@@ -56,6 +58,8 @@ async def test_a_change_during_an_outage_is_heard_after_it(server: Bench, line: 
     await line.until_told("water_temperature", 14.0)
     await server.street.fault("pumps", "refused")
     await line.until_told("water_temperature", None, Reason.LINE_DOWN)
+    attempts = line.attempts()
+    await until(lambda: line.attempts() > attempts + 3)
     server.station().well.temperature_c = 9.5
     await server.street.clear("pumps", "refused")
     await line.until_told("water_temperature", 9.5)
@@ -71,6 +75,16 @@ async def test_an_outage_is_told_once_and_not_for_a_connection_that_comes_back_a
     await line.until_up()
     assert (None, Reason.LINE_DOWN) not in line.told("level")
     assert line.driver.health().reconnections == 0
+
+
+async def test_a_server_that_drops_each_connection_that_it_has_made_is_asked_ever_more_rarely(
+    server: Bench, line: OpcUaLine
+) -> None:
+    for losses in range(1, 5):
+        await until(lambda: line.driver.health().state is LineState.UP)
+        await server.server.front.hang_up()
+        await until(lambda seen=losses: line.attempts() == seen)  # type: ignore[misc]
+    assert line.driver.health().reconnections > 0
 
 
 async def test_a_server_that_publishes_nothing_any_more_is_left_and_asked_anew(
@@ -296,7 +310,7 @@ async def test_a_node_that_is_not_there_is_named_and_costs_its_own_point_only(se
         (1, 2, 3), Reason.NOT_AVAILABLE
     )
     assert [entry["points"] for entry in logs if "points" in entry] == [["gone", "nowhere"]]
-    assert [entry["point"] for entry in logs if entry["event"] == "not told of"] == ["unknown"]
+    assert [entry["point"] for entry in logs if entry["event"] == "read at its heartbeat only"] == ["unknown"]
     assert line.told("gone") == line.told("unknown")[:1] == [(None, Reason.NOT_AVAILABLE)]
     for point in ("gone", "no_method"):
         written = await line.driver.write(ONE, PointName(point), 1.0)
@@ -458,6 +472,48 @@ async def test_what_does_not_speak_opc_ua_is_down_with_a_reason(tmp_path: Path, 
     rogue.close()
 
 
+def chunk(number: int) -> bytes:
+    """Return an intermediate chunk of a message that goes on (OPC 10000-6, 6.7.2)."""
+    body = bytes(60_000)
+    return struct.pack("<4sIIIII", b"MSGC", 24 + len(body), 0, 0, number, 1) + body
+
+
+def piece(number: int) -> bytes:
+    """Return a part of a chunk that says that it is two gigabytes long."""
+    return (struct.pack("<4sI", b"MSGF", 0x7FFF_FFFF) if number == 1 else b"") + bytes(60_000)
+
+
+@pytest.mark.parametrize(
+    ("endless", "bound"), [(chunk, 2 * MAX_MESSAGE), (piece, 16 * MAX_CHUNK + (8 << 20))]
+)
+async def test_what_never_ends_is_cut_off(
+    tmp_path: Path, endless: Callable[[int], bytes], bound: int
+) -> None:
+    sent = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.read(100)
+        with contextlib.suppress(ConnectionError):
+            for number in range(1, 2000):
+                writer.write(endless(number))
+                sent += 60_000
+                await writer.drain()
+        writer.close()
+
+    rogue = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = rogue.sockets[0].getsockname()[1]
+    async with bench(tmp_path) as server:
+        url = f"opc.tcp://127.0.0.1:{port}"
+        line = server.connect(
+            server.settings(url=url, timeout_s=30.0, reconnect_s=60.0, reconnect_bound_s=60.0)
+        )
+        await until(lambda: line.driver.health().state is LineState.DOWN)
+        await line.stop()
+    rogue.close()
+    assert 0 < sent < bound
+
+
 async def test_a_server_that_floods_is_heard_no_faster_than_it_should_be(server: Bench) -> None:
     settings = OpcUa(id=LINE, url=server.server.state().url, security="none", period_ms=1.0)
     client = OpcUaClient(settings, lambda _: None)
@@ -524,7 +580,7 @@ async def test_while_the_line_is_down_nothing_is_found(server: Bench) -> None:
 
 
 def tasks() -> set["asyncio.Task[object]"]:
-    return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+    return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 @pytest.mark.parametrize("fault", [None, "silent", "mute", "refused", "closed"])
@@ -540,6 +596,30 @@ async def test_no_task_is_left_when_the_line_ends(server: Bench, fault: str | No
     named = [str(task) for task in tasks() - before if "client" in str(task)]
     assert (mine, named) == (set(), [])
     server.lines.clear()
+
+
+async def test_a_line_that_ends_says_goodbye_and_leaves_nothing_at_the_server(
+    server: Bench, line: OpcUaLine
+) -> None:
+    assert len(subscriptions(server)) == 1
+    await line.stop()
+    assert subscriptions(server) == []
+
+
+async def test_a_client_that_is_dropped_or_has_lost_its_server_leaves_no_task(server: Bench) -> None:
+    node = value_of(server.station().ids["Level"])
+    for polite in (False, True):
+        client = OpcUaClient(server.settings(), lambda _: None)
+        await client.open(None, None)
+        await client.subscribe([node], lambda _: None, lambda: None)
+        kept = set(client._tasks)
+        assert len(kept) == 3
+        if polite:
+            client._up = False
+            await client.leave()
+            assert all(task.done() for task in kept)
+        client.drop()
+        await until(lambda mine=kept: all(task.done() for task in mine))  # type: ignore[misc]
 
 
 async def test_no_task_is_left_when_the_line_ends_in_the_middle_of_connecting(server: Bench) -> None:
