@@ -43,6 +43,14 @@ async def line(server: Bench) -> OpcUaLine:
     return made
 
 
+@pytest.fixture
+async def hasty(server: Bench) -> OpcUaLine:
+    """Return a line that does not wait long for an answer."""
+    made = server.connect(server.settings(timeout_s=0.3))
+    await made.until_up()
+    return made
+
+
 def own_map(*entries: Entry) -> NodeMap:
     return NodeMap(name="own", namespace=PUMPING_STATION.namespace, entries=entries)
 
@@ -88,16 +96,16 @@ async def test_a_server_that_drops_each_connection_that_it_has_made_is_asked_eve
 
 
 async def test_a_server_that_publishes_nothing_any_more_is_left_and_asked_anew(
-    server: Bench, line: OpcUaLine
+    server: Bench, hasty: OpcUaLine
 ) -> None:
     await server.street.fault("pumps", "mute")
-    await until(lambda: "published nothing" in line.reason())
+    await until(lambda: "published nothing" in hasty.reason())
     server.station().well.temperature_c = 11.0
-    await line.until_told("water_temperature", 11.0)
+    await hasty.until_told("water_temperature", 11.0)
     await server.street.clear("pumps", "mute")
-    await until(lambda: line.driver.health().state is LineState.UP)
+    await until(lambda: hasty.driver.health().state is LineState.UP)
     server.station().well.temperature_c = 12.0
-    await line.until_told("water_temperature", 12.0)
+    await hasty.until_told("water_temperature", 12.0)
 
 
 async def test_namespaces_may_have_other_indices_after_a_restart(server: Bench, line: OpcUaLine) -> None:
@@ -192,7 +200,7 @@ async def test_a_bug_in_whoever_listens_does_not_leave_the_line_deaf(server: Ben
 
 async def test_a_line_that_only_polls_notices_a_dead_server_too(server: Bench) -> None:
     polled = [msgspec.structs.replace(one, poll_s=60.0) for one in devices(ONE)]
-    line = server.connect(None, polled)
+    line = server.connect(server.settings(timeout_s=0.3), polled)
     await line.until_up()
     assert line.said == []
     await server.street.fault("pumps", "mute")
@@ -392,27 +400,27 @@ async def test_a_node_that_may_not_be_written_says_so(server: Bench) -> None:
 
 
 async def test_a_write_under_which_the_server_vanishes_has_an_unknown_outcome(
-    server: Bench, line: OpcUaLine
+    server: Bench, hasty: OpcUaLine
 ) -> None:
     await server.street.fault("pumps", "silent")
-    written = await line.driver.write(ONE, PointName("level_setpoint"), 2.5)
+    written = await hasty.driver.write(ONE, PointName("level_setpoint"), 2.5)
     assert written.state is CommandState.OUTCOME_UNKNOWN
     with pytest.raises(LocalProtocolError):
-        await line.driver.write(ONE, PointName("level_setpoint"), 2.5, ramp_s=1.0)
+        await hasty.driver.write(ONE, PointName("level_setpoint"), 2.5, ramp_s=1.0)
 
 
 # --- a server that is not what it should be ---
 
 
 async def test_a_server_that_takes_everything_and_never_answers_is_down_with_a_reason(
-    server: Bench, line: OpcUaLine
+    server: Bench, hasty: OpcUaLine
 ) -> None:
     await server.street.fault("pumps", "silent")
-    got = await line.read("level")
+    got = await hasty.read("level")
     assert [fault.reason for fault in got.faults.values()] == [Reason.LINE_DOWN]
-    await until(lambda: "does not answer within 0.3 s" in line.reason())
+    await until(lambda: "does not answer within 0.3 s" in hasty.reason())
     await server.street.clear("pumps", "silent")
-    await line.until_up()
+    await hasty.until_up()
 
 
 async def test_a_server_that_closes_every_connection_is_down_and_comes_back(
@@ -435,11 +443,11 @@ async def test_questions_without_an_answer_do_not_gather_for_ever(server: Bench)
             await line.read("level")
 
 
-async def test_one_slow_answer_does_not_cost_the_line(server: Bench, line: OpcUaLine) -> None:
+async def test_one_slow_answer_does_not_cost_the_line(server: Bench, hasty: OpcUaLine) -> None:
     await server.street.fault("pumps-1", "late", settings=FaultSettings(delay_s=0.4))
-    got = await line.read("level")
+    got = await hasty.read("level")
     assert [fault.reason for fault in got.faults.values()] == [Reason.NO_ANSWER]
-    assert line.driver.health().state is LineState.UP
+    assert hasty.driver.health().state is LineState.UP
 
 
 @pytest.mark.parametrize(
