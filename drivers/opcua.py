@@ -116,6 +116,11 @@ class OpcUaDriver(LineDriver):
             await self._subscribe(client)
         except DeviceError as fault:
             raise LineDownError(f"the server does not say what is needed to begin: {fault}") from fault
+        except LineDownError:
+            raise
+        except Exception as bug:  # what nobody thought of must not end the line's task
+            self._log.exception("the connection could not be made for a reason nobody thought of")
+            raise LineDownError(f"a bug: {bug!r}") from bug
         self._outage_told = False
         loop = asyncio.get_running_loop()
         self._rereading = loop.create_task(self._reread_at_times(client))

@@ -60,11 +60,16 @@ def devices(*ids: DeviceId, node_map: str = "pumping_station") -> list[DeviceSet
     ]
 
 
+def _pass(waiting: "asyncio.Future[None]") -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
 async def tick() -> None:
     """Let a moment pass before a condition is looked at again."""
     loop = asyncio.get_running_loop()
     passed = loop.create_future()
-    loop.call_later(0.002, lambda: passed.cancelled() or passed.set_result(None))
+    loop.call_later(0.002, _pass, passed)
     await passed
 
 

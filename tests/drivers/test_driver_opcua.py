@@ -198,6 +198,19 @@ async def test_a_bug_in_whoever_listens_does_not_leave_the_line_deaf(server: Ben
     await line.until_told("water_temperature", 6.0)
 
 
+async def test_a_bug_while_connecting_does_not_end_the_line(server: Bench) -> None:
+    line = server.connect()
+    hear = line.driver.on_sample
+
+    def stumble(_: object) -> None:
+        line.driver.on_sample = hear
+        raise ZeroDivisionError
+
+    line.driver.on_sample = stumble
+    await until(lambda: "ZeroDivisionError" in line.reason())
+    await line.until_up()
+
+
 async def test_a_line_that_only_polls_notices_a_dead_server_too(server: Bench) -> None:
     polled = [msgspec.structs.replace(one, poll_s=60.0) for one in devices(ONE)]
     line = server.connect(server.settings(timeout_s=0.3), polled)
