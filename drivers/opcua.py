@@ -44,6 +44,8 @@ from protocols.opcua.values import NOT_AVAILABLE, Held, encode
 
 STEADY_S: Final = 10.0
 """How long a connection has to last before its loss counts as the first one."""
+READS_A_HEARTBEAT: Final = 4
+"""How often everything is read again within the shortest heartbeat, so that none is late by more than a quarter."""
 _SETTLE_LOOK_S: Final = 0.1
 _SERVICE_LEVEL: Final = ua.NodeId(ua.ObjectIds.Server_ServiceLevel)
 _STATE: Final = ua.NodeId(ua.ObjectIds.Server_ServerStatus_State)
@@ -234,7 +236,7 @@ class OpcUaDriver(LineDriver):
     # --- reading everything again ---
 
     async def _reread_at_times(self, client: OpcUaClient) -> None:
-        """Have everything read again at the shortest heartbeat, and at once when something was missed."""
+        """Have everything read again within the shortest heartbeat, and at once when something was missed."""
         beats = [
             one.heartbeat_s
             for device in self._devices.values()
@@ -246,7 +248,7 @@ class OpcUaDriver(LineDriver):
         while True:
             self._again.clear()
             try:
-                async with asyncio.timeout(min(beats)):
+                async with asyncio.timeout(min(beats) / READS_A_HEARTBEAT):
                     await self._again.wait()
             except TimeoutError:
                 pass
