@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from asyncua.server.internal_subscription import InternalSubscription
+
 from drivers.base import Driver
 from drivers.opcua import OpcUaDriver
 from drivers.opcua_certificates import make_certificate
@@ -197,3 +199,8 @@ def trust_server(bench: Bench) -> None:
     certificate = bench.server.state().certificate
     assert certificate is not None
     shutil.copy(certificate, bench.folder / "opcua" / "trusted" / "pumps.der")
+
+
+def subscriptions(server: Bench) -> list[InternalSubscription]:
+    assert server.server.server is not None
+    return list(server.server.server.server.iserver.subscription_service.subscriptions.values())
