@@ -159,7 +159,7 @@ async def test_confirmed_uplinks_are_acknowledged_through_loss_and_copies(tmp_pa
         street.radio.begin_fault("", RadioFault.FORGED, FaultSettings(every_s=1.0))
         street.radio.begin_fault("", RadioFault.GARBAGE, FaultSettings(every_s=1.0))
         begun = street.node().counters.acks_heard
-        await street.until(lambda: street.node().counters.acks_heard >= begun + 5)
+        await street.until(lambda: street.node().counters.acks_heard >= begun + 3)
         counters = [value for one in street.said for value in one.values[-1:]]
         assert counters == sorted(set(counters))  # type: ignore[type-var]
         assert len(street.said) <= street.node().counters.uplinks
