@@ -17,10 +17,12 @@ from central.policies import SigningKey
 from drivers.settings import DaliLuba, DeviceSettings, LoraUdp, ModbusRtu, ModbusTcp
 from edge.config import BackhaulSettings, CabinetSettings, KeySettings, OutboxSettings
 from protocols.clock import BenchTime
+from protocols.lorawan.payloads import CODECS
 from protocols.modbus.register_map import Entry, RegisterMap, Run
 from protocols.model.ids import KeyId
 from protocols.model.policy import LampLimit
-from sim.faults import CabinetFault, LampFault, LineFault, LuxFault, ModbusFault, SerialFault
+from sim.faults import CabinetFault, LampFault, LineFault, LuxFault, ModbusFault, RadioFault, SerialFault
+from sim.radio_settings import RadioSettings, SensorSettings
 
 DOCS = Path(__file__).parents[1] / "docs"
 SETTINGS = (
@@ -39,7 +41,8 @@ SETTINGS = (
     LampLimit,
     BenchTime,
 )
-FAULTS = (LampFault, LineFault, SerialFault, ModbusFault, CabinetFault, LuxFault)
+FAULTS = (LampFault, LineFault, SerialFault, ModbusFault, CabinetFault, LuxFault, RadioFault)
+BENCH_SETTINGS = (RadioSettings, SensorSettings)
 PAGES = [(edge.cli.app, "cabinet.md"), (central.cli.app, "centre.md"), (sim.cli.app, "bench.md")]
 COMPLETION = ("--install-completion", "--show-completion")
 
@@ -79,6 +82,23 @@ def test_every_option_is_documented(app: typer.Typer, page: str) -> None:
 def test_every_fault_of_a_bench_is_documented() -> None:
     text = (DOCS / "bench.md").read_text(encoding="utf-8")
     assert [fault.value for kind in FAULTS for fault in kind if f"`{fault.value}`" not in text] == []
+
+
+def test_every_radio_setting_of_a_bench_is_documented() -> None:
+    text = (DOCS / "bench.md").read_text(encoding="utf-8")
+    keys = {field.encode_name for settings in BENCH_SETTINGS for field in msgspec.structs.fields(settings)}
+    assert sorted(key for key in keys if f"`{key}`" not in text) == []
+
+
+def test_every_point_of_a_sensor_is_on_its_conformance_page() -> None:
+    text = (DOCS / "conformance" / "sensors.md").read_text(encoding="utf-8")
+    for codec in CODECS.values():
+        assert f"## `{codec.name}`" in text or f", `{codec.name}`" in text, codec.name
+        # of points that are numbered the first stands for all
+        names = {
+            re.sub(r"^(line|region)_\d", r"\1_1", re.sub(r"_\d+$", "_", point.name)) for point in codec.points
+        }
+        assert sorted(name for name in names if f"`{name}" not in text) == []
 
 
 def test_the_policy_of_the_documentation_can_be_signed() -> None:
