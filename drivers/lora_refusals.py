@@ -94,7 +94,9 @@ class Refusals:
         if reason in SILENT or (reason, source) in self._told or len(self._told) >= MAX_TOLD:
             return
         self._told.add((reason, source))
-        self._log.warning("refused", reason=reason.value, source=source, detail=detail)
+        self._log.warning(
+            "refused", reason=reason.value, source=source, **({"detail": detail} if detail else {})
+        )
         if len(self._told) == MAX_TOLD:
             self._log.warning("further refusals are counted and not told")
 

@@ -9,7 +9,6 @@ from typing import Final, assert_never
 from drivers.base import Driver
 from drivers.settings import DaliLuba, DeviceSettings, LineSettings, LoraUdp, ModbusRtu, ModbusTcp
 from protocols.clock import Clock
-from protocols.lorawan.payloads import CODECS
 from protocols.modbus.maps import known_maps
 from protocols.modbus.register_map import RegisterMap, check_map
 from protocols.model.device import Kind
@@ -133,6 +132,8 @@ def _on_dali(device: DeviceSettings) -> Iterator[tuple[str, str]]:
 
 
 def _on_lorawan(device: DeviceSettings) -> Iterator[tuple[str, str]]:
+    from protocols.lorawan.payloads import CODECS  # noqa: PLC0415  so that no other line pays for it
+
     codec = CODECS.get(device.map)
     if codec is None:
         named = f"not {device.map!r}" if device.map else "none was given"

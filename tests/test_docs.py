@@ -14,7 +14,7 @@ import sim.cli
 from central.api.bodies import SignedEnvelope
 from central.envelopes import sign_document
 from central.policies import SigningKey
-from drivers.settings import DaliLuba, DeviceSettings, ModbusRtu, ModbusTcp
+from drivers.settings import DaliLuba, DeviceSettings, LoraUdp, ModbusRtu, ModbusTcp
 from edge.config import BackhaulSettings, CabinetSettings, KeySettings, OutboxSettings
 from protocols.clock import BenchTime
 from protocols.lorawan.payloads import CODECS
@@ -33,6 +33,7 @@ SETTINGS = (
     DaliLuba,
     ModbusTcp,
     ModbusRtu,
+    LoraUdp,
     DeviceSettings,
     RegisterMap,
     Entry,

@@ -33,10 +33,11 @@ from tests.contracts.hardware import (
     TcpBench,
     reason,
 )
+from tests.contracts.lorawan_hardware import LorawanBench
 
 ASKING: tuple[type[Bench], ...] = (DaliBench, TcpBench, RtuBench)
 """Benches whose devices are asked, one at a time, over a line that can be unplugged and queued for."""
-HEARING: tuple[type[Bench], ...] = ()
+HEARING: tuple[type[Bench], ...] = (LorawanBench,)
 """Benches whose devices say some of their points by themselves."""
 EVERY = tuple(dict.fromkeys((*ASKING, *HEARING)))
 ORDERED = tuple(made for made in EVERY if made.ordering)

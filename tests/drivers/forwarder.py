@@ -57,9 +57,9 @@ class Forwarder(asyncio.DatagramProtocol):
         self._closed = asyncio.Event()
         self._transport: asyncio.DatagramTransport | None = None
 
-    async def start(self) -> "Forwarder":
+    async def start(self, host: str = "127.0.0.1") -> "Forwarder":
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(host, 0))
         return self
 
     def connection_lost(self, _exc: Exception | None) -> None:
