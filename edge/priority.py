@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import sqlite3
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import assert_never
 
@@ -98,6 +98,7 @@ class Priority:
         self._background = Background()
         self._chains: dict[str, asyncio.Task[None]] = {}
         self._looking: set[DeviceId] = set()
+        self._lists: Counter[DeviceId] = Counter()
         self._failing: set[DeviceId] = set()
         self._detectors: dict[tuple[DeviceId, PointName], list[str]] = {}
         self._values: dict[tuple[DeviceId, PointName], Value] = {}
@@ -227,6 +228,7 @@ class Priority:
         )
 
     def _told(self, junction: DeviceId, statuses: tuple[RequestStatus, ...]) -> None:
+        self._lists[junction] += 1
         self._do(self.generator.told(junction, statuses, self._clock.now()))
 
     def _look_at_lines(self) -> None:
@@ -309,8 +311,11 @@ class Priority:
         if junction in self._looking:
             return
         self._looking.add(junction)
+        heard = self._lists[junction]
         try:
-            self._told(junction, await self._junctions.drivers[junction].requests(junction))
+            statuses = await self._junctions.drivers[junction].requests(junction)
+            if self._lists[junction] == heard:  # otherwise what it has said by itself meanwhile is newer
+                self._told(junction, statuses)
         except DriverError as error:
             log.warning("priority_requests_unknown", junction=junction, reason=str(error))
         finally:
