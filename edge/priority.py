@@ -11,6 +11,7 @@ import sqlite3
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import assert_never
 
 import msgspec
@@ -119,7 +120,7 @@ class Priority:
     def recover(self) -> None:
         """Take up what an earlier run has left."""
         now = self._clock.now()
-        grants = self._state.priority_grants(self._junctions.boot, now)
+        grants = self._state.take_up_grants(self._junctions.boot, now)
         self._do(self.generator.recover(self._state.left_priority(), grants, now))
 
     def go_by(self, policy: PriorityPolicy) -> None:
@@ -287,7 +288,7 @@ class Priority:
             del self._chains[request]
 
     async def _ask(self, ask: Ask) -> None:
-        await self._write(lambda: self._state.open_priority(ask.event, self._junctions.boot))
+        await self._write(partial(self._state.open_priority, ask.event, self._junctions.boot))
         try:
             written = await self._junctions.drivers[ask.junction].request(ask.junction, ask.request)
         except LocalProtocolError as error:
@@ -339,8 +340,13 @@ class Priority:
         )
         self._report(event)
         if not event.shadow and (report.granted or report.ended):
-            now = self._clock.now() if report.granted else None
-            note = lambda: self._state.note_priority(event, now, ended=report.ended)  # noqa: E731  for a thread
+            note = partial(
+                self._state.note_priority,
+                event,
+                self._clock.now(),
+                granted=report.granted,
+                ended=report.ended,
+            )
             self._chain(event.request, self._write(note))
 
     async def _write(self, work: Callable[[], None]) -> None:
