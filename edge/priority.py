@@ -35,7 +35,14 @@ from protocols.model.policy import Limits
 from protocols.model.priority import ENDED, PriorityPolicy, PriorityRequest, RequestState, RequestStatus
 from protocols.model.reading import Sample, Value
 from protocols.rules.priority import view
-from protocols.rules.priority.detector import SIGNAL_GROUPS, detector_point, is_green, is_pulse
+from protocols.rules.priority.detector import (
+    CONTROL_MODE,
+    SIGNAL_GROUPS,
+    detector_point,
+    is_green,
+    is_idle,
+    is_pulse,
+)
 from protocols.rules.priority.generator import Generator, RefusedError
 from protocols.rules.priority.request import Action, Ask, Cancel, Look, Phase, Report, Update
 
@@ -163,12 +170,16 @@ class Priority:
         for position, point in enumerate(sample.points):
             key = (sample.device, point)
             names = self._detectors.get(key, ())
-            if not names and not (point == SIGNAL_GROUPS and sample.device in self._junctions.drivers):
+            told = point in {SIGNAL_GROUPS, CONTROL_MODE} and sample.device in self._junctions.drivers
+            if not names and not told:
                 continue
             value = None if sample.fault(position) is not None else sample.values[position]
             before, self._values[key] = self._values.get(key), value
             if point == SIGNAL_GROUPS:
                 self._see_groups(sample.device, value)
+            if point == CONTROL_MODE:
+                now = self._clock.now()
+                self._do(self.generator.control(sample.device, idle=is_idle(value), now=now))
             if is_pulse(before, value):
                 for name in names:
                     self._do(self.generator.passed(name, self._clock.now()))

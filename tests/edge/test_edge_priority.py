@@ -251,6 +251,15 @@ class TestRefusals:
             )
         )
 
+    def test_a_controller_in_failure_mode_is_not_asked(self, junction: Crossing) -> None:
+        junction.begin()
+        junction.street.fault("junction-1", "yellow_flash")
+        junction.wait_for(lambda seen: seen.approaches[0].green is None)
+        junction.fleet.say(230)
+        told = "not asked: the controller is not in control of its lamps"
+        junction.centre.wait(lambda: told in {event.reason for event in junction.events()}, "the refusal")
+        assert junction.requested() == 0
+
 
 def test_without_an_agent_and_without_files_there_is_nothing_to_show(junction: Crossing) -> None:
     shown = junction.cli("priority")

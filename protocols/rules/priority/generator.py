@@ -83,6 +83,7 @@ class Generator:
         book: the requests that are not over.
         lanes: the approaches, by id.
         vehicles: everyone that is followed, by pseudonym.
+        idle: the junctions whose controllers are not in control of their lamps.
     """
 
     def __init__(self, prefix: str, run: str, known_ms: int = 0) -> None:
@@ -97,6 +98,7 @@ class Generator:
         self.book = Book(prefix, self.counts)
         self.lanes: dict[str, Lane] = {}
         self.vehicles: dict[str, Vehicle] = {}
+        self.idle: set[DeviceId] = set()
         self._groups: dict[tuple[DeviceId, str], Group] = {}
         self._pulses: dict[str, int] = {}
         self._policy: PriorityPolicy | None = None
@@ -175,6 +177,16 @@ class Generator:
         if group is None or group.green is green:
             return []
         group.green = green
+        return self._and_then([], now)
+
+    def control(self, junction: DeviceId, *, idle: bool, now: Instant) -> list[Action]:
+        """Learn whether a controller is dark, flashes or starts, and so can grant nothing."""
+        if idle == (junction in self.idle):
+            return []
+        if idle:
+            self.idle.add(junction)
+            return []
+        self.idle.discard(junction)
         return self._and_then([], now)
 
     def told(self, junction: DeviceId, statuses: Sequence[RequestStatus], now: Instant) -> list[Action]:
@@ -509,6 +521,10 @@ class Generator:
             (self.lapsed(now), "the policy's lease is over"),
             (earnest and not lane.allowed, "the limits file allows no request"),
             (earnest and lane.approach.junction not in self.book.up, "the controller cannot be reached"),
+            (
+                earnest and lane.approach.junction in self.idle,
+                "the controller is not in control of its lamps",
+            ),
             (passage.requests >= MAX_REQUESTS, f"it was asked for {MAX_REQUESTS} times already"),
             (self._is_busy(lane, shadow=rule.shadow), "another request for this signal group is under way"),
         )
