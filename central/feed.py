@@ -11,6 +11,8 @@ from central.effects import Change, ChangeKind
 MAX_WATCHERS = 200
 MAX_WAITING = 1_000
 """Events that wait for one slow watcher; beyond, the oldest give way and are counted."""
+MAX_WAITING_BYTES = 16 << 20
+"""The same for their size: a batch of 4 MB makes one event, and a thousand of those would be 4 GB."""
 KEEP_ALIVE_S = 15.0
 
 _KEEP_ALIVE = b": still here\n\n"
@@ -23,6 +25,7 @@ class Watcher:
         self.cabinet = cabinet
         self.kinds = kinds
         self._waiting: deque[bytes] = deque()
+        self._bytes = 0
         self._lost = 0
         self._closed = False
         self._changed = asyncio.Event()
@@ -32,11 +35,12 @@ class Watcher:
         return change.kind in self.kinds and self.cabinet in {None, change.cabinet}
 
     def give(self, event: bytes) -> None:
-        """Queue an event; the oldest gives way when there are too many."""
-        if len(self._waiting) >= MAX_WAITING:
-            self._waiting.popleft()
-            self._lost += 1
+        """Queue an event; the oldest give way when there are too many, or they are too large."""
         self._waiting.append(event)
+        self._bytes += len(event)
+        while len(self._waiting) > MAX_WAITING or self._bytes > MAX_WAITING_BYTES:
+            self._bytes -= len(self._waiting.popleft())
+            self._lost += 1
         self._changed.set()
 
     def close(self) -> None:
@@ -60,6 +64,7 @@ class Watcher:
     def _drain(self) -> bytes:
         parts = list(self._waiting)
         self._waiting.clear()
+        self._bytes = 0
         if self._lost:
             parts.insert(0, event_bytes("lost", b'{"count":%d}' % self._lost))
             self._lost = 0

@@ -204,33 +204,34 @@ class Ingest:
         streams.conclude(tx, stream, range(number, number + 1), GapCause.CORRUPT, tx.now_ms)
 
     def _event(self, tx: Tx, cabinet: CabinetId, event: Event) -> None:
+        """Take in one event; what is not acceptable is counted, and its neighbours are kept.
+
+        Raises:
+            MessageError: if it is a gap: a hole of which nothing can be read must show as one.
+        """
+        try:
+            self._heard(tx, cabinet, event)
+        except MessageError as error:
+            if isinstance(event, GapEvent):
+                raise
+            self.counts.refuse(cabinet, error.reason, str(error))
+
+    def _heard(self, tx: Tx, cabinet: CabinetId, event: Event) -> None:
         match event:
             case AlarmEvent():
                 alarms.report(tx, cabinet, event)
             case CommandEvent():
-                self._command(tx, cabinet, event)
+                commands.report(tx, cabinet, event)
             case PolicyEvent():
                 policies.report(tx, cabinet, event)
             case GapEvent():
                 streams.report_gap(tx, cabinet, event)
             case PriorityEvent():
-                self._priority(tx, cabinet, event)
+                self.counts.contradictory += priority.report(tx, cabinet, event)
             case StartEvent():
                 cabinets.started(tx, cabinet, event)
             case _:
                 assert_never(event)
-
-    def _command(self, tx: Tx, cabinet: CabinetId, event: CommandEvent) -> None:
-        try:
-            commands.report(tx, cabinet, event)
-        except MessageError as error:
-            self.counts.refuse(cabinet, error.reason, str(error))
-
-    def _priority(self, tx: Tx, cabinet: CabinetId, event: PriorityEvent) -> None:
-        try:
-            self.counts.contradictory += priority.report(tx, cabinet, event)
-        except MessageError as error:
-            self.counts.refuse(cabinet, error.reason, str(error))
 
 
 def _sender(topic: str) -> str:

@@ -35,7 +35,7 @@ DUE_PER_TICK = 100
 REPORTS_SHOWN = 20
 REPORTS_KEPT = 200
 """For each cabinet."""
-POLICIES_KEPT = 100
+POLICIES_KEPT = 20
 """Of each kind, for each cabinet: a lease that is renewed makes one after another, for years."""
 
 _POLICY = msgspec.json.Decoder(Policy)

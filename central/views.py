@@ -55,6 +55,18 @@ def row(db: sqlite3.Connection, question: str, given: Sequence[object] = ()) -> 
     return found[0] if found else None
 
 
+def narrowed(wanted: Mapping[str, object]) -> tuple[str, list[object]]:
+    """Return the conditions that hold one expression after another to what is wanted of it, None for anything.
+
+    What is not wanted is left out, so that SQLite can use the index of what is.
+
+    Args:
+        wanted: by expressions of ours, never a caller's.
+    """
+    held = {expression: value for expression, value in wanted.items() if value is not None}
+    return "".join(f" AND {expression} = ?" for expression in held), list(held.values())
+
+
 def maybe_moment(utc_ms: int | None) -> datetime | None:
     """Return a moment, or None for none."""
     return None if utc_ms is None else moment(utc_ms)

@@ -92,7 +92,6 @@ class BleakLineScanner(Scanner):
     async def stop(self) -> None:
         """End the scan; see `Scanner.stop`."""
         scanner, self._scanner = self._scanner, None
-        self._ear = _deaf
         if scanner is not None:
             await self._translated(scanner.stop(), f"{self._adapter} does not end its scan")
 
@@ -132,10 +131,6 @@ class BleakLineScanner(Scanner):
             raise LineDownError(f"{what}: no D-Bus, so no Bluetooth service, on this machine") from fault
         except Exception as fault:
             raise LineDownError(f"{what}: {str(fault) or type(fault).__name__}") from fault
-
-
-def _deaf(_: Advert) -> None:
-    """Hear nothing: what a scan that was ended still tells is not ours any more."""
 
 
 async def _power_cycle(adapter: str) -> None:

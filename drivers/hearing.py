@@ -12,7 +12,7 @@ import structlog
 from drivers.base import Found, LineState
 from protocols.errors import LocalProtocolError
 from protocols.model.ids import DeviceId, LineId, PointName
-from protocols.model.reading import Fault, Quality, Reason, Sample, Value, failed_sample, sample
+from protocols.model.reading import Fault, Quality, Reason, Sample, Value, sample
 
 MAX_FOUND: Final = 256
 """Undeclared devices that one search tells of: more than a person looks through, and a street may hold thousands."""
@@ -179,11 +179,8 @@ class LastHeard:
     def read(self, points: Sequence[PointName], now_ms: int) -> Sample:
         """Return what was last said of some points.
 
-        The sample is as old as the oldest of its values. What was never said is NOT_AVAILABLE; a device that
-        has said nothing at all is NO_ANSWER.
+        The sample is as old as the oldest of its values. What was never said is NOT_AVAILABLE.
         """
-        if not self._values:
-            return failed_sample(self._device, now_ms, points, Reason.NO_ANSWER)
         times = [self._values[name][0] for name in points if name in self._values]
         values = [self._values.get(name, (0, _NOT_AVAILABLE))[1] for name in points]
         return sample(self._device, min(times, default=now_ms), points, values)

@@ -165,14 +165,13 @@ class OpcUaDriver(LineDriver):
     # --- hearing ---
 
     async def _subscribe(self, client: OpcUaClient) -> None:
+        """Have the server tell of changes; with nothing to tell of, its keep-alives still show that it is there."""
         self._items = [
             (device, name)
             for device in self._devices.values()
             for name in device.heard
             if name in device.nodes
         ]
-        if not self._items:
-            return
         nodes = [device.nodes[name] for device, name in self._items]
         statuses = await client.subscribe(nodes, self._hear, self._again.set)
         for (device, name), status in zip(self._items, statuses, strict=True):
@@ -240,6 +239,8 @@ class OpcUaDriver(LineDriver):
                 await self._submit_aside(partial(self._reread_quietly, client))
             except DriverError:
                 continue
+            except Exception as bug:  # noqa: BLE001  the heartbeat goes on; the line's task has logged where it was
+                self._log.warning("values were not read again", reason=repr(bug))
 
     async def _reread_quietly(self, client: OpcUaClient) -> None:
         """Read everything again; what no device is to blame for is logged."""

@@ -34,6 +34,8 @@ MAX_CHUNK: Final = 1 << 17
 """Bytes of a chunk that is not whole yet: twice what we say that we take (OPC 10000-6, 7.1.2.3)."""
 MAX_NODES: Final = 1000
 """Nodes in one request, unless the server says fewer."""
+MAX_UNANSWERED: Final = 32
+"""Questions without an answer, after which a connection is made anew: asyncua waits for each of them for ever."""
 MAX_PUBLISHED: Final = 1000
 """Values that we ask a server to put into one notification at most."""
 MAX_NOTIFICATIONS_PER_S: Final = 50
@@ -113,6 +115,7 @@ class OpcUaClient:
         self._silence_s = 0.0
         self._next_number: int | None = None
         self._window = (0.0, 0)
+        self._unanswered = 0
         self._up = False
 
     # --- up ---
@@ -200,6 +203,9 @@ class OpcUaClient:
             return await self._ask(request, answer, timeout_s)
         except NoAnswerError:
             await self._prove_alive()
+            self._unanswered += 1
+            if self._unanswered >= MAX_UNANSWERED:
+                raise LineDownError(f"{MAX_UNANSWERED} questions to the server had no answer") from None
             raise
 
     async def _prove_alive(self) -> None:
@@ -441,7 +447,14 @@ class OpcUaClient:
     def _spawn(self, work: Any) -> None:  # noqa: ANN401  a coroutine
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """Forget a task; one that ended by a bug takes the connection with it, instead of leaving it deaf."""
+        self._tasks.discard(task)
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:
+            self._lose(f"a bug: {fault!r}")
 
     def _connection_lost(self, fault: Exception | None) -> None:
         self._lose(f"the server closed the connection{f': {fault}' if fault else ''}")

@@ -155,8 +155,8 @@ class OpcUa(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="o
 
     @property
     def where(self) -> str:
-        """Return where the line is, for a person."""
-        return self.url
+        """Return where the line is, for a person; a secret in it is a fault, and is not told again."""
+        return self.url.rpartition("@")[2]
 
 
 class Ble(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ble"):

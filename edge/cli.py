@@ -291,6 +291,25 @@ def join(
         raise typer.Exit(EXIT_FAILED)
 
 
+@app.command("opcua-certificate")
+def opcua_certificate(config: Config = DEFAULT_PATH, as_json: Json = False) -> None:
+    """Make the certificate by which OPC UA servers know this cabinet. One that is there is never overwritten.
+
+    Example: `luciole-edge opcua-certificate`
+    """
+    from drivers.opcua_certificates import make_certificate  # noqa: PLC0415
+    from edge import show  # noqa: PLC0415
+    from edge.clock import SystemClock  # noqa: PLC0415
+    from protocols.errors import LocalProtocolError  # noqa: PLC0415
+
+    settings = _settings(config)
+    try:
+        made = make_certificate(settings.directory / "opcua", settings.cabinet, SystemClock().now())
+    except (LocalProtocolError, OSError) as error:
+        _fail(str(error), EXIT_WRONG)
+    show.certificate(made, as_json=as_json)
+
+
 @policy_app.command("show")
 def policy_show(
     config: Config = DEFAULT_PATH,

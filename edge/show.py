@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console
@@ -27,6 +28,9 @@ from edge.state import CommandRecord
 from protocols.backhaul.messages import PolicyInForce
 from protocols.model.alarm import SEVERITY, Alarm
 from protocols.model.reading import Quality, Reason, Sample, Value
+
+if TYPE_CHECKING:
+    from drivers.opcua_certificates import Made  # only where a line needs it
 
 out = Console(highlight=False, soft_wrap=True)
 
@@ -177,6 +181,17 @@ def device_tables(searched: Sequence[Searched]) -> None:
                 f'\n[[device]]  # {text}\nid = "{line.line}-new-{number}"\nkind = "{kind}"\n'
                 f'line = "{line.line}"\naddress = {address}\n'
             )
+
+
+def certificate(made: "Made", *, as_json: bool) -> None:
+    """Show what certificate was made, and what to do with it."""
+    if as_json:
+        as_json_line({"certificate": str(made.certificate), "key": str(made.key), "uri": made.uri})
+        return
+    out.print(f"certificate  {made.certificate}, until {made.valid_until:%Y-%m-%d}")
+    out.print(f"key          {made.key}, for its owner alone")
+    out.print(f"application  {made.uri}")
+    out.print("Bring the certificate, never the key, to each OPC UA server that is to let this cabinet in.")
 
 
 def joined(answer: JoinAnswer, *, as_json: bool) -> None:

@@ -250,13 +250,13 @@ class Bus:
         return min(halts)
 
     def _must_stop_at_line(self) -> bool:
-        """Whether the signal says stop, and there is room to: a yellow that comes too late is driven through."""
+        """Whether the signal says stop, and there is room to: one that comes too late is driven through."""
         room_m = self._layout.stop_line_m - self._along_m
         aspect = self._signals.lamps[self._layout.group - 1]
         if room_m <= 0 or aspect not in _MUST_STOP:
             self._committed = False
             return False
-        if aspect is Aspect.YELLOW and self._speed_m_s**2 / (2 * self._ride.hard_m_s2) > room_m:
+        if self._speed_m_s**2 / (2 * self._ride.hard_m_s2) > room_m:
             self._committed = True
         return not self._committed
 

@@ -11,6 +11,8 @@ from sim.schedule import Schedule, Timer
 
 MAX_RECORDS = 1000
 """Passages kept; the oldest are dropped."""
+DRIVE = "drive"
+"""The switch of a bus that waits."""
 _BEHIND_M = 200.0
 """How far a straight route goes on behind the stop line."""
 
@@ -27,6 +29,9 @@ class Approach(StrEnum):
 _BEARINGS = {Approach.NORTH: 180.0, Approach.EAST: 270.0, Approach.SOUTH: 0.0, Approach.WEST: 90.0}
 _NUMBERS = {approach: number for number, approach in enumerate(Approach, 1)}
 Metres = Annotated[float, msgspec.Meta(ge=0, le=5000)]
+
+
+_Where = Annotated[str, msgspec.Meta(pattern=r"^([^\s:/]+:[0-9]{1,5})?$", description="host:port")]
 
 
 class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +54,10 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         exit_m: how far behind the stop line it is detected again.
         stop_m: of the passengers' stop, from the stop line: below 0 before it, above 0 behind; None for none.
         dwell_s: how long its doors are open there.
+        waits: it drives off only when told (`set … drive=on`), each time once.
+        broker: host:port of the MQTT broker by which it tells its position; "" for none.
+        datagram_to: host:port of the cabinet that it tells its position to by itself; "" for none.
+        fleet_key: 64 hexadecimal digits, which that cabinet knows too.
     """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
@@ -69,6 +78,10 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stop_m: Annotated[float, msgspec.Meta(ge=-5000, le=5000)] | None = None
     dwell_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 15.0
     ride: Ride = Ride()
+    waits: bool = False
+    broker: _Where = ""
+    datagram_to: _Where = ""
+    fleet_key: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
 
     def the_route(self, latitude: float, longitude: float) -> Route:
         """Return the route given, or the straight one through a place from the approach."""
@@ -115,6 +128,10 @@ class Teller(Protocol):
         """Pass on one position; one that cannot be passed on is lost, as on the road."""
         ...
 
+    def close(self) -> None:
+        """Fall silent."""
+        ...
+
 
 class BusService:
     """A bus that rides again and again.
@@ -155,7 +172,9 @@ class BusService:
         self._next_s = 0.0
 
     def start(self) -> None:
-        """Plan the first ride."""
+        """Plan the first ride, unless it waits to be told."""
+        if self.settings.waits:
+            return
         self._next_s = self._schedule.time() + self.settings.at_s
         self._timer = self._schedule.call_at(self._next_s, self._ride)
 
@@ -167,6 +186,13 @@ class BusService:
         if self.bus is not None:
             self.bus.stop()
             self.bus = None
+        if self._teller is not None:
+            self._teller.close()
+
+    def drive(self) -> None:
+        """Drive off now, if it stands."""
+        if self.bus is None:
+            self._drive_off()
 
     def _ride(self) -> None:
         """Drive off, unless the last ride is not over: then this one is left out."""
@@ -176,6 +202,10 @@ class BusService:
             self._timer = self._schedule.call_at(self._next_s, self._ride)
         if self.bus is not None or (settings.rides is not None and self.journeys >= settings.rides):
             return
+        self._drive_off()
+
+    def _drive_off(self) -> None:
+        settings = self.settings
         self.journeys += 1
         self.bus = Bus(
             settings.name,

@@ -108,6 +108,10 @@ check_in_m = 200.0              # its detector, before the stop line
 exit_m = 20.0                   # the other one, behind it
 stop_m = -60.0                  # the passengers' stop, before (below 0) or behind the stop line
 dwell_s = 12.0
+waits = false                   # true: drives off only when told: luciole-sim set bus-1 drive=on
+broker = ""                     # host:port of the MQTT broker by which it tells its position
+datagram_to = ""                # host:port of a cabinet that it tells by itself, with the key that both know
+fleet_key = ""                  # 64 hexadecimal digits
 # route = [[47.32, 5.04], [47.321, 5.043]]    # instead of a straight line through the location
 # group = 2; check_in = "check-in-2"; exit = "exit-2"
 

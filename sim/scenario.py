@@ -14,7 +14,7 @@ import msgspec
 
 from protocols.clock import BenchTime
 from protocols.strict import SettingsFault, read
-from sim.bus_service import BusSettings
+from sim.bus_service import DRIVE, BusSettings
 from sim.cabinet import Switch
 from sim.faults import (
     CabinetFault,
@@ -322,6 +322,7 @@ def target_faults(scenario: Scenario) -> dict[str, frozenset[str]]:
         if bus.lux is not None:
             targets[bus.lux.name] = modbus | frozenset(LuxFault)
     targets |= dict.fromkeys(_tcp_names(scenario), modbus)
+    targets |= {bus.name: frozenset() for bus in scenario.bus}
     for junction in scenario.junction:
         groups = range(1, len(junction.design.groups) + 1)
         targets[junction.name] = frozenset(JunctionFault)
@@ -344,7 +345,7 @@ def switch_names(scenario: Scenario) -> dict[str, frozenset[str]]:
             names[bus.cabinet.name] = frozenset(switch.value for switch in Switch)
         if bus.lux is not None:
             names[bus.lux.name] = frozenset({SKY})
-    return names
+    return names | {bus.name: frozenset({DRIVE}) for bus in scenario.bus}
 
 
 def counter_names(settings: CounterSettings) -> list[str]:
@@ -462,6 +463,10 @@ def _buses(scenario: Scenario) -> list[SettingsFault]:
             complaints.append(SettingsFault(f"{key}.junction", f"expected one of {known}"))
         else:
             complaints += _bus_parts(key, bus, junction)
+        if bool(bus.datagram_to) != bool(bus.fleet_key):
+            complaints.append(
+                SettingsFault(f"{key}.fleet_key", "expected together with datagram_to, both or none")
+            )
         if bus.route is not None and (
             len(bus.route) < 2 or any(one == other for one, other in pairwise(bus.route))
         ):

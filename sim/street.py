@@ -31,7 +31,7 @@ import structlog
 from protocols.clock import BenchTime
 from sim import crossing
 from sim.bench_line import BenchLine, serial_switches
-from sim.bus_service import BusService, BusSettings
+from sim.bus_service import BusService, BusSettings, Teller
 from sim.cabinet import Cabinet, Switch
 from sim.clock import BenchClock, real_time_from
 from sim.control import ControlSocket
@@ -223,7 +223,7 @@ class Street:
             await _done(switch.end())
 
     def set(self, target: str, switches: dict[str, bool | float]) -> None:
-        """Set the cabinet's switches (`door_open`, `breaker_tripped` …) or a daylight sensor's `sky`.
+        """Set the cabinet's switches (`door_open` …), a daylight sensor's `sky`, or let a bus `drive`.
 
         Raises:
             UnknownError: no such target or switch.
@@ -234,6 +234,9 @@ class Street:
         for name, value in switches.items():
             if target in self.lux:
                 self.lux[target].sky = float(value)
+            elif target in self.buses:
+                if value:
+                    self.buses[target].drive()
             elif self.cabinet is not None:
                 self.cabinet.set(Switch(name), bool(value))
 
@@ -317,7 +320,15 @@ class Street:
             signals=self.junctions[settings.junction].junction,
             schedule=self._schedule,
             place=(place.latitude, place.longitude),
+            teller=self._teller(settings),
         )
+
+    def _teller(self, settings: BusSettings) -> Teller | None:
+        if not (settings.broker or settings.datagram_to):
+            return None
+        from sim.fleet import Fleet  # noqa: PLC0415  a bench whose buses tell nobody does not pay for MQTT
+
+        return Fleet(settings, self.clock, self._rng(settings.name))
 
     def _build_rtu(self, settings: RtuSettings) -> None:
         port = SerialPort(

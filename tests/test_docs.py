@@ -1,7 +1,9 @@
 """Every command and every setting stands in the documentation."""
 
 import re
+from enum import StrEnum
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -11,11 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import central.cli
 import edge.cli
 import sim.cli
+import sim.faults
 from central.api.bodies import Lighting, SignedEnvelope
 from central.api.priority_bodies import Priority, PriorityFigures, PriorityPublishRequest
 from central.envelopes import sign_document
 from central.policies import SigningKey
-from drivers.settings import Ble, DaliLuba, DeviceSettings, ModbusRtu, ModbusTcp
+from drivers.settings import DeviceSettings, LineSettings
 from edge.config import (
     BackhaulSettings,
     CabinetSettings,
@@ -31,20 +34,11 @@ from protocols.modbus.register_map import Entry, RegisterMap, Run
 from protocols.model.ids import KeyId
 from protocols.model.policy import LampLimit, PolicyKind, SignalLimit
 from protocols.model.priority import Approach, PriorityRule, RequestState
+from protocols.opcua.nodes import Entry as NodeEntry
+from protocols.opcua.nodes import NodeMap
 from protocols.strict import read
 from sim.bus import Ride
 from sim.bus_service import BusSettings
-from sim.faults import (
-    CabinetFault,
-    DetectorFault,
-    GroupFault,
-    JunctionFault,
-    LampFault,
-    LineFault,
-    LuxFault,
-    ModbusFault,
-    SerialFault,
-)
 from sim.junction_design import DetectorDesign, JunctionDesign, PriorityLimits, SignalGroup, TimePlan
 from sim.junction_settings import JunctionSettings
 
@@ -54,14 +48,13 @@ SETTINGS = (
     BackhaulSettings,
     OutboxSettings,
     KeySettings,
-    DaliLuba,
-    ModbusTcp,
-    ModbusRtu,
-    Ble,
+    *get_args(LineSettings),
     DeviceSettings,
     RegisterMap,
     Entry,
     Run,
+    NodeMap,
+    NodeEntry,
     LampLimit,
     SignalLimit,
     LocalPositionsSettings,
@@ -77,17 +70,11 @@ BENCH_SETTINGS = (
     BusSettings,
     Ride,
 )
-FAULTS = (
-    LampFault,
-    LineFault,
-    SerialFault,
-    ModbusFault,
-    CabinetFault,
-    LuxFault,
-    JunctionFault,
-    GroupFault,
-    DetectorFault,
-)
+FAULTS = [
+    kind
+    for kind in vars(sim.faults).values()
+    if isinstance(kind, type) and issubclass(kind, StrEnum) and kind is not StrEnum
+]
 PAGES = [(edge.cli.app, "cabinet.md"), (central.cli.app, "centre.md"), (sim.cli.app, "bench.md")]
 COMPLETION = ("--install-completion", "--show-completion")
 
@@ -171,6 +158,12 @@ def test_every_figure_of_priority_is_documented() -> None:
     text = (DOCS / "centre.md").read_text(encoding="utf-8")
     figures = set(PriorityFigures.__struct_fields__) - {"day", "cabinet", "junction", "rule"}
     assert sorted(name for name in figures if f"`{name}`" not in text) == []
+
+
+def test_every_field_of_a_priority_policy_is_documented() -> None:
+    text = (DOCS / "centre.md").read_text(encoding="utf-8")
+    fields = {name for form in (Approach, PriorityRule, Priority) for name in form.__struct_fields__}
+    assert sorted(name for name in fields - {"approaches", "rules"} if f"`{name}`" not in text) == []
 
 
 def test_every_setting_of_a_cabinet_is_documented() -> None:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated
 
 from litestar import Router, get, post, put
+from litestar.openapi.spec import Example
 from litestar.params import Body, FromPath, QueryParameter
 
 from central import drafts, figures, leases, policies, priority
@@ -20,14 +21,16 @@ from central.api.priority_bodies import (
 )
 from central.api.problems import ASKING, CHANGING
 from central.clock import LAST_MS
+from central.envelopes import EXAMPLES
 from central.errors import Fault, RequestError, not_found
 from central.store.writer import Tx
-from central.views import priority_view, row, rows
+from central.views import narrowed, priority_view, row, rows
 from protocols.model.ids import CabinetId
 from protocols.model.policy import PolicyKind
 from protocols.model.priority import RequestState
 
 DEFAULT_DAYS = 7
+_EXAMPLE = Example(summary="One approach, one rule", value=EXAMPLES[PolicyKind.PRIORITY]["priority"])
 Name = Annotated[str | None, QueryParameter(max_length=63)]
 From = Annotated[datetime | None, QueryParameter(name="from", description="first moment")]
 To = Annotated[datetime | None, QueryParameter(description="last moment")]
@@ -41,7 +44,9 @@ async def get_priority(centre: TheCentre, cabinet: FromPath[str]) -> Priority:
 
 @put("/cabinets/{cabinet:str}/priority", responses=CHANGING)
 async def put_priority(
-    centre: TheCentre, cabinet: FromPath[str], data: Annotated[Priority, Body(title="priority")]
+    centre: TheCentre,
+    cabinet: FromPath[str],
+    data: Annotated[Priority, Body(title="priority", examples=[_EXAMPLE])],
 ) -> Priority:
     """Write who is to get priority at a cabinet's junctions: a draft, until it is published."""
     await centre.change(lambda tx: drafts.put(tx, cabinet, data))
@@ -87,16 +92,22 @@ async def list_requests(
 ) -> Page[PriorityView]:
     """List requests for a green, the newest first."""
     after = (LAST_MS, 2**62) if cursor is None else read_cursor(cursor, tuple[int, int])
-    span = _span(from_, to, 0, LAST_MS)
-    given = (*after, cabinet, junction, rule, None if state_ is None else state_.value, contradictory, *span)
+    conditions, values = narrowed(
+        {
+            "cabinet": cabinet,
+            "junction": junction,
+            "rule": rule,
+            "state": None if state_ is None else state_.value,
+            "(contradiction <> '')": contradictory,
+        }
+    )
+    given = (*after, *_span(from_, to, 0, LAST_MS), *values, limit + 1)
     found = await centre.reader.ask(
         lambda db: rows(
             db,
-            "SELECT * FROM priority_request WHERE (first_ms, id) < (?1, ?2)"
-            " AND (?3 IS NULL OR cabinet = ?3) AND (?4 IS NULL OR junction = ?4) AND (?5 IS NULL OR rule = ?5)"
-            " AND (?6 IS NULL OR state = ?6) AND (?7 IS NULL OR (contradiction <> '') = ?7)"
-            " AND first_ms BETWEEN ?8 AND ?9 ORDER BY first_ms DESC, id DESC LIMIT ?10",
-            (*given, limit + 1),
+            "SELECT * FROM priority_request WHERE (first_ms, id) < (?, ?) AND first_ms BETWEEN ? AND ?"  # noqa: S608  expressions of ours
+            f"{conditions} ORDER BY first_ms DESC, id DESC LIMIT ?",
+            given,
         )
     )
     more = (found[limit - 1]["first_ms"], found[limit - 1]["id"]) if len(found) > limit else None

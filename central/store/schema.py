@@ -257,6 +257,7 @@ CREATE TABLE priority (
 ALTER TABLE policy ADD COLUMN lease_until_ms INTEGER;
 ALTER TABLE policy ADD COLUMN lease_s REAL;
 ALTER TABLE policy ADD COLUMN renew_ms INTEGER;
+CREATE INDEX policy_to_send ON policy (send_ms) WHERE send_ms IS NOT NULL;
 CREATE INDEX policy_to_renew ON policy (renew_ms) WHERE renew_ms IS NOT NULL;
 
 CREATE TABLE priority_request (

@@ -126,7 +126,7 @@ OBJECT_TYPES: Final[tuple[ObjectType, ...]] = (
     _unsigned(0x01, "battery_level", 1, "%", maximum=100),
     _signed(0x02, "temperature", 2, "Cel", 2, minimum=_ABSOLUTE_ZERO_C),
     _unsigned(0x03, "relative_humidity", 2, "%", 2, maximum=100),
-    _unsigned(0x04, "atmospheric_pressure", 3, "hPa", 2),
+    _unsigned(0x04, "air_pressure", 3, "hPa", 2),
     _unsigned(0x05, "illuminance", 3, "lx", 2),
     _unsigned(0x06, "mass", 2, "kg", 2),
     _unsigned(0x07, "mass", 2, "kg", 10, step=_POUND_STEP),  # in pounds on the air
@@ -185,7 +185,7 @@ OBJECT_TYPES: Final[tuple[ObjectType, ...]] = (
     _unsigned(0x43, "current", 2, "A", 3),
     _unsigned(0x44, "speed", 2, "m/s", 2),
     _signed(0x45, "temperature", 2, "Cel", 1, minimum=_ABSOLUTE_ZERO_C),
-    _unsigned(0x46, "uv_index", 1, "", 1),
+    _unsigned(0x46, "uv_index", 1, "{index}", 1),
     _unsigned(0x47, "volume", 2, "L", 1),
     _unsigned(0x48, "volume", 2, "L", 3),  # in ml on the air
     _unsigned(0x49, "volume_flow_rate", 2, "m3/h", 3),
@@ -194,7 +194,7 @@ OBJECT_TYPES: Final[tuple[ObjectType, ...]] = (
     _unsigned(0x4C, "gas_volume", 4, "m3", 3),
     _unsigned(0x4D, "cumulative_active_energy", 4, "kW.h", 3),
     _unsigned(0x4E, "volume", 4, "L", 3),
-    _unsigned(0x4F, "water_volume", 4, "L", 3),
+    _unsigned(0x4F, "water_volume", 4, "m3", 6),  # in litres on the air
     _unsigned(0x50, "device_time", 4, "s"),  # since 1970-01-01T00:00Z
     _unsigned(0x51, "acceleration", 2, "m/s2", 3),
     _unsigned(0x52, "angular_velocity", 2, "deg/s", 3),
@@ -215,7 +215,7 @@ OBJECT_TYPES: Final[tuple[ObjectType, ...]] = (
     _unsigned(0x61, "rotational_speed", 2, "/min"),
     _signed(0x62, "speed", 4, "m/s", 6),
     _signed(0x63, "acceleration", 4, "m/s2", 6),
-    _unsigned(0x64, "light_level", 1),
+    _unsigned(0x64, "light_level", 1, "{level}"),
     _unsigned(0x65, "settings_revision", 1),
     ObjectType(0xF0, PointName("device_type"), Form.DEVICE_TYPE, 2),
     ObjectType(0xF1, PointName("firmware"), Form.FIRMWARE, 4),

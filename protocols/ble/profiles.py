@@ -58,7 +58,7 @@ class Profile(msgspec.Struct, frozen=True):
 
 _ROWS: Final[Mapping[str, ObjectType]] = {row.name: row for row in reversed(OBJECT_TYPES)}
 _DEAD_BANDS: Final[Mapping[str, float]] = MappingProxyType({
-    "atmospheric_pressure": 0.2,
+    "air_pressure": 0.2,
     "illuminance": 5,
     "relative_humidity": 1,
     "temperature": 0.2,
@@ -84,7 +84,7 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType({
     profile.name: profile
     for profile in (
         _bthome("thermometer", "temperature", "relative_humidity", "battery_level"),
-        _bthome("weather", "temperature", "relative_humidity", "atmospheric_pressure", "speed", "direction",
+        _bthome("weather", "temperature", "relative_humidity", "air_pressure", "speed", "direction",
                 "precipitation", "illuminance", "uv_index", "battery_level"),
         _bthome("air", "co2", "tvoc", "pm2_5", "pm10", "temperature", "relative_humidity", "battery_level"),
         _bthome("soil", "moisture", "temperature", "conductivity", "illuminance", "battery_level"),

@@ -19,7 +19,7 @@
     arguments = [1]
     writable = true
 
-A namespace is named by its URI, never by its index: indices change when a server restarts (OPC 10000-4, 7.22), so
+A namespace is named by its URI, never by its index: indices may change between sessions (OPC 10000-3, 5.2.2), so
 they are looked up at each connection.
 """
 

@@ -15,6 +15,8 @@ MAX_UTC_MS: Final = 253_402_300_799_999
 """The last millisecond that four digits of a year can say."""
 MAX_ITEMS: Final = 4096
 """Values in one message: more than a controller has statuses; what a peer can make us loop over."""
+_LONG: Final = 120
+"""Characters of a peer's text that are repeated: enough to see what it is."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MESSAGE_ID: Final = re.compile(
     r"[a-fA-F0-9]{8}-[a-fA-F0-9]{4}-4[a-fA-F0-9]{3}-[89abAB][a-fA-F0-9]{3}-[a-fA-F0-9]{12}"
@@ -403,9 +405,9 @@ def is_message_id(text: object) -> bool:
 
 
 def printable(value: object) -> str:
-    """Return a peer's value as it may stand in a log."""
+    """Return a peer's value as it may stand in a log or an answer: short, and in printable ASCII."""
     text = value if isinstance(value, str) else repr(value)
-    return ascii(text[:120])[1:-1]
+    return "".join(one if " " <= one <= "~" else ascii(one)[1:-1] for one in text[:_LONG])[:_LONG]
 
 
 def type_of(message: Message) -> str:

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from hmac import compare_digest
 from itertools import groupby
-from typing import Final
+from typing import Final, assert_never
 
 import msgspec
 
@@ -71,6 +71,7 @@ from protocols.rsmp.messages import (
     printable,
     rate_ms,
     stamp,
+    type_of,
 )
 from protocols.rsmp.outgoing import Buffered, OutgoingBuffer
 from protocols.rsmp.priority import COMMAND as REQUEST_PRIORITY
@@ -145,10 +146,10 @@ class Site:
         if self._exchange is None:
             return
         self._exchange.close(reason)
-        while (event := self._exchange.next_event()) is not NEED_DATA:
-            if isinstance(event, Closed):
-                self._over(event)
-        self._exchange = None
+        gone, self._exchange = self._exchange, None
+        left = list(iter(gone.next_event, NEED_DATA))
+        for closed in (event for event in left if isinstance(event, Closed)):
+            self._over(closed)
 
     def _over(self, event: Closed) -> None:
         """Hold again what may be said twice; end the subscriptions that do not outlive a disruption."""
@@ -393,11 +394,11 @@ class Site:
             case Closed():
                 self._over(event)
                 self._events.append(Closed(event.reason))
-            case NotAcknowledged():
+            case NotAcknowledged() | Violation():
                 self._events.append(event)
                 self._pump()
-            case Violation():
-                self._events.append(event)
+            case _:
+                assert_never(event)
 
     def _receive(self, message: Payload | Watchdog) -> None:
         if isinstance(message, Watchdog):
@@ -410,12 +411,12 @@ class Site:
         now = self._now
         if self._aggregated is not None:
             self._send(self._aggregated, now)
-        told: set[tuple[str, str, object]] = set()
+        told: set[tuple[object, ...] | None] = set()
         if self._aggregated is not None:
-            told.add((self._aggregated.component, "", self._aggregated.at))
+            told.add(_event_of(self._aggregated))
         for alarm in self._alarms:
             message = alarm.message(AlarmEvent.ISSUE, self._since_ms)
-            told.add((message.component, message.code, message.at))
+            told.add(_event_of(message))
             self._send(message, now)
         self._buffer.leave_out(lambda one: _event_of(one) in told)
         self._pump()
@@ -423,26 +424,32 @@ class Site:
     def _judge(self, message: Payload) -> None:
         """Acknowledge and answer what the supervisor said, or refuse it."""
         try:
-            match message:
-                case StatusRequest() | StatusSubscribe() | StatusUnsubscribe():
-                    self._check_statuses(message.wanted)
-                    self._acknowledge(message)
-                    self._take_statuses(message)
-                case AggregatedStatusRequest():
-                    self._tell_aggregated(message)
-                case Alarm():
-                    self._take_alarm(message)
-                case CommandRequest():
-                    self._take_command(message)
+            if isinstance(message, StatusRequest | StatusSubscribe | StatusUnsubscribe):
+                self._take_statuses(message)
+            elif isinstance(message, AggregatedStatusRequest):
+                self._tell_aggregated(message)
+            elif isinstance(message, Alarm):
+                self._take_alarm(message)
+            elif isinstance(message, CommandRequest):
+                self._take_command(message)
+            else:  # the exchange lets none pass
+                self._wire().refuse(message, f"{type_of(message)} is nothing that a site takes")
         except _Refused as refused:
-            if self._exchange is not None:
-                self._exchange.refuse(message, str(refused))
+            self._wire().refuse(message, str(refused))
 
-    def _acknowledge(self, message: Payload) -> None:
-        if self._exchange is not None:
-            self._exchange.acknowledge(message)
+    def _wire(self) -> Exchange:
+        """Return the present connection.
+
+        Raises:
+            LocalProtocolError: if there is none.
+        """
+        if self._exchange is None:
+            raise LocalProtocolError("the site is not connected")
+        return self._exchange
 
     def _take_statuses(self, message: StatusRequest | StatusSubscribe | StatusUnsubscribe) -> None:
+        self._check_statuses(message.wanted)
+        self._wire().acknowledge(message)
         match message:
             case StatusRequest():
                 self._respond(message)
@@ -451,6 +458,8 @@ class Site:
             case StatusUnsubscribe():
                 for one in message.wanted:
                     self._subscriptions.end(StatusKey(message.component, one.code, one.name))
+            case _:
+                assert_never(message)
 
     def _check_statuses(self, wanted: Iterable[StatusName | Subscription]) -> None:
         for one in wanted:
@@ -464,8 +473,8 @@ class Site:
         keys = [StatusKey(request.component, one.code, one.name) for one in request.wanted]
         values = tuple(self._value(key) for key in keys)
         at = stamp(self._now.utc_ms)
-        if self._send(StatusResponse(component=request.component, at=at, values=values), self._now):
-            self._events.append(StatusTold(frozenset(key for key in keys if key in self._values)))
+        self._send(StatusResponse(component=request.component, at=at, values=values), self._now)
+        self._events.append(StatusTold(frozenset(key for key in keys if key in self._values)))
 
     def _subscribe(self, request: StatusSubscribe) -> None:
         """Begin or change subscriptions; what has no value is told so and not subscribed."""
@@ -481,14 +490,14 @@ class Site:
     def _tell_aggregated(self, request: AggregatedStatusRequest) -> None:
         if request.component != self._settings.main or self._aggregated is None:
             raise _Refused(f"{printable(request.component)} has no aggregated status")
-        self._acknowledge(request)
+        self._wire().acknowledge(request)
         self._send(self._aggregated, self._now)
 
     def _take_alarm(self, asked: Alarm) -> None:
         key = AlarmKey(asked.component, asked.code)
         if key not in self._alarms:
             raise _Refused(f"{printable(asked.component)} has no alarm {printable(asked.code)}")
-        self._acknowledge(asked)
+        self._wire().acknowledge(asked)
         change = _ORDERED.get(AlarmEvent(asked.event))
         if change is None:
             self._send(self._alarms.get(key).message(AlarmEvent.ISSUE, self._since_ms), self._now)
@@ -508,7 +517,7 @@ class Site:
         if missing is None:
             self._events.append(CommandAsked(request.component, orders, request, self._connection))
             return
-        self._acknowledge(request)
+        self._wire().acknowledge(request)
         values = tuple(CommandValue(one.code, one.name, None, missing) for one in request.arguments)
         response = CommandResponse(component=request.component, at=stamp(self._now.utc_ms), values=values)
         self._send(response, self._now)
@@ -560,13 +569,13 @@ class Site:
         return None if able else Quality.UNKNOWN
 
 
-def _event_of(message: Buffered) -> tuple[str, str, object] | None:
+def _event_of(message: Buffered) -> tuple[object, ...] | None:
     """Return which event a message tells of, if it is one that a site tells at each connection."""
     match message:
         case AggregatedStatus():
-            return message.component, "", message.at
+            return message.component, message.at, message.elements
         case Alarm() if message.event == AlarmEvent.ISSUE:
-            return message.component, message.code, message.at
+            return message.component, message.code, message.at, message.activity
     return None
 
 

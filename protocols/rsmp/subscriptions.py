@@ -4,7 +4,7 @@ An update at once when a subscription begins; then at each interval (`uRt`), at 
 that is told begins the interval anew. Asking again for what is subscribed only changes `uRt` and `sOc`.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import msgspec
@@ -41,12 +41,6 @@ class Subscriptions:
 
     def __init__(self) -> None:
         self._watches: dict[StatusKey, _Watch] = {}
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._watches
-
-    def __iter__(self) -> Iterator[StatusKey]:
-        return iter(self._watches)
 
     def begin(self, key: StatusKey, rate_ms: int, now_ms: int, *, on_change: bool) -> bool:
         """Subscribe; True if it is a new subscription, whose value is to be told at once."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from central.effects import Change, ChangeKind
-from central.feed import MAX_WAITING, MAX_WATCHERS, Feed, Watcher
+from central.feed import MAX_WAITING, MAX_WAITING_BYTES, MAX_WATCHERS, Feed, Watcher
 from protocols.model.ids import CabinetId
 from tests.central.api_desk import Api
 from tests.central.cabinet_double import CabinetDouble, taken
@@ -65,6 +65,19 @@ async def test_a_slow_watcher_loses_the_oldest_and_is_told_how_many() -> None:
     assert len(written) == MAX_WAITING + 1
     assert written[1].endswith(b'{"n":25}')
     assert written[-1].endswith(b'{"n":%d}' % (MAX_WAITING + 24))
+
+
+async def test_large_events_give_way_before_they_fill_the_memory() -> None:
+    watcher = Feed().join(None, ALL)
+    writes = await begun(watcher)
+    event = b"x" * (MAX_WAITING_BYTES // 4)
+    for _ in range(7):
+        watcher.give(event)
+    written = await next_write(writes)
+    assert written.startswith(b'event: lost\ndata: {"count":3}\n\n')
+    assert written.count(b"x") == MAX_WAITING_BYTES
+    watcher.give(event)
+    assert await next_write(writes) == event
 
 
 async def test_a_slow_watcher_does_not_hold_up_another() -> None:

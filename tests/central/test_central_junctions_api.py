@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from central import figures
 from central.api.live import _kinds
 from central.effects import ChangeKind
+from central.store.writer import Tx
 from protocols.backhaul.messages import AlarmEvent, PriorityEvent, Source
 from protocols.model.alarm import SEVERITY, AlarmType
 from protocols.model.device import Device, Kind, Point, StreamClass
@@ -63,6 +64,30 @@ class TestPolicy:
         assert ((until - created).total_seconds(), (renews - created).total_seconds()) == (86_400, 43_200)
         (again,) = (await api.http.post(f"{PRIORITY}/publish")).json()["desired"]
         assert (again["version"], again["renews"]) == (2, None)
+
+    async def test_a_lease_that_is_due_is_renewed_by_the_running_aggregator(
+        self, api: Api, cabinet: CabinetDouble
+    ) -> None:
+        await api.deliver(cabinet.hello())
+        await api.http.put(PRIORITY, json=DRAFT)
+        await api.http.post(f"{PRIORITY}/publish", json={"renew": True})
+
+        def make_due(tx: Tx) -> None:
+            tx.db.execute("UPDATE policy SET renew_ms = ?", (tx.now_ms,))
+            tx.effects.due = True
+
+        await api.central.centre.change(make_due)
+        (desired,) = (await api.get("/api/v1/cabinets/cab-1/policies"))["desired"]
+        assert (desired["version"], desired["renews"] is not None) == (2, True)
+
+    async def test_the_example_of_the_documentation_is_accepted(
+        self, api: Api, cabinet: CabinetDouble
+    ) -> None:
+        await api.deliver(cabinet.hello())
+        schema = await api.get("/schema/openapi.json")
+        body = schema["paths"]["/api/v1/cabinets/{cabinet}/priority"]["put"]["requestBody"]
+        (example,) = body["content"]["application/json"]["schema"]["examples"]
+        assert (await api.http.put(PRIORITY, json=example)).status_code == 200
 
     async def test_nothing_drafted_is_409(self, api: Api, cabinet: CabinetDouble) -> None:
         await api.deliver(cabinet.hello())

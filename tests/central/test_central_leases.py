@@ -20,7 +20,7 @@ from protocols.model.ids import DeviceId, KeyId
 from protocols.model.policy import Limits, Policy, PolicyKind, SignalLimit
 from protocols.model.priority import PriorityPolicy
 from protocols.rules.acceptance import Standing, judge
-from tests.central.cabinet_double import START_MS, CabinetDouble
+from tests.central.cabinet_double import START_MS, CabinetDouble, taken
 from tests.central.desk import Desk
 from tests.central.junctions import CAB, TRUNK, WEST, junction_cabinet
 
@@ -278,6 +278,24 @@ class TestRenewal:
             city.clock.pass_s(30)
             renewed(city, key)
         assert city.ask("SELECT version FROM policy ORDER BY version") == [(5,), (6,), (7,)]
+
+
+def test_a_report_of_a_version_that_no_cabinet_reaches_is_refused_and_its_batch_is_kept(
+    city: Desk, cabinet: CabinetDouble
+) -> None:
+    told = PolicyEvent("priority", 2**53, "", accepted=True, reasons=(), at_ms=START_MS)
+    cabinet.seal([taken(cabinet.lamp(), 3)], [told])
+    city.deliver(cabinet.message(1))
+    assert city.values(cabinet.lamp()) == [3]
+    assert city.ask("SELECT count(*) FROM policy_report") == [(0,)]
+    assert city.ingest.counts.refused() == {"beyond_bounds": 1}
+
+
+def test_what_is_due_is_found_by_an_index(city: Desk) -> None:
+    """Twice a second, among all the policies of a city."""
+    for column in ("send_ms", "renew_ms"):
+        question = f"EXPLAIN QUERY PLAN SELECT * FROM policy WHERE {column} <= 1 ORDER BY {column} LIMIT 9"  # noqa: S608  our own words
+        assert "USING INDEX" in str(city.ask(question))
 
 
 def test_a_version_that_no_cabinet_reaches_is_refused(city: Desk, cabinet: CabinetDouble) -> None:

@@ -103,6 +103,7 @@ class Air:
         start_raises: what beginning a scan raises.
         resettable: whether its power can be taken.
         started: scans begun.
+        backends: what bleak scanned with, in their order.
         resets: how often its power was taken.
     """
 
@@ -118,6 +119,7 @@ class Air:
         self.start_raises: Exception | None = None
         self.resettable = True
         self.started = 0
+        self.backends: list[Backend] = []
         self.resets = 0
         self.hung = asyncio.Event()
 
@@ -189,6 +191,7 @@ class Backend(BaseBleakScanner):
                 "adapter 'hci0' not found", BleakBluetoothNotAvailableReason.NO_BLUETOOTH
             )
         self.air.started += 1
+        self.air.backends.append(self)
         self._controller, self._device = _node(self.air.link, ADAPTER_ADDRESS)
         await self._device.power_on()
         self._device.on("advertisement", self._heard)
@@ -202,19 +205,24 @@ class Backend(BaseBleakScanner):
         if self.air.stop_refuses:
             raise BleakDBusError("org.bluez.Error.InProgress", ["Operation already in progress"])
 
+    def hear(self, address: str, service_data: bytes) -> None:
+        """Tell bleak of an advert that nobody has sent."""
+        self._tell(address, {normalize_uuid_16(BTHOME): service_data}, -50)
+
     def _heard(self, advert: Advertisement) -> None:
-        if not self.air.hears():
-            return
+        if self.air.hears():
+            self._tell(str(advert.address).split("/")[0], _service_data(advert.data), advert.rssi)
+
+    def _tell(self, address: str, service_data: dict[str, bytes], rssi: int) -> None:
         found = AdvertisementData(
             local_name=None,
             manufacturer_data={},
-            service_data=_service_data(advert.data),
+            service_data=service_data,
             service_uuids=[],
             tx_power=None,
-            rssi=advert.rssi,
+            rssi=rssi,
             platform_data=(),
         )
-        address = str(advert.address).split("/")[0]
         device = self.create_or_update_device(address, address, None, None, found)
         self.call_detection_callbacks(device, found)
 

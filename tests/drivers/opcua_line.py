@@ -135,7 +135,7 @@ class Bench:
             "url": self.server.state().url,
             "security": self.server.settings.security,
             "period_ms": 20.0,
-            "timeout_s": 0.5,
+            "timeout_s": 0.3,
             "keepalive_s": 0.2,
             "reconnect_s": 0.02,
             "reconnect_bound_s": 0.1,

@@ -4,8 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import structlog
+from asyncua import ua
+from asyncua.common.callback import CallbackType
+from asyncua.server.internal_subscription import InternalSubscription
 
 from drivers.base import Found, LineState, Looked
 from drivers.opcua_client import MAX_NOTIFICATIONS_PER_S, OpcUaClient, value_of
@@ -132,6 +136,109 @@ async def test_values_that_the_server_had_to_drop_are_counted(server: Bench) -> 
         await server.server.look()
     await line.until_told("water_temperature", 2.9)
     assert len(line.told("water_temperature")) <= 12
+
+
+async def test_a_missing_notification_has_everything_read_again(server: Bench, line: OpcUaLine) -> None:
+    reads = server.server.counters().reads["pumps-1/Level"]
+    (subscription,) = subscriptions(server)
+    subscription._notification_seq += 1
+    server.station().well.temperature_c = 7.0
+    await line.until_told("water_temperature", 7.0)
+    await until(lambda: server.server.counters().reads["pumps-1/Level"] > reads)
+    assert line.driver.health().state is LineState.UP
+
+
+def subscriptions(server: Bench) -> list[InternalSubscription]:
+    assert server.server.server is not None
+    return list(server.server.server.server.iserver.subscription_service.subscriptions.values())
+
+
+async def test_a_subscription_that_the_server_ends_is_made_anew(server: Bench, line: OpcUaLine) -> None:
+    connections = server.server.front.connections
+    (subscription,) = subscriptions(server)
+    await subscription.enqueue_statuschange(ua.StatusCode(ua.StatusCodes.BadTimeout))
+    server.station().well.temperature_c = 6.5
+    await line.until_told("water_temperature", 6.5)
+    await until(lambda: server.server.front.connections > connections)
+
+
+async def test_a_bug_in_whoever_listens_does_not_leave_the_line_deaf(server: Bench, line: OpcUaLine) -> None:
+    connections = server.server.front.connections
+    hear = line.driver.on_sample
+
+    def stumble(_: object) -> None:
+        line.driver.on_sample = hear
+        raise ZeroDivisionError
+
+    line.driver.on_sample = stumble
+    server.station().well.temperature_c = 6.0
+    await until(lambda: server.server.front.connections > connections)
+    await line.until_told("water_temperature", 6.0)
+
+
+async def test_a_line_that_only_polls_notices_a_dead_server_too(server: Bench) -> None:
+    polled = [msgspec.structs.replace(one, poll_s=60.0) for one in devices(ONE)]
+    line = server.connect(None, polled)
+    await line.until_up()
+    assert line.said == []
+    await server.street.fault("pumps", "mute")
+    await until(lambda: "published nothing" in line.reason())
+
+
+async def test_a_server_is_asked_for_no_more_nodes_at_once_than_it_says(server: Bench) -> None:
+    assert server.server.server is not None
+    inner = server.server.server.server
+    limits = ua.ObjectIds
+    for limit in (
+        limits.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
+        limits.Server_ServerCapabilities_OperationLimits_MaxNodesPerTranslateBrowsePathsToNodeIds,
+        limits.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
+    ):
+        await inner.get_node(ua.NodeId(limit)).write_value(ua.Variant(5, ua.VariantType.UInt32))
+    sizes: list[int] = []
+    inner.iserver.callback_service.addListener(
+        CallbackType.PreRead, lambda event, _: sizes.append(len(event.request_params.NodesToRead)), 1
+    )
+    line = server.connect()
+    await line.until_up()
+    assert (await line.read(*EVERY)).faults == {}
+    assert max(sizes) == 5
+    server.station().well.temperature_c = 5.5
+    await line.until_told("water_temperature", 5.5)
+
+
+async def test_the_secure_channel_is_renewed_for_as_long_as_the_line_lasts(server: Bench) -> None:
+    lost: list[str] = []
+    client = OpcUaClient(server.settings(), lost.append)
+    client._client.secure_channel_timeout = 100
+    await client.open(None, None)
+    protocol = client._client.uaclient.protocol
+    assert protocol is not None
+    first = protocol._connection.security_token.TokenId
+    async with asyncio.timeout(10):
+        while protocol._connection.security_token.TokenId < first + 3:
+            (got,) = await client.read([value_of(server.station().ids["WaterTemperature"])])
+            assert got.Value.Value == 14.0
+    await client.leave()
+    client.drop()
+    assert lost == []
+
+
+async def test_a_server_that_is_unwell_is_logged_and_so_is_its_recovery(server: Bench) -> None:
+    assert server.server.server is not None
+    level = server.server.server.server.get_node(ua.NodeId(ua.ObjectIds.Server_ServiceLevel))
+    entries = own_map(own_entry("level", "Level", heartbeat_s=0.05))
+    with structlog.testing.capture_logs() as logs:
+        line = server.connect(None, devices(ONE, node_map="own"), [entries])
+        await line.until_up()
+        for number in (100, 255):
+            await level.write_value(ua.Variant(number, ua.VariantType.Byte))
+            told = len(logs)
+            await until(lambda seen=told: len(logs) > seen)  # type: ignore[misc]
+    assert [entry["said"] for entry in logs] == [
+        "its service level is 100 of 255",
+        "that it is well again",
+    ]
 
 
 # --- what values are worth ---
@@ -289,7 +396,7 @@ async def test_a_server_that_takes_everything_and_never_answers_is_down_with_a_r
     await server.street.fault("pumps", "silent")
     got = await line.read("level")
     assert [fault.reason for fault in got.faults.values()] == [Reason.LINE_DOWN]
-    await until(lambda: "does not answer within 0.5 s" in line.reason())
+    await until(lambda: "does not answer within 0.3 s" in line.reason())
     await server.street.clear("pumps", "silent")
     await line.until_up()
 
@@ -304,8 +411,18 @@ async def test_a_server_that_closes_every_connection_is_down_and_comes_back(
     await line.until_up()
 
 
+async def test_questions_without_an_answer_do_not_gather_for_ever(server: Bench) -> None:
+    line = server.connect(server.settings(timeout_s=0.05, silent_after=100))
+    await line.until_up()
+    await server.street.fault("pumps-1", "late", settings=FaultSettings(delay_s=0.07))
+    connections = server.server.front.connections
+    async with asyncio.timeout(20):
+        while server.server.front.connections == connections:
+            await line.read("level")
+
+
 async def test_one_slow_answer_does_not_cost_the_line(server: Bench, line: OpcUaLine) -> None:
-    await server.street.fault("pumps-1", "late", settings=FaultSettings(delay_s=0.7))
+    await server.street.fault("pumps-1", "late", settings=FaultSettings(delay_s=0.4))
     got = await line.read("level")
     assert [fault.reason for fault in got.faults.values()] == [Reason.NO_ANSWER]
     assert line.driver.health().state is LineState.UP

@@ -121,7 +121,7 @@ def test_who_speaks_in_time_is_never_silent(words: list[tuple[DeviceId, int]]) -
 def test_what_was_last_said_is_as_old_as_its_oldest_value() -> None:
     last = LastHeard(A, (WARMTH, CHARGE))
     nothing = last.read((WARMTH,), 50)
-    assert (nothing.monotonic_ms, nothing.fault(0)) == (50, Fault(Quality.BAD, Reason.NO_ANSWER))
+    assert (nothing.monotonic_ms, nothing.fault(0)) == (50, Fault(Quality.BAD, Reason.NOT_AVAILABLE))
     last.keep(sample(A, 100, (WARMTH,), (21.5,)))
     some = last.read((WARMTH, CHARGE), 200)
     assert (some.monotonic_ms, some.values) == (100, (21.5, None))

@@ -153,6 +153,17 @@ class TestWithAnAgent:
         assert "night" in running.cli("policy", "show", "--body").stdout
 
 
+class TestCertificate:
+    def test_one_is_made_with_its_key_for_its_owner_alone_and_never_overwritten(self, cabinet: Whole) -> None:
+        made = cabinet.json("opcua-certificate")
+        assert isinstance(made, dict)
+        assert made["uri"] == "urn:luciole:cabinet:dijon-0001"
+        key = Path(made["key"])
+        assert (key.parent, key.stat().st_mode & 0o777) == (cabinet.folder / "state" / "opcua", 0o600)
+        again = cabinet.cli("opcua-certificate")
+        assert (again.returncode, "is there already" in again.stderr) == (2, True)
+
+
 class TestSocket:
     def test_it_is_its_owner_s_alone(self, running: Whole) -> None:
         assert running.socket.stat().st_mode & 0o777 == 0o600

@@ -92,6 +92,7 @@ class TestDriving:
             schedule.run_until(schedule.time() + 0.1)
         lamps.lamps = [Aspect.YELLOW]
         schedule.run_until(schedule.time() + 3)
+        assert not passes or bus.speed_m_s == 12.0
         lamps.lamps = [Aspect.RED]
         schedule.run_until(schedule.time() + 60)
         assert (bus.along_m > 300.0) is passes

@@ -147,3 +147,36 @@ def test_the_plan_is_kept_again_within_two_cycles(group: int, at_s: int, for_s: 
         for rig in (asked, twin)
     ]
     assert sorted(later[0]) == sorted(later[1])
+
+
+def test_a_plan_whose_order_would_keep_somebody_red_for_too_long_has_to_wait() -> None:
+    rig = Rig(FOUR).in_control()
+    rig.run_to(20)
+    rig.junction.command_plan(7)
+    rig.run_to(123)
+    assert rig.junction.plan.number == 7
+    rig.junction.command_plan(1)
+    rig.run_to(500)
+    assert rig.junction.plan.number == 1
+    assert rig.witness.hazards() == []
+
+
+def test_the_plan_is_kept_again_after_an_hour_of_hurry() -> None:
+    """Each request makes the junction run ahead of its plan; whole cycles of that mean nothing."""
+    asked, twin = (Rig(JunctionDesign(limits=PriorityLimits(cooldown_s=0))) for _ in range(2))
+    asked.in_control()
+    for number in range(60):
+        group = (2, 4, 1)[number % 3]
+        asked.junction.request(f"bus-{number}", group, 5)
+        asked.run_until_green(group)
+        asked.junction.cancel_request(f"bus-{number}")
+    settled_s = int(asked.schedule.time()) + 3 * 90
+    for rig in (asked, twin):
+        rig.run_to(settled_s + 90)
+    assert asked.witness.hazards() == []
+    assert asked.junction.signal_states() == twin.junction.signal_states()
+    later = [
+        sorted((each.group, each.from_s) for each in rig.witness.stretches if each.from_s > settled_s)
+        for rig in (asked, twin)
+    ]
+    assert later[0] == later[1]

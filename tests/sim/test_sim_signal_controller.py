@@ -31,10 +31,14 @@ RECONNECT_S = 0.05
 
 
 class Wall:
-    """The loop's time."""
+    """The loop's time for the wire; the junction's for stamps."""
+
+    def __init__(self, junction: VirtualSchedule) -> None:
+        self._junction = junction
 
     def now(self) -> Instant:
-        return now()
+        real = now()
+        return Instant(real.monotonic_ms, real.utc_ms + round(self._junction.time() * 1000))
 
 
 class Site:
@@ -46,7 +50,7 @@ class Site:
         self.junction = Junction(self.settings.design, self.time)
         loop = LoopSchedule(asyncio.get_running_loop())
         self.controller = SignalController(
-            self.settings, self.junction, schedule=loop, clock=Wall(), rng=random.Random(1)
+            self.settings, self.junction, schedule=loop, clock=Wall(self.time), rng=random.Random(1)
         )
 
     def run(self, seconds: float) -> None:

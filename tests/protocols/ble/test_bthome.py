@@ -73,7 +73,7 @@ PUBLISHED: list[tuple[str, str, Value]] = [
     ("0D120C", "pm2_5", 3090),
     ("0E021C", "pm10", 7170),
     ("0B021B00", "active_power", 69.14),
-    ("04138A01", "atmospheric_pressure", 1008.83),
+    ("04138A01", "air_pressure", 1008.83),
     ("3F020C", "rotation", 307.4),
     ("02CA09", "temperature", 25.06),
     ("451101", "temperature", 27.3),
