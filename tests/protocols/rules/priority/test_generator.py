@@ -13,7 +13,7 @@ from protocols.model.policy import Limits, SignalLimit
 from protocols.model.priority import PriorityPolicy, RequestState, RequestStatus, VehicleType
 from protocols.model.reading import Value
 from protocols.rules.priority.detector import is_idle
-from protocols.rules.priority.generator import MAX_VEHICLES
+from protocols.rules.priority.followed import MAX_VEHICLES
 from protocols.rules.priority.request import Ask, Cancel, Look
 from tests.protocols.rules.priority.junction_bench import (
     APPROACH,
@@ -121,7 +121,7 @@ class TestAPassage:
     def test_what_is_far_away_is_not_even_followed(self) -> None:
         one = Junction()
         one.bus(5000)
-        assert one.generator.vehicles == {}
+        assert one.generator.followed.vehicles == {}
         assert one.generator.counts.elsewhere == 1
 
     def test_a_position_that_comes_twice_changes_nothing(self) -> None:
@@ -762,9 +762,9 @@ class TestTime:
         one = Junction()
         one.bus(100)
         one.tick(59)
-        assert one.generator.vehicles
+        assert one.generator.followed.vehicles
         one.tick(1)
-        assert one.generator.vehicles == {}
+        assert one.generator.followed.vehicles == {}
 
 
 class TestMany:
@@ -817,7 +817,7 @@ class TestMany:
         one = Junction()
         for number in range(MAX_VEHICLES + 10):
             one.bus(50, pseudonym=f"v-{number}")
-        assert len(one.generator.vehicles) == MAX_VEHICLES
+        assert len(one.generator.followed.vehicles) == MAX_VEHICLES
         assert one.generator.counts.crowded == 10
 
     def test_noise_that_is_on_no_approach_makes_room_for_a_bus(self) -> None:
@@ -827,7 +827,7 @@ class TestMany:
             one.bus(50, 24, pseudonym=f"n-{number}", route="L9")
         one.bus(100)
         assert len(one.asks) == 1
-        assert "n-0" not in one.generator.vehicles
+        assert "n-0" not in one.generator.followed.vehicles
 
 
 class TestPolicies:
