@@ -11,7 +11,10 @@ OCCUPIED = PointName("occupied")
 """What a detector says, unless the approach names another of its points."""
 SIGNAL_GROUPS = PointName("signal_groups")
 """A junction's groups as RSMP's S0001, `signalgroupstatus`, has them: a character each, the leftmost is group 1."""
+CONTROL_MODE = PointName("control_mode")
+"""A controller's mode, in the words of S0020, `controlmode`."""
 
+_IDLE = frozenset({"startup", "standby", "failure", "test"})
 _GREEN = frozenset("123456789")
 """SXL 1.2.1, S0001: minimum green to flashing green."""
 _NOT_GREEN = frozenset("0ABCDEFGNOPh")
@@ -39,6 +42,11 @@ def is_pulse(before: Value, now: Value) -> bool:
     if isinstance(before, int | float) and isinstance(now, int | float):
         return now > before
     return False
+
+
+def is_idle(mode: Value) -> bool:
+    """Tell whether a controller says that it is not in control of its lamps: dark, flashing, starting, on test."""
+    return mode in _IDLE
 
 
 def is_green(groups: Value, signal_group: str) -> bool | None:

@@ -16,10 +16,11 @@ from protocols.model.command import CommandState
 from protocols.model.device import Device
 from protocols.model.ids import DeviceId
 from protocols.model.policy import Limits
-from protocols.model.priority import PriorityPolicy, PriorityRequest, PriorityRule, RequestStatus, Waypoint
+from protocols.model.priority import PriorityPolicy, PriorityRequest, PriorityRule, RequestStatus
 from protocols.rules.priority.book import Book, open_requests
 from protocols.rules.priority.counts import Counts
-from protocols.rules.priority.lane import Group, Lane, Vehicle, key_of, make_lane
+from protocols.rules.priority.followed import Followed
+from protocols.rules.priority.lane import Group, Lane, key_of, make_lane
 from protocols.rules.priority.passage import (
     BACKWARDS_M,
     MAX_REQUESTS,
@@ -33,13 +34,6 @@ from protocols.rules.priority.passage import (
 )
 from protocols.rules.priority.request import Action, OpenRequest, Report
 
-MAX_VEHICLES = 256
-"""Followed at a time around a cabinet: all 180 buses of Dijon at one junction, and what noise adds."""
-FORGET_MS = 60_000
-"""For so long it is remembered of a vehicle how far its clock was, so that what comes again is known."""
-TOLERANCE_MS = {ClockQuality.SYNCHRONISED: 3_000, ClockQuality.HOLDOVER: 60_000}
-"""By how much a vehicle's clock may be ahead of ours, or its position older than the policy allows. Free-running
-for a week a clock of 100 ppm is wrong by a minute. One that was never set judges nobody."""
 STILL_MS = 15_000
 """A vehicle that stands for so long while its group is not red does not use its green."""
 ETA_MOVED_MS = 3_000
@@ -82,7 +76,8 @@ class Generator:
         counts: what came in and what was made of it.
         book: the requests that are not over.
         lanes: the approaches, by id.
-        vehicles: everyone that is followed, by pseudonym.
+        followed: the vehicles, wherever they are.
+        idle: the junctions whose controllers are not in control of their lamps.
     """
 
     def __init__(self, prefix: str, run: str, known_ms: int = 0) -> None:
@@ -96,12 +91,12 @@ class Generator:
         self.counts = Counts()
         self.book = Book(prefix, self.counts)
         self.lanes: dict[str, Lane] = {}
-        self.vehicles: dict[str, Vehicle] = {}
+        self.followed = Followed(self.counts)
+        self.idle: set[DeviceId] = set()
         self._groups: dict[tuple[DeviceId, str], Group] = {}
         self._pulses: dict[str, int] = {}
         self._policy: PriorityPolicy | None = None
         self._known_ms = known_ms
-        self._newest_ms = 0
         self._prefix = f"{prefix}{run}-"
         self._number = 0
 
@@ -129,15 +124,15 @@ class Generator:
     def saw(self, position: Position, source: Source, now: Instant) -> list[Action]:
         """Take a vehicle's position."""
         self.counts.heard += 1
-        vehicle = self.vehicles.get(position.pseudonym)
-        if vehicle is None and not any(lane.holds(position) for lane in self.lanes.values()):
+        known = position.pseudonym in self.followed.vehicles
+        if not known and not any(lane.holds(position) for lane in self.lanes.values()):
             self.counts.elsewhere += 1
             return []
-        if self._is_untimely(position, vehicle, source, now):
+        if self.followed.is_untimely(position, source, self._stale_ms, now):
             return []
-        vehicle = self._follow(position, vehicle, now)
+        busy = {name for lane in self.lanes.values() for name in lane.passages}
+        vehicle = self.followed.follow(position, busy, now)
         if vehicle is None:
-            self.counts.crowded += 1
             return []
         actions: list[Action] = []
         if not vehicle.steady:
@@ -175,6 +170,16 @@ class Generator:
         if group is None or group.green is green:
             return []
         group.green = green
+        return self._and_then([], now)
+
+    def control(self, junction: DeviceId, *, idle: bool, now: Instant) -> list[Action]:
+        """Learn whether a controller is dark, flashes or starts, and so can grant nothing."""
+        if idle == (junction in self.idle):
+            return []
+        if idle:
+            self.idle.add(junction)
+            return []
+        self.idle.discard(junction)
         return self._and_then([], now)
 
     def told(self, junction: DeviceId, statuses: Sequence[RequestStatus], now: Instant) -> list[Action]:
@@ -246,8 +251,7 @@ class Generator:
             for passage in list(lane.passages.values()):
                 if self._is_silent(passage, now):
                     actions += self._leave(lane, passage.vehicle, Left.SILENT, now)
-        for name in [n for n, v in self.vehicles.items() if now.monotonic_ms - v.heard_ms >= FORGET_MS]:
-            del self.vehicles[name]
+        self.followed.forget(now)
         actions += self.book.tick(now)
         return self._and_then(actions, now)
 
@@ -262,55 +266,17 @@ class Generator:
 
     # Vehicles
 
-    def _is_untimely(self, position: Position, vehicle: Vehicle | None, source: Source, now: Instant) -> bool:
-        counts = self.counts
-        if vehicle is not None and position.at_ms <= vehicle.at_ms:
-            counts.repeated += position.at_ms == vehicle.at_ms
-            counts.late += position.at_ms < vehicle.at_ms
-            return True
-        tolerance_ms = TOLERANCE_MS.get(now.quality)
-        stale_ms = 0 if self._policy is None else round(1000 * self._policy.stale_position_s)
-        if tolerance_ms is not None:
-            age_ms = now.utc_ms - position.at_ms
-            counts.future += age_ms < -tolerance_ms
-            counts.old += age_ms > stale_ms + tolerance_ms
-            if not -tolerance_ms <= age_ms <= stale_ms + tolerance_ms:
-                return True
-        if (
-            source is Source.LOCAL
-        ):  # signed, so its time is the fleet's, which a clock that was never set lacks
-            if tolerance_ms is None and position.at_ms < self._newest_ms - FORGET_MS:
-                counts.old += 1
-                return True
-            self._newest_ms = max(self._newest_ms, position.at_ms)
-        return False
-
-    def _follow(self, position: Position, vehicle: Vehicle | None, now: Instant) -> Vehicle | None:
-        if vehicle is not None:
-            vehicle.follow(position, now.monotonic_ms)
-            return vehicle
-        if len(self.vehicles) >= MAX_VEHICLES and not self._forget_one():
-            return None
-        place = Waypoint(position.latitude, position.longitude)
-        self.vehicles[position.pseudonym] = made = Vehicle(position.at_ms, place, now.monotonic_ms)
-        return made
-
-    def _forget_one(self) -> bool:
-        """Forget whom nobody has heard of for longest, unless everyone is on an approach."""
-        busy = {name for lane in self.lanes.values() for name in lane.passages}
-        idle = [(one.heard_ms, name) for name, one in self.vehicles.items() if name not in busy]
-        if idle:
-            del self.vehicles[min(idle)[1]]
-        return bool(idle)
-
     def _is_silent(self, passage: Passage, now: Instant) -> bool:
         if not passage.heard:
             return (
                 passage.stage is not Stage.ASKED
                 and now.monotonic_ms - passage.since_ms >= 1000 * passage.rule.time_to_live_s
             )
-        stale_s = 0.0 if self._policy is None else self._policy.stale_position_s
-        return now.monotonic_ms - passage.heard_ms >= 1000 * stale_s
+        return now.monotonic_ms - passage.heard_ms >= self._stale_ms
+
+    @property
+    def _stale_ms(self) -> int:
+        return 0 if self._policy is None else round(1000 * self._policy.stale_position_s)
 
     def _step(self, lane: Lane, position: Position, source: Source, now: Instant) -> list[Action]:
         """Take a vehicle on along an approach."""
@@ -509,6 +475,10 @@ class Generator:
             (self.lapsed(now), "the policy's lease is over"),
             (earnest and not lane.allowed, "the limits file allows no request"),
             (earnest and lane.approach.junction not in self.book.up, "the controller cannot be reached"),
+            (
+                earnest and lane.approach.junction in self.idle,
+                "the controller is not in control of its lamps",
+            ),
             (passage.requests >= MAX_REQUESTS, f"it was asked for {MAX_REQUESTS} times already"),
             (self._is_busy(lane, shadow=rule.shadow), "another request for this signal group is under way"),
         )

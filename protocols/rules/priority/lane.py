@@ -1,46 +1,19 @@
-"""What is known of a signal group, of the vehicles on an approach to it, and of those on the street around."""
+"""What is known of a signal group, and of the vehicles on an approach to it."""
 
 from collections.abc import Sequence
 
 import msgspec
 
 from protocols.backhaul.messages import Position
-from protocols.geo import Cell, Way, distance_m
+from protocols.geo import Cell, Way
 from protocols.model.device import Device
 from protocols.model.ids import DeviceId
 from protocols.model.policy import Limits
-from protocols.model.priority import Approach, PriorityRule, Waypoint
+from protocols.model.priority import Approach, PriorityRule
 from protocols.rules.limits import bounded_rule, requests_allowed, signal_limits_of
 from protocols.rules.priority.passage import Course, Passage
 
 HOUR_MS = 3_600_000
-MAX_SPEED_M_S = 40.0
-"""144 km/h: nothing that is entitled to priority drives faster in a city."""
-JUMP_M = 40.0
-"""What a receiver may be wrong by, from one position to the next."""
-
-
-class Vehicle(msgspec.Struct):
-    """What is known of a vehicle, wherever it is.
-
-    Attributes:
-        at_ms: its own clock at its last position.
-        place: where it was then.
-        heard_ms: monotonic milliseconds when that came.
-        steady: whether its last position can follow from the one before.
-    """
-
-    at_ms: int
-    place: Waypoint
-    heard_ms: int
-    steady: bool = True
-
-    def follow(self, position: Position, now_ms: int) -> None:
-        """Take a newer position."""
-        place = Waypoint(position.latitude, position.longitude)
-        far_m = distance_m(self.place, place)
-        self.steady = far_m <= MAX_SPEED_M_S * (position.at_ms - self.at_ms) / 1000 + JUMP_M
-        self.at_ms, self.place, self.heard_ms = position.at_ms, place, now_ms
 
 
 class Group(msgspec.Struct):

@@ -17,7 +17,9 @@ from protocols.backhaul.messages import (
     PolicyInForce,
     Position,
     Presence,
+    PriorityEvent,
     SignedPolicy,
+    Source,
     StartEvent,
     StreamHead,
     StreamMark,
@@ -27,7 +29,7 @@ from protocols.model.alarm import Alarm, AlarmType
 from protocols.model.command import Command, CommandState
 from protocols.model.device import Device, Kind, Point, StreamClass
 from protocols.model.ids import CabinetId, CommandId, DeviceId, KeyId, LineId, PointName
-from protocols.model.priority import VehicleType
+from protocols.model.priority import RequestState, VehicleType
 from protocols.model.reading import Quality, Reason
 
 CABINET = CabinetId("dijon-0001")
@@ -142,4 +144,22 @@ POSITION = Position(
     direction="1",
     doors_open=False,
     lateness_s=-45,
+)
+
+PRIORITY_EVENT = PriorityEvent(
+    request="lu-5a3c91d0-e41f07-12",
+    junction=DeviceId("crossing"),
+    rule="buses",
+    approach="north",
+    signal_group="LU+DJ0001=001SG002",
+    vehicle="v-5e1f",
+    source=Source.LOCAL,
+    level=7,
+    state=RequestState.COMPLETED,
+    reason="it has passed",
+    at_ms=NOON_MS,
+    controller_ms=NOON_MS + 40,
+    extension_s=3,
+    reduction_s=12,
+    shadow=True,
 )

@@ -9,6 +9,7 @@ import pytest
 import zstandard
 
 from protocols.backhaul import codec
+from protocols.backhaul.messages import Event
 from tests.protocols.backhaul import examples
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "backhaul-0.1"
@@ -20,6 +21,7 @@ MESSAGES: dict[str, tuple[Any, Callable[[bytes], Any]]] = {
     "command": (examples.COMMAND, codec.decode_command),
     "policy": (examples.POLICY, codec.decode_policy),
     "position": (examples.POSITION, codec.decode_position),
+    "priority_event": (examples.PRIORITY_EVENT, msgspec.msgpack.Decoder(Event).decode),
     "batch": (examples.BATCH, codec.unseal),
 }
 

@@ -11,7 +11,9 @@ from protocols.model.command import CommandState
 from protocols.model.ids import DeviceId
 from protocols.model.policy import Limits, SignalLimit
 from protocols.model.priority import PriorityPolicy, RequestState, RequestStatus, VehicleType
-from protocols.rules.priority.generator import MAX_VEHICLES
+from protocols.model.reading import Value
+from protocols.rules.priority.detector import is_idle
+from protocols.rules.priority.followed import MAX_VEHICLES
 from protocols.rules.priority.request import Ask, Cancel, Look
 from tests.protocols.rules.priority.junction_bench import (
     APPROACH,
@@ -65,6 +67,7 @@ class TestAPassage:
             12,
             "it has passed",
         )
+        assert one.generator.book.failing[JUNCTION] == 0
         told = [None, S.RECEIVED, S.ACTIVATED, S.ACTIVATED, S.COMPLETED]
         assert [event.state for event in one.events] == told
         assert len({event.request for event in one.events}) == 1
@@ -118,7 +121,7 @@ class TestAPassage:
     def test_what_is_far_away_is_not_even_followed(self) -> None:
         one = Junction()
         one.bus(5000)
-        assert one.generator.vehicles == {}
+        assert one.generator.followed.vehicles == {}
         assert one.generator.counts.elsewhere == 1
 
     def test_a_position_that_comes_twice_changes_nothing(self) -> None:
@@ -631,6 +634,15 @@ class TestTheLine:
         assert back == [Look(JUNCTION), Cancel(JUNCTION, one.last)]
         assert one.do(one.generator.line(JUNCTION, up=True, now=one.now)) == []
 
+    def test_a_line_that_comes_back_is_not_kept_waiting_for_the_next_cancel(self) -> None:
+        one = asked(Junction(), S.ACTIVATED)
+        for _ in range(40):
+            one.tick(1)
+        one.do(one.generator.line(JUNCTION, up=False, now=one.now))
+        before = len(one.cancels)
+        one.do(one.generator.line(JUNCTION, up=True, now=one.now))
+        assert len(one.cancels) == before + 1
+
     def test_what_stands_when_the_line_comes_back_goes_on(self) -> None:
         one = asked(Junction(), S.ACTIVATED)
         one.do(one.generator.line(JUNCTION, up=False, now=one.now))
@@ -647,6 +659,24 @@ class TestTheLine:
         one.after(1)
         one.bus(110, speed_m_s=2.0)
         assert one.updates == []
+
+
+class TestTheMode:
+    def test_a_controller_that_is_not_in_control_is_not_asked_until_it_is(self) -> None:
+        one = Junction()
+        one.do(one.generator.control(JUNCTION, idle=True, now=one.now))
+        one.do(one.generator.control(JUNCTION, idle=True, now=one.now))
+        one.bus(100)
+        assert one.reasons == ["not asked: the controller is not in control of its lamps"]
+        one.do(one.generator.control(JUNCTION, idle=False, now=one.now))
+        assert len(one.asks) == 1
+
+    @pytest.mark.parametrize(
+        ("mode", "idle"),
+        [("control", False), ("failure", True), ("standby", True), (None, False), (7, False)],
+    )
+    def test_its_mode_is_what_it_says(self, mode: Value, idle: bool) -> None:
+        assert is_idle(mode) is idle
 
 
 class TestArrival:
@@ -732,9 +762,9 @@ class TestTime:
         one = Junction()
         one.bus(100)
         one.tick(59)
-        assert one.generator.vehicles
+        assert one.generator.followed.vehicles
         one.tick(1)
-        assert one.generator.vehicles == {}
+        assert one.generator.followed.vehicles == {}
 
 
 class TestMany:
@@ -787,7 +817,7 @@ class TestMany:
         one = Junction()
         for number in range(MAX_VEHICLES + 10):
             one.bus(50, pseudonym=f"v-{number}")
-        assert len(one.generator.vehicles) == MAX_VEHICLES
+        assert len(one.generator.followed.vehicles) == MAX_VEHICLES
         assert one.generator.counts.crowded == 10
 
     def test_noise_that_is_on_no_approach_makes_room_for_a_bus(self) -> None:
@@ -797,7 +827,7 @@ class TestMany:
             one.bus(50, 24, pseudonym=f"n-{number}", route="L9")
         one.bus(100)
         assert len(one.asks) == 1
-        assert "n-0" not in one.generator.vehicles
+        assert "n-0" not in one.generator.followed.vehicles
 
 
 class TestPolicies:
