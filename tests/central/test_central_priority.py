@@ -1,6 +1,7 @@
 """What becomes of a priority request follows from its steps alone, in whatever order and however often they come."""
 
 from itertools import pairwise
+from random import Random
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from protocols.model.priority import ENDED, NEXT, RequestState
 from tests.central.cabinet_double import START_MS, CabinetDouble, taken
 from tests.central.desk import Desk
 from tests.central.junctions import CAB, JUNCTION, junction_cabinet, passage, step
+from tests.protocols.rules.priority.junction_bench import Junction
 
 S = RequestState
 COLUMNS = (
@@ -58,7 +60,9 @@ class TestOutcome:
     """Pure: from a set of steps to what they come to."""
 
     @given(lifelines(), st.randoms(use_true_random=False))
-    def test_any_order_and_repetition_comes_to_the_same(self, steps, random) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  as Hypothesis draws
+    def test_any_order_and_repetition_comes_to_the_same(
+        self, steps: list[PriorityEvent], random: Random
+    ) -> None:
         repeated = [*steps, *random.choices(steps, k=3)]
         random.shuffle(repeated)
         assert outcome(repeated) == outcome(steps)
@@ -120,6 +124,46 @@ class TestOutcome:
     def test_a_rule_that_only_watches_cannot_be_answered(self) -> None:
         assert outcome([step(None, shadow=True)]).contradiction == ""
         assert "only watches" in outcome([step(S.ACTIVATED, shadow=True)]).contradiction
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["bus", "pass", "wait", "taken", "tell", "silent"]), st.integers(0, 7))
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_what_the_cabinets_own_rules_report_comes_to_what_they_said_last(
+    moves: list[tuple[str, int]], random: Random
+) -> None:
+    """The witness is the other end: the rules that decide in the cabinet, and a controller by the book."""
+    junction, told = Junction(), dict[str, RequestState]()
+    for move, number in [("bus", 0), ("taken", 0), *moves]:
+        following = sorted(
+            NEXT[told[junction.last]] if junction.asks and junction.last in told else {S.RECEIVED}
+        )
+        if move == "bus":
+            junction.bus(110 + 20 * number)
+        elif move == "pass":
+            junction.bus(330)
+        elif move == "wait":
+            junction.tick(number)
+        elif move == "taken" and junction.asks:
+            junction.taken()
+        elif move == "tell" and junction.asks and following:
+            told[junction.last] = following[number % len(following)]
+            junction.tell(told[junction.last], extension_s=number)
+        elif move == "silent":
+            junction.silent()
+    by_request: dict[str, list[PriorityEvent]] = {}
+    for event in junction.events:
+        by_request.setdefault(event.request, []).append(event)
+    for events in by_request.values():
+        found, last = outcome(random.sample(events, len(events))), events[-1]
+        assert (found.contradiction, found.state) == ("", last.state)
+        assert (found.extension_s, found.first_ms) == (last.extension_s, events[0].at_ms)
+        assert (found.asked_ms is None) == (
+            events[0].request not in {ask.request.id for ask in junction.asks}
+        )
 
 
 def test_a_request_shows_its_last_state_and_what_the_controller_gave(
