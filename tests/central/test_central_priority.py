@@ -128,7 +128,10 @@ class TestOutcome:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["bus", "pass", "wait", "taken", "tell", "silent"]), st.integers(0, 7))
+        st.tuples(
+            st.sampled_from(["bus", "pass", "wait", "taken", "silent", "tell", "tell", "tell"]),
+            st.integers(0, 7),
+        )
     ),
     st.randoms(use_true_random=False),
 )
