@@ -242,7 +242,54 @@ class LoraUdp(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
         return f"{self.host}:{self.port}/udp"
 
 
-LineSettings = DaliLuba | ModbusTcp | ModbusRtu | OpcUa | LoraUdp | Ble
+class Rsmp(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="rsmp"):
+    """A signal controller that speaks RSMP: it connects to us, we are its supervisor.
+
+    Attributes:
+        host: the address to listen on.
+        port: TCP port to listen on.
+        insecure: listen beyond this machine, without encryption: for a controller in the same cabinet.
+        site: the id of the site that may connect.
+        versions: of the core that may be spoken; the highest that both know is.
+        sxl: the version of the traffic-light list that the controller must have.
+        security_code: the controller's code of level 2, without which its time plan cannot be set; never logged.
+        connect_timeout_s: how long the controller may take to connect before the line counts as down.
+        handshake_timeout_s: how long the Version exchange may take.
+        ack_timeout_s: after so long without an acknowledgement the connection is given up.
+        response_timeout_s: how long the answer to a request may take after its acknowledgement.
+        watchdog_s: between two watchdogs.
+        update_s: whole seconds after which a status is told again although it has not changed; one that is not
+            told for two and a half times as long is a silent one.
+    """
+
+    host: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 12111
+    insecure: bool = False
+    site: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    versions: Annotated[
+        tuple[Literal["3.1.2", "3.1.3", "3.1.4", "3.1.5", "3.2.0", "3.2.1", "3.2.2"], ...],
+        msgspec.Meta(min_length=1, max_length=7),
+    ] = ("3.1.2", "3.1.3", "3.1.4", "3.1.5", "3.2.0", "3.2.1", "3.2.2")
+    sxl: Literal["1.1.0", "1.2.0", "1.2.1"] = "1.2.1"
+    security_code: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    connect_timeout_s: Seconds = 30.0
+    handshake_timeout_s: Seconds = 10.0
+    ack_timeout_s: Seconds = 30.0
+    response_timeout_s: Seconds = 10.0
+    watchdog_s: Seconds = 60.0
+    update_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 60
+
+    def __repr__(self) -> str:
+        """Return what may stand in a log: everything but the security code."""
+        return f"Rsmp(id={self.id!r}, host={self.host!r}, port={self.port}, site={self.site!r})"
+
+    @property
+    def where(self) -> str:
+        """Return where the line is, for a person."""
+        return f"{self.host}:{self.port}"
+
+
+LineSettings = DaliLuba | ModbusTcp | ModbusRtu | Rsmp | OpcUa | LoraUdp | Ble
 
 
 class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -254,7 +301,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         line: the line that it hangs on.
         address: where it is, in its line's terms: DALI short address 0–63, Modbus unit 1–247 (TCP: 0–255), OPC UA
             object as a browse path from Objects, or by namespace and identifier ("nsu=urn:x;s=station-1"), LoRaWAN
-            DevEUI of 16 hexadecimal digits, Bluetooth address.
+            DevEUI of 16 hexadecimal digits, Bluetooth address, RSMP component id.
         map: what its values mean: the name of its register map, node map, payload codec or profile; "" for a lamp.
         groups: the groups that it belongs to.
         commune: INSEE code, or "".

@@ -236,7 +236,7 @@ class PriorityAnswer(msgspec.Struct, frozen=True):
     approaches: tuple[ApproachView, ...] = ()
     requests: tuple[RequestView, ...] = ()
     last: tuple[PriorityEvent, ...] = ()
-    counts: Counts = Counts()
+    counts: Counts = msgspec.field(default_factory=Counts)
     failing: dict[str, int] = {}
     local: LocalFigures | None = None
     left: tuple[PriorityEvent, ...] = ()

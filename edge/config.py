@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from drivers.registry import check
+from drivers.checks import check
 from drivers.settings import DeviceSettings, LineSettings
 from protocols.backhaul.datagram import KEY_BYTES
 from protocols.backhaul.signing import TrustedKey

@@ -9,8 +9,9 @@ import asyncio
 import secrets
 import sqlite3
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import assert_never
 
 import msgspec
@@ -98,6 +99,7 @@ class Priority:
         self._background = Background()
         self._chains: dict[str, asyncio.Task[None]] = {}
         self._looking: set[DeviceId] = set()
+        self._lists: Counter[DeviceId] = Counter()
         self._failing: set[DeviceId] = set()
         self._detectors: dict[tuple[DeviceId, PointName], list[str]] = {}
         self._values: dict[tuple[DeviceId, PointName], Value] = {}
@@ -118,7 +120,7 @@ class Priority:
     def recover(self) -> None:
         """Take up what an earlier run has left."""
         now = self._clock.now()
-        grants = self._state.priority_grants(self._junctions.boot, now)
+        grants = self._state.take_up_grants(self._junctions.boot, now)
         self._do(self.generator.recover(self._state.left_priority(), grants, now))
 
     def go_by(self, policy: PriorityPolicy) -> None:
@@ -227,6 +229,7 @@ class Priority:
         )
 
     def _told(self, junction: DeviceId, statuses: tuple[RequestStatus, ...]) -> None:
+        self._lists[junction] += 1
         self._do(self.generator.told(junction, statuses, self._clock.now()))
 
     def _look_at_lines(self) -> None:
@@ -285,7 +288,7 @@ class Priority:
             del self._chains[request]
 
     async def _ask(self, ask: Ask) -> None:
-        await self._write(lambda: self._state.open_priority(ask.event, self._junctions.boot))
+        await self._write(partial(self._state.open_priority, ask.event, self._junctions.boot))
         try:
             written = await self._junctions.drivers[ask.junction].request(ask.junction, ask.request)
         except LocalProtocolError as error:
@@ -309,8 +312,11 @@ class Priority:
         if junction in self._looking:
             return
         self._looking.add(junction)
+        heard = self._lists[junction]
         try:
-            self._told(junction, await self._junctions.drivers[junction].requests(junction))
+            statuses = await self._junctions.drivers[junction].requests(junction)
+            if self._lists[junction] == heard:  # otherwise what it has said by itself meanwhile is newer
+                self._told(junction, statuses)
         except DriverError as error:
             log.warning("priority_requests_unknown", junction=junction, reason=str(error))
         finally:
@@ -334,8 +340,13 @@ class Priority:
         )
         self._report(event)
         if not event.shadow and (report.granted or report.ended):
-            now = self._clock.now() if report.granted else None
-            note = lambda: self._state.note_priority(event, now, ended=report.ended)  # noqa: E731  for a thread
+            note = partial(
+                self._state.note_priority,
+                event,
+                self._clock.now(),
+                granted=report.granted,
+                ended=report.ended,
+            )
             self._chain(event.request, self._write(note))
 
     async def _write(self, work: Callable[[], None]) -> None:

@@ -306,7 +306,10 @@ def _quality(quality: Quality, reason: Reason | None) -> str:
 
 def when(utc_ms: int) -> str:
     """Return a moment in the technician's own time."""
-    return datetime.fromtimestamp(utc_ms / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(utc_ms / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):  # what somebody has set may be beyond every calendar
+        return f"{utc_ms} ms"
 
 
 def _span(seconds: float) -> str:

@@ -17,7 +17,8 @@ _SHOWN = 10
 def everything(answer: PriorityAnswer, *, as_json: bool) -> None:
     """Show approaches, vehicles, requests, and what came of the last ones."""
     if as_json:
-        as_json_line(answer)
+        events = {key: [_named(one) for one in getattr(answer, key)] for key in ("last", "left")}
+        as_json_line({**msgspec.structs.asdict(answer), **events})
         return
     if answer.lease_until_ms is None:
         out.print("priority  no rules are in force: nothing is asked for")
@@ -36,7 +37,7 @@ def everything(answer: PriorityAnswer, *, as_json: bool) -> None:
 def outcome(event: PriorityEvent, *, as_json: bool) -> None:
     """Show what became of a technician's request."""
     if as_json:
-        as_json_line(event)
+        as_json_line(_named(event))
         return
     state = event.state.value if event.state else "the controller has not answered"
     state = "shadow, nothing was asked" if event.shadow else state
@@ -46,6 +47,11 @@ def outcome(event: PriorityEvent, *, as_json: bool) -> None:
 def is_granted(event: PriorityEvent) -> bool:
     """Tell whether a request was granted, or was only to be thought through."""
     return event.shadow or event.state in {RequestState.ACTIVATED, RequestState.COMPLETED}
+
+
+def _named(event: PriorityEvent) -> dict[str, object]:
+    """Return an event with its fields by name: on the wire it is an array."""
+    return msgspec.structs.asdict(event)
 
 
 def _approaches(approaches: Iterable[ApproachView]) -> None:

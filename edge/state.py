@@ -25,9 +25,8 @@ from protocols.model.reading import Value
 COMMANDS_KEPT = 10_000
 """Ended commands that are remembered, so that a late repetition is recognised."""
 
-GRANTS_KEPT = 1_000
-"""Granted requests that are remembered: the grants of an hour at four signal groups at their utmost rate."""
 HOUR_MS = 3_600_000
+"""For so long a grant is remembered: rules bound the grants of an hour."""
 
 MIGRATIONS = (
     """
@@ -278,22 +277,23 @@ class State:
                 (event.request, event.junction, event.signal_group, msgspec.json.encode(event), boot),
             )
 
-    def note_priority(self, event: PriorityEvent, granted_at: Instant | None, *, ended: bool) -> None:
-        """Remember what became of a request; those that have ended without a grant are forgotten."""
+    def note_priority(
+        self, event: PriorityEvent, now: Instant, *, granted: bool = False, ended: bool = False
+    ) -> None:
+        """Remember what became of a request; what has ended is forgotten an hour after it was granted."""
         with self._transaction():
             self._db.execute(
                 "UPDATE priority_request SET event = ?, ended = ? WHERE id = ?",
                 (msgspec.json.encode(event), ended, event.request),
             )
-            if granted_at is not None:
+            if granted:
                 self._db.execute(
                     "UPDATE priority_request SET granted_monotonic_ms = ?, granted_utc_ms = ? WHERE id = ?",
-                    (granted_at.monotonic_ms, granted_at.utc_ms, event.request),
+                    (now.monotonic_ms, now.utc_ms, event.request),
                 )
             self._db.execute(
-                "DELETE FROM priority_request WHERE ended AND (granted_monotonic_ms IS NULL OR rowid NOT IN"
-                " (SELECT rowid FROM priority_request WHERE ended ORDER BY rowid DESC LIMIT ?))",
-                (GRANTS_KEPT,),
+                "DELETE FROM priority_request WHERE ended AND coalesce(granted_monotonic_ms, 0) <= ?",
+                (max(0, now.monotonic_ms - HOUR_MS),),
             )
 
     def left_priority(self) -> list[PriorityEvent]:
@@ -302,23 +302,28 @@ class State:
             rows = self._db.execute("SELECT event FROM priority_request WHERE NOT ended").fetchall()
         return [msgspec.json.decode(event, type=PriorityEvent) for (event,) in rows]
 
-    def priority_grants(self, boot: str, now: Instant) -> list[tuple[DeviceId, str, int]]:
+    def take_up_grants(self, boot: str, now: Instant) -> list[tuple[DeviceId, str, int]]:
         """Return junction, signal group and monotonic milliseconds of each grant that may be of the last hour.
 
-        A grant of this boot has its monotonic time. One of an earlier boot counts as if it were of now, unless
-        the clock is good and says that it was more than an hour ago.
+        A grant of this boot has its monotonic time. One of an earlier boot is from now on one of now, unless
+        the clock was ever set and says that it is older than an hour.
         """
-        with self._lock:
+        is_set = now.quality is not ClockQuality.UNSYNCHRONISED
+        with self._transaction():
+            self._db.execute(
+                "DELETE FROM priority_request WHERE ended AND boot != ? AND ? AND granted_utc_ms <= ?",
+                (boot, is_set, now.utc_ms - HOUR_MS),
+            )
+            self._db.execute(
+                "UPDATE priority_request SET boot = ?, granted_monotonic_ms = ?"
+                " WHERE boot != ? AND granted_monotonic_ms IS NOT NULL",
+                (boot, now.monotonic_ms, boot),
+            )
             rows = self._db.execute(
-                "SELECT junction, signal_group, boot, granted_monotonic_ms, granted_utc_ms FROM priority_request"
+                "SELECT junction, signal_group, granted_monotonic_ms FROM priority_request"
                 " WHERE granted_monotonic_ms IS NOT NULL ORDER BY rowid"
             ).fetchall()
-        good = now.quality is ClockQuality.SYNCHRONISED
-        return [
-            (DeviceId(junction), signal_group, monotonic_ms if of == boot else now.monotonic_ms)
-            for junction, signal_group, of, monotonic_ms, utc_ms in rows
-            if of == boot or not good or now.utc_ms - utc_ms < HOUR_MS
-        ]
+        return [(DeviceId(junction), signal_group, at_ms) for junction, signal_group, at_ms in rows]
 
     # Time
 

@@ -16,14 +16,21 @@ from central.api.priority_bodies import Priority, PriorityFigures, PriorityPubli
 from central.envelopes import sign_document
 from central.policies import SigningKey
 from drivers.settings import Ble, DaliLuba, DeviceSettings, ModbusRtu, ModbusTcp
-from edge.config import BackhaulSettings, CabinetSettings, KeySettings, OutboxSettings
+from edge.config import (
+    BackhaulSettings,
+    CabinetSettings,
+    KeySettings,
+    LocalPositionsSettings,
+    OutboxSettings,
+)
+from protocols.backhaul.messages import Source
 from protocols.ble.profiles import PROFILES
 from protocols.ble.refusal import Refusal
 from protocols.clock import BenchTime
 from protocols.modbus.register_map import Entry, RegisterMap, Run
 from protocols.model.ids import KeyId
-from protocols.model.policy import LampLimit, PolicyKind
-from protocols.model.priority import Approach, PriorityRule
+from protocols.model.policy import LampLimit, PolicyKind, SignalLimit
+from protocols.model.priority import Approach, PriorityRule, RequestState
 from protocols.strict import read
 from sim.bus import Ride
 from sim.bus_service import BusSettings
@@ -56,6 +63,8 @@ SETTINGS = (
     Entry,
     Run,
     LampLimit,
+    SignalLimit,
+    LocalPositionsSettings,
     BenchTime,
 )
 BENCH_SETTINGS = (
@@ -113,6 +122,15 @@ def options(command: object) -> set[str]:
 def test_every_option_is_documented(app: typer.Typer, page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     assert sorted(one for one in options(typer.main.get_command(app)) if one not in text) == []
+
+
+def test_every_part_of_a_priority_rule_and_every_state_of_a_request_is_documented() -> None:
+    text = (DOCS / "priority.md").read_text(encoding="utf-8") + (DOCS / "centre.md").read_text(
+        encoding="utf-8"
+    )
+    names = {field.encode_name for part in (Approach, PriorityRule) for field in msgspec.structs.fields(part)}
+    words = names | {state.value for state in RequestState} | {source.value for source in Source}
+    assert sorted(word for word in words if f"`{word}`" not in text and f'"{word}"' not in text) == []
 
 
 def test_every_fault_of_a_bench_is_documented() -> None:

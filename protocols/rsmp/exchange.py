@@ -121,6 +121,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         versions: of the core that we speak.
         sxl: version of the signal exchange list that must match; "1.1" is the same as "1.1.0".
         sites: of a site, its own ids; of a supervisor, those that may connect; none for any.
+        greeting_s: how long the Version exchange may take.
         ack_timeout_s: after so long without an acknowledgement the connection is given up.
         watchdog_s: between two watchdogs.
     """
@@ -129,6 +130,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[Core, ...] = tuple(Core)
     sxl: str = "1.2.1"
     sites: tuple[str, ...] = ()
+    greeting_s: float = 30.0
     ack_timeout_s: float = 30.0
     watchdog_s: float = 60.0
 
@@ -217,7 +219,8 @@ class Exchange:
         self._now = now
         self._ack_ms = round(terms.ack_timeout_s * 1000)
         self._watchdog_ms = round(terms.watchdog_s * 1000)
-        self._stage_due_ms = now.monotonic_ms + self._ack_ms
+        self._greeting_ms = round(terms.greeting_s * 1000)
+        self._stage_due_ms = now.monotonic_ms + self._greeting_ms
         self._watchdog_due_ms = 0
         self._heard_watchdog_ms = now.monotonic_ms
         self._missed = False
@@ -294,7 +297,7 @@ class Exchange:
             self._note(Fault.WATCHDOG_MISSED, "no watchdog after the Version exchange")
             self._open()
         elif self.stage not in {Stage.OPEN, Stage.CLOSED} and now.monotonic_ms >= self._stage_due_ms:
-            self.close(f"no Version exchange within {self._terms.ack_timeout_s:g} s: {self.stage.value}")
+            self.close(f"no Version exchange within {self._terms.greeting_s:g} s: {self.stage.value}")
         if self.stage is Stage.OPEN:
             self._tick_open(now)
 
@@ -361,7 +364,6 @@ class Exchange:
         if following is None:
             return False
         self.stage = following
-        self._stage_due_ms = self._now.monotonic_ms + self._ack_ms
         return True
 
     def _take_version(self, theirs: Version) -> None:

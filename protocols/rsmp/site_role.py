@@ -135,23 +135,25 @@ class Site:
     def connected(self, now: Instant) -> None:
         """Begin anew on a connection that has come up; say Version."""
         self.disconnected(now, "there is a new connection")
+        self._events = deque(event for event in self._events if not isinstance(event, Closed))
         self._connection += 1
         self._exchange = Exchange(self._settings.terms, self._new_id, now)
 
     def disconnected(self, now: Instant, reason: str) -> None:
-        """Take note that the connection is gone; what is to be buffered is from now on."""
+        """Take note that the connection is gone; what is to be buffered is from now on. No Closed follows."""
         self._now = now
-        if self._exchange is not None:
-            self._exchange.close(reason)
-            while (event := self._exchange.next_event()) is not NEED_DATA:
-                self._over(event)
-
-    def _over(self, event: Event | NeedData) -> None:
-        if not isinstance(event, Closed):
+        if self._exchange is None:
             return
+        self._exchange.close(reason)
+        while (event := self._exchange.next_event()) is not NEED_DATA:
+            if isinstance(event, Closed):
+                self._over(event)
+        self._exchange = None
+
+    def _over(self, event: Closed) -> None:
+        """Hold again what may be said twice; end the subscriptions that do not outlive a disruption."""
         self._buffer.put_back(event.unacknowledged, self._settings.buffered)
         self._subscriptions.keep_only(self._settings.buffered)
-        self._events.append(Closed(event.reason))
 
     def receive_data(self, received: bytes, now: Instant) -> None:
         """Take bytes as they come, however they are cut."""
@@ -390,6 +392,7 @@ class Site:
                 self._pump()
             case Closed():
                 self._over(event)
+                self._events.append(Closed(event.reason))
             case NotAcknowledged():
                 self._events.append(event)
                 self._pump()

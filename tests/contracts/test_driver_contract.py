@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 from drivers.base import Found, LineState, Looked, Priority
-from drivers.registry import check
+from drivers.checks import check
 from protocols.errors import LocalProtocolError
 from protocols.model.command import CommandState
 from protocols.model.ids import DeviceId, PointName

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from drivers.base import Driver
-from drivers.registry import check, open_line
+from drivers.checks import check
+from drivers.registry import open_line
 from drivers.settings import DeviceSettings, LineSettings
 from protocols.clock import Instant
 from protocols.modbus.register_map import RegisterMap

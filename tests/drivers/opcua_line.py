@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from drivers.base import Driver
+from drivers.checks import check
 from drivers.opcua_certificates import make_certificate
-from drivers.registry import check, open_line
+from drivers.registry import open_line
 from drivers.settings import DeviceSettings, OpcUa
 from protocols.clock import ClockQuality, Instant
 from protocols.model.device import Kind

@@ -407,7 +407,7 @@ async def test_while_the_line_is_down_nothing_is_found(server: Bench) -> None:
 
 
 def tasks() -> set["asyncio.Task[object]"]:
-    return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+    return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 @pytest.mark.parametrize("fault", [None, "silent", "mute", "refused", "closed"])

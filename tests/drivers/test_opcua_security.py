@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from drivers.base import LineState
+from drivers.checks import check
 from drivers.errors import LineDownError
 from drivers.opcua_certificates import (
     EARLIEST_PLAUSIBLE_MS,
@@ -24,7 +25,6 @@ from drivers.opcua_certificates import (
     make_certificate,
     read_password,
 )
-from drivers.registry import check
 from protocols.clock import ClockQuality, Instant
 from protocols.errors import LocalProtocolError
 from protocols.model.ids import CabinetId

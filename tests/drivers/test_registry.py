@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from drivers.base import Driver
-from drivers.registry import check, open_line
+from drivers.checks import check
+from drivers.registry import open_line
 from drivers.settings import DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp
 from protocols.clock import Instant
 from protocols.modbus.register_map import RegisterMap

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from drivers.base import RadioDriver
-from drivers.registry import check, open_line
+from drivers.checks import check
+from drivers.registry import open_line
 from drivers.settings import Ble, DeviceSettings, LineSettings
 from protocols.clock import Instant
 from protocols.model.ids import DeviceId

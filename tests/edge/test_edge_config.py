@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.config import Settings, SettingsError, load
+from edge.config import Settings, SettingsError, fleet_key, load
 from edge.example import EXAMPLE
 from protocols.model.policy import LampLimit
 
@@ -165,3 +165,65 @@ def test_a_file_in_the_sockets_place_is_named_and_left_alone(tmp_path: Path) -> 
     )
     assert faults(file) == [("cabinet.toml", "cabinet.socket")]
     assert (tmp_path / "notes.txt").read_text() == "keep me"
+
+
+LOCAL = SOUND.replace("[[trusted_key]]", '[local_positions]\nkey_file = "fleet.key"\n[[trusted_key]]')
+
+
+def fleet_key_file(folder: Path, text: str = KEY, mode: int = 0o600) -> Path:
+    file = folder / "fleet.key"
+    file.write_text(text, encoding="ascii")
+    file.chmod(mode)
+    return file
+
+
+def test_the_fleet_s_key_is_read_from_its_owner_s_file(tmp_path: Path) -> None:
+    file = fleet_key_file(tmp_path, KEY + "\n")
+    settings = load(write(tmp_path, LOCAL))
+    assert settings.document.local_positions is not None
+    assert settings.document.local_positions.port == 12733
+    assert len(fleet_key(file)) == 32
+    assert KEY not in repr(settings.document.local_positions)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o666])
+def test_a_key_that_others_can_read_or_write_is_refused(tmp_path: Path, mode: int) -> None:
+    fleet_key_file(tmp_path, mode=mode)
+    assert "local_positions.key_file" in texts(write(tmp_path, LOCAL))
+    assert "chmod 600" in texts(write(tmp_path, LOCAL))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "a key of 0 bytes"),
+        ("no base64!", "is no base64"),
+        ("AAAA", "a key of 3 bytes"),
+        ("A" * 2000, "1024"),
+    ],
+)
+def test_a_file_that_holds_no_key_is_refused(tmp_path: Path, text: str, named: str) -> None:
+    fleet_key_file(tmp_path, text)
+    if named == "1024":  # no more is read
+        named = "a key of 768 bytes"
+    assert named in texts(write(tmp_path, LOCAL))
+
+
+def test_a_key_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    assert "fleet.key cannot be read: No such file" in texts(write(tmp_path, LOCAL))
+
+
+def test_a_local_port_without_a_key_is_refused(tmp_path: Path) -> None:
+    text = SOUND.replace("[[trusted_key]]", "[local_positions]\nport = 0\n[[trusted_key]]")
+    assert faults(write(tmp_path, text)) == [
+        ("cabinet.toml", "local_positions.key_file"),
+        ("cabinet.toml", "local_positions.port"),
+    ]
+
+
+def test_a_limit_of_a_signal_group_on_a_line_that_is_not_there_is_named(tmp_path: Path) -> None:
+    limits = '[[signal]]\nline = "tlc-9"\nmax_level = 3\n'
+    assert faults(write(tmp_path, SOUND, limits)) == [("limits.toml", "signal[0].line")]
+    assert faults(write(tmp_path, SOUND, limits.replace("3", "15"))) == [
+        ("limits.toml", "signal[0].max_level")
+    ]

@@ -31,12 +31,14 @@ class Whole:
         file: its settings.
     """
 
-    def __init__(self, folder: Path, street: StreetThread, broker: Broker, centre: CentreDouble) -> None:
+    def __init__(
+        self, folder: Path, street: StreetThread, broker: Broker, centre: CentreDouble, text: str = ""
+    ) -> None:
         self.folder = folder
         self.street = street
         self.broker = broker
         self.centre = centre
-        self.file = write_settings(folder, settings_text(folder, street.ports(), broker.url))
+        self.file = write_settings(folder, text or settings_text(folder, street.ports(), broker.url))
         self.socket = folder / "state" / "agent.sock"
         self.log = folder / "agent.log"
         self.agent: subprocess.Popen[bytes] | None = None

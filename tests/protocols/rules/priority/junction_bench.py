@@ -1,6 +1,7 @@
 """A junction on paper: one street that leads north to a stop line, a clock in hand, a controller's answers."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -117,7 +118,7 @@ class Junction:
         )
         return self.do(self.generator.saw(msgspec.structs.replace(said, **parts), source, self.now))
 
-    def drive(self, from_m: float, to_m: float, speed_m_s: float = 10.0, **parts: object) -> None:
+    def drive(self, from_m: float, to_m: float, speed_m_s: float = 10.0, **parts: Any) -> None:  # noqa: ANN401  parts of a position
         """Let a bus drive, and say where it is each second."""
         along_m = from_m
         while along_m <= to_m:

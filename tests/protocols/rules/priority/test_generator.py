@@ -1,5 +1,7 @@
 """One street and one junction: who is asked for, when, how long, and how it is taken back."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -92,7 +94,7 @@ class TestAPassage:
             {"heading_deg": 90.0},
         ],
     )
-    def test_a_vehicle_that_does_not_match_is_not_asked_for(self, parts: dict[str, object]) -> None:
+    def test_a_vehicle_that_does_not_match_is_not_asked_for(self, parts: dict[str, Any]) -> None:
         one = Junction()
         one.drive(50, 330, **parts)
         assert one.actions == []
