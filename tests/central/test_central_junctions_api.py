@@ -283,17 +283,19 @@ def test_the_median_is_that_of_the_waits(
     tmp_path_factory: pytest.TempPathFactory, waits: list[tuple[int, int, bool]]
 ) -> None:
     desk, cabinet = Desk(tmp_path_factory.mktemp("median") / "central.db"), junction_cabinet()
+    told = []
     for n, (wait_ms, day, active) in enumerate(waits):
         begun = step(request=f"r-{n}", after_s=day * DAY_S)
-        went = step(S.ACTIVATED if active else S.COMPLETED, request=f"r-{n}", at_ms=begun.at_ms + wait_ms)
-        desk.deliver(cabinet.message(cabinet.seal_event(begun, went), StreamClass.EVENTS))
+        end = S.ACTIVATED if active else S.COMPLETED
+        told += [begun, step(end, request=f"r-{n}", at_ms=begun.at_ms + wait_ms)]
+    desk.deliver(cabinet.message(cabinet.seal_event(*told), StreamClass.EVENTS))
     asked = figures.Question(0, 2 * START_MS, CAB, None, None)
     found, _ = figures.page(desk.db, asked, figures.BEGINNING, 10)
     desk.close()
     expected = {}
     for day in sorted({day for _, day, _ in waits}, reverse=True):
-        told = [wait_ms / 1000 for wait_ms, which, active in waits if which == day and active]
-        expected[day] = median(told) if told else None
+        counted = [wait_ms / 1000 for wait_ms, which, active in waits if which == day and active]
+        expected[day] = median(counted) if counted else None
     assert [one.median_wait_s for one in found] == pytest.approx(list(expected.values()))
 
 
