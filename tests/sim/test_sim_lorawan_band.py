@@ -30,6 +30,7 @@ from sim.lorawan_band import (
         (13, 0, True, 1155.072),
         (23, 0, True, 1482.752),
         (64, 0, True, 2793.472),
+        (13, 5, False, 41.216),  # by hand: one group of five symbols less than with a CRC
         (33, 0, False, 1810.432),  # a join accept with a channel list
     ],
 )
