@@ -539,6 +539,30 @@ async def test_a_disk_that_is_slow_delays_and_loses_nothing(tmp_path: Path) -> N
         assert line.count("commits") - commits <= 3
 
 
+async def test_what_may_wait_for_the_disk_is_bounded_and_what_was_turned_away_is_counted(
+    tmp_path: Path,
+) -> None:
+    async with air(tmp_path) as line:
+        gateway = await line.forwarder()
+        await line.joined(gateway)
+        with contextlib.closing(sqlite3.connect(line.path, isolation_level=None)) as lock:
+            lock.execute("BEGIN IMMEDIATE")
+            for number in range(4300):
+                gateway.push(line.bay.uplink())
+                if not number % 100:
+                    await line.settled(gateway)
+            await line.settled(gateway)
+            assert line.count("busy") >= 100
+            assert line.said == []
+            lock.execute("ROLLBACK")
+        taken = 4300 - line.count("busy")
+        await line.until(lambda: len(line.said) + line.count("not_kept") == taken)
+        counters = line.values(BAY, "frame_counter")
+        assert counters == sorted(set(counters))  # type: ignore[type-var]
+        gateway.push(line.bay.uplink())
+        await line.until(lambda: len(line.said) + line.count("not_kept") == taken + 1)
+
+
 # --- killed ---
 
 CHILD = """
