@@ -42,6 +42,10 @@ from protocols.opcua.nodes import Entry, NodeMap
 from protocols.opcua.status import fault_of, has_overflowed
 from protocols.opcua.values import NOT_AVAILABLE, Held, encode
 
+STEADY_S: Final = 10.0
+"""How long a connection has to last before its loss counts as the first one."""
+READS_A_HEARTBEAT: Final = 4
+"""How often everything is read again within the shortest heartbeat, so that none is late by more than a quarter."""
 _SETTLE_LOOK_S: Final = 0.1
 _SERVICE_LEVEL: Final = ua.NodeId(ua.ObjectIds.Server_ServiceLevel)
 _STATE: Final = ua.NodeId(ua.ObjectIds.Server_ServerStatus_State)
@@ -81,6 +85,7 @@ class OpcUaDriver(LineDriver):
         self._items: list[tuple[Device, PointName]] = []
         self._again = asyncio.Event()
         self._rereading: asyncio.Task[None] | None = None
+        self._steady: asyncio.TimerHandle | None = None
         self._outage_told = False
         self._said_of_server = ""
 
@@ -113,8 +118,19 @@ class OpcUaDriver(LineDriver):
             await self._subscribe(client)
         except DeviceError as fault:
             raise LineDownError(f"the server does not say what is needed to begin: {fault}") from fault
+        except LineDownError:
+            raise
+        except Exception as bug:  # what nobody thought of must not end the line's task
+            self._log.exception("the connection could not be made for a reason nobody thought of")
+            raise LineDownError(f"a bug: {bug!r}") from bug
         self._outage_told = False
-        self._rereading = asyncio.get_running_loop().create_task(self._reread_at_times(client))
+        loop = asyncio.get_running_loop()
+        self._rereading = loop.create_task(self._reread_at_times(client))
+        self._steady = loop.call_later(STEADY_S, self._note_steady)
+
+    def _note_steady(self) -> None:
+        """Take note that the connection lasts: when it is lost it may be made anew at once."""
+        self._attempts = 0
 
     async def _account(self) -> tuple[str, str] | None:
         if not self._settings.user:
@@ -146,6 +162,8 @@ class OpcUaDriver(LineDriver):
             await self._client.leave()
 
     def _disconnect(self) -> None:
+        if self._steady is not None:
+            self._steady.cancel()
         if self._rereading is not None:
             self._rereading.cancel()
         if self._client is not None:
@@ -175,10 +193,9 @@ class OpcUaDriver(LineDriver):
         nodes = [device.nodes[name] for device, name in self._items]
         statuses = await client.subscribe(nodes, self._hear, self._again.set)
         for (device, name), status in zip(self._items, statuses, strict=True):
-            fault = fault_of(status)
-            if fault is not None:
-                self._log.warning("not told of", device=device.id, point=name, status=status_name(status))
-                self._tell(device, {name: (None, Fault(Quality.BAD, fault.reason))})
+            if fault_of(status) is not None:
+                said = status_name(status)
+                self._log.warning("read at its heartbeat only", device=device.id, point=name, status=said)
 
     def _hear(self, items: Sequence[ua.MonitoredItemNotification]) -> None:
         """Take what the server tells, and tell it device by device; several values of a point come one by one."""
@@ -196,6 +213,8 @@ class OpcUaDriver(LineDriver):
             news[name] = judge(device.finish[name], item.Value)
         for known, news in waiting.items():
             self._tell(self._devices[known], news)
+            if self._back_off.backed_off(known) and any(_speaks(one) for one in news.values()):
+                self._note_answer(known)
 
     def _count_overflow(self, value: ua.DataValue) -> None:
         if value.StatusCode is not None and has_overflowed(value.StatusCode.value):
@@ -212,14 +231,12 @@ class OpcUaDriver(LineDriver):
         device.told.update(told)
         values = [value for value, _ in told.values()]
         faults = {i: fault for i, (_, fault) in enumerate(told.values()) if fault is not None}
-        if any(fault is None or fault.reason is not Reason.NO_ANSWER for _, fault in told.values()):
-            self._note_answer(device.id)
         self.on_sample(Sample(device.id, self._now_ms(), tuple(told), tuple(values), faults))
 
     # --- reading everything again ---
 
     async def _reread_at_times(self, client: OpcUaClient) -> None:
-        """Have everything read again at the shortest heartbeat, and at once when something was missed."""
+        """Have everything read again within the shortest heartbeat, and at once when something was missed."""
         beats = [
             one.heartbeat_s
             for device in self._devices.values()
@@ -231,7 +248,7 @@ class OpcUaDriver(LineDriver):
         while True:
             self._again.clear()
             try:
-                async with asyncio.timeout(min(beats)):
+                async with asyncio.timeout(min(beats) / READS_A_HEARTBEAT):
                     await self._again.wait()
             except TimeoutError:
                 pass
@@ -436,6 +453,12 @@ class OpcUaDriver(LineDriver):
 
     async def _look_further(self, search: Search) -> list[Found]:
         return await search.step(*self._live())
+
+
+def _speaks(judged: Judged) -> bool:
+    """Tell whether what the server says of a point shows that it reaches the device."""
+    _, fault = judged
+    return fault is None or fault.reason is not Reason.NO_ANSWER
 
 
 def _raise_if_gone(device: Device, reasons: set[Reason]) -> None:

@@ -157,9 +157,6 @@ class OpcUaClient:
             client.application_uri = security.uri
             client.security_policy = security.policy
             client.uaclient.set_security(security.policy)
-        if account is not None:
-            client.set_user(account[0])
-            client.set_password(account[1])
         async with Reasons(self._settings, security):
             await self._hello()
             await client.create_session()

@@ -136,8 +136,8 @@ class RsmpDriver(LineDriver, SignalDriver):
     async def _connect(self) -> None:
         """Wait for the site, then subscribe: what it said of itself before it took that is all of its alarms."""
         self._state_of.begin()
-        self._named.clear()
         link = await self._listener.arrival()
+        self._named.clear()
         self._link = link
         features = FEATURES[link.exchange.core]
         for code, names in self._wanted().items():

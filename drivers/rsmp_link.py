@@ -38,6 +38,9 @@ from protocols.rsmp.messages import (
     StatusResponse,
     type_of,
 )
+from protocols.rsmp.messages import (
+    Fault as Mistake,
+)
 
 MAX_STRANGERS: Final = 8
 """Connections that have not said who they are: one site, and a few that look at the port."""
@@ -46,6 +49,8 @@ MAX_WAITING: Final = 512 * 1024
 
 LATE: Final = "late_answer"
 """The name under which answers are counted that came when nobody waited for them any more."""
+
+_MISMATCHES: Final = frozenset({Mistake.VERSION_MISMATCH, Mistake.SXL_MISMATCH, Mistake.UNKNOWN_SITE})
 
 Matches: TypeAlias = Callable[[FromSite], bool]
 
@@ -200,7 +205,7 @@ class Link(asyncio.Protocol):
         said = event.message
         if not isinstance(said, FromSite):
             return
-        self._owner.on_message(self, said)
+        self._owner.on_message(said)
         for question in self._questions.values():
             if (
                 question.matches is not None
@@ -259,7 +264,7 @@ class Listener:
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._on_message = on_message
+        self.on_message = on_message
         self._on_fault = on_fault
         self._on_lost = on_lost
         self._server: asyncio.Server | None = None
@@ -275,6 +280,7 @@ class Listener:
             ack_timeout_s=settings.ack_timeout_s,
             watchdog_s=settings.watchdog_s,
         )
+        self._refused = ""
         self.strangers_dropped = 0
 
     async def arrival(self) -> Link:
@@ -291,7 +297,9 @@ class Listener:
                     self._arrived.clear()
                     await self._arrived.wait()
         except TimeoutError as fault:
-            raise LineDownError(f"site {s.site} does not connect to {s.host}:{s.port}") from fault
+            raise LineDownError(
+                f"site {s.site} does not connect to {s.host}:{s.port}{self._refused}"
+            ) from fault
         return self._greeted
 
     async def _listen(self) -> None:
@@ -327,6 +335,7 @@ class Listener:
         """Let a connection be the site's; the one before is over."""
         before, self._greeted = self._greeted, link
         link.known = True
+        self._refused = ""
         self._arrived.set()
         if before is not None:
             before.drop("the site has connected anew")
@@ -342,10 +351,7 @@ class Listener:
             self.strangers_dropped += 1
 
     def note(self, link: Link, fault: str, text: str) -> None:
-        """Name what a peer did wrong."""
+        """Name what a peer did wrong; a Version that was refused is worth telling with why nobody is there."""
+        if fault in _MISMATCHES:
+            self._refused = f"; refused was: {text}"
         self._on_fault(fault, text if link is self._greeted else f"a stranger: {text}")
-
-    def on_message(self, link: Link, message: FromSite) -> None:
-        """Pass on what the site says on its connection."""
-        if link is self._greeted:
-            self._on_message(message)

@@ -141,6 +141,12 @@ def _print_rest(told: StreetState) -> None:
         table.add_row("cabinet", ", ".join(f"{name} {value}" for name, value in switches.items()))
     for name, sensor in told.lux.items():
         table.add_row(name, f"{sensor.reading_lx} lx, sun at {sensor.sun_deg}°")
+    for pumping in told.pumping.values():
+        for name, station in pumping.stations.items():
+            well, running = station.well, sum(station.well.running)
+            table.add_row(
+                name, f"{well.level_m} m, {well.inflow_m3_h} m³/h in, {running} pumps, {station.faults}"
+            )
     for name, unit in told.modbus.items():
         if unit.faults:
             table.add_row(name, ", ".join(unit.faults))
@@ -178,10 +184,13 @@ def counters(control: Control = _DEFAULT_CONTROL, as_json: AsJson = False) -> No
         table.add_row("collisions", str(line.collisions))
         table.add_row("level changes", str(sum(line.level_changes.values())))
         _out.print(table)
-    reads = Table("unit", "table", "registers", "reads", title="modbus")
+    reads = Table("unit", "table", "places", "values", title="Modbus and OPC UA")
     for name, tables in told.modbus.items():
         for kind, by_address in tables.items():
             reads.add_row(name, kind, str(len(by_address)), str(sum(by_address.values())))
+    for name, pumping in told.pumping.items():
+        for kind, by_node in (("read", pumping.reads), ("published", pumping.published)):
+            reads.add_row(name, kind, str(len(by_node)), str(sum(by_node.values())))
     _out.print(reads)
     for gateway, radio in told.radio.items():
         counts = Table("who", "what", "count", title=gateway)

@@ -5,6 +5,7 @@ victim. So whatever is made here must never be believed, and a server that count
 broken. Pure: no event loop, no socket; `sim.radio` sends some of these when told to.
 """
 
+import itertools
 import random
 import struct
 from collections.abc import Callable, Mapping
@@ -108,14 +109,8 @@ def forgeries(victim: Victim, count: int, seed: int, kinds: tuple[Attack, ...] =
     rng = random.Random(seed)
     attacker = _Attacker(victim, rng)
     chosen = kinds or tuple(attack for attack in Attack if victim.joins or attack is not Attack.JOIN_REPLAY)
-    made: list[Forgery] = []
-    known = {*victim.frames, *victim.joins}
-    while len(made) < count:
-        attack = chosen[len(made) % len(chosen)]
-        frame = _MAKE[attack](attacker)
-        if frame not in known or attack in {Attack.REPLAY, Attack.JOIN_REPLAY}:
-            made.append(Forgery(attack, frame))
-    return made
+    attacks = itertools.islice(itertools.cycle(chosen), count)
+    return [Forgery(attack, _MAKE[attack](attacker)) for attack in attacks]
 
 
 def _bit_flip(attacker: _Attacker) -> bytes:

@@ -448,7 +448,6 @@ class Node:
         self.counter_down = data.counter
         self.counters.downlinks_accepted += 1
         self._uplinks_unheard = 0
-        self._sticky = []
         self._exchange.heard_something = True
         if data.ack and self._exchange.confirmed:
             self._exchange.acknowledged = True

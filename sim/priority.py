@@ -27,6 +27,8 @@ from sim.stages import Stages, Wish
 
 MAX_LIVE = 32
 """Requests held at once: more vehicles than have room on a junction's approaches."""
+MAX_ID = 255
+"""Characters of a request's id: a UUID has 36. What a supervisor can make the book hold is bounded by it."""
 MAX_ENDED = 64
 """End states that wait to be told. If nobody asks, the oldest are dropped."""
 MAX_TOLD_S = 255
@@ -218,9 +220,11 @@ class PriorityBook:
             at_s: the schedule's seconds now.
 
         Raises:
-            LocalProtocolError: a level out of range.
+            LocalProtocolError: a level out of range, or an id that is too long.
             RequestInUseError: the id is that of a live request for another group.
         """
+        if not 1 <= len(asked.id) <= MAX_ID:
+            raise LocalProtocolError(f"an id of {len(asked.id)} characters; expected 1–{MAX_ID}")
         if not 0 <= asked.level <= MAX_LEVEL:
             raise LocalProtocolError(f"level {asked.level} is not 0–{MAX_LEVEL}")
         live = self._live.get(asked.id)

@@ -356,14 +356,14 @@ class Radio:
     def _replay(self, name: str) -> None:
         if self._overheard[name]:
             self.air.replays += 1
-            self._intrude(name, self._rng.choice(self._overheard[name]))
+            self.intrude(name, self._rng.choice(self._overheard[name]))
 
     def _forge(self, name: str) -> None:
         victim = self.victim(name)
         if victim is not None:
             self.air.forged += 1
             (forgery,) = forgeries(victim, 1, self._rng.getrandbits(32), (self._rng.choice(_FORGED),))
-            self._intrude(name, forgery.frame)
+            self.intrude(name, forgery.frame)
 
     def victim(self, name: str) -> Victim | None:
         """Return what an attacker knows of a sensor by now; None while it knows nothing."""
@@ -375,7 +375,7 @@ class Radio:
         who = node.identity
         return Victim(node.session.dev_addr, frames, node.counter_up, who.dev_eui, who.join_eui, joins)
 
-    def _intrude(self, name: str, frame: bytes) -> None:
+    def intrude(self, name: str, frame: bytes) -> None:
         """Let the gateway hear somebody else's transmission, which ends now."""
         now_s = self._schedule.time()
         rate = self.nodes[name].link.data_rate

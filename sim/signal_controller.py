@@ -27,7 +27,7 @@ from protocols.rsmp.tlc import SXLS
 from sim.faults import FaultSettings, JunctionFault
 from sim.junction import AlarmKey, Junction, Position
 from sim.junction_settings import JunctionSettings
-from sim.priority import RequestEntry, UnknownRequestError
+from sim.priority import MAX_ID, RequestEntry, UnknownRequestError
 from sim.rsmp_wire import Wire, garbled
 from sim.schedule import Schedule, Timer
 from sim.tlc_view import TlcView
@@ -163,7 +163,7 @@ class SignalController:
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await asyncio.get_running_loop().create_connection(lambda: link, *where)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, UnicodeError) as error:
             if self._was_reached:
                 _log.info("supervisor not reached", junction=self.settings.name, reason=str(error))
             self._was_reached = False
@@ -202,7 +202,9 @@ class SignalController:
     # --- what is told ---------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Tell what has changed in the junction."""
+        """Tell what has changed in the junction; a silent site will tell it afterwards."""
+        if JunctionFault.SILENT in self.junction.board:
+            return
         now = self._clock.now()
         for code, values in self._view.statuses().items():
             changed = {
@@ -249,6 +251,7 @@ class SignalController:
         self.junction.set_fault(fault, settings)
         if fault is JunctionFault.DISCONNECTED:
             self._cut("the network is gone")
+        self._plan()
 
     def clear_fault(self, fault: JunctionFault) -> None:
         """Let a fault end."""
@@ -256,7 +259,7 @@ class SignalController:
         self.junction.clear_fault(fault)
         if was_there and fault is JunctionFault.DISCONNECTED:
             self._wake.set()
-        self._go_on()
+        self.refresh()
 
     # --- inside ---------------------------------------------------------------------------------------
 
@@ -312,7 +315,8 @@ class SignalController:
             self._timer.cancel()
             self._timer = None
         deadline_ms = self.site.deadline_ms
-        if deadline_ms is not None and self._link is not None:
+        hung = JunctionFault.SILENT in self.junction.board
+        if deadline_ms is not None and self._link is not None and not hung:
             self._timer = self._schedule.call_at(deadline_ms / 1000, self._tick)
 
     def _tick(self) -> None:
@@ -356,6 +360,8 @@ class SignalController:
         return None
 
     def _priority_obstacle(self, order: PriorityOrder) -> str | None:
+        if not 1 <= len(order.id) <= MAX_ID:
+            return f"a request id of {len(order.id)} characters; expected 1 to {MAX_ID}"
         live = self.junction.priority.live(order.id)
         if order.order is PriorityAction.UPDATE and live is None:
             return f"request {order.id} is unknown or has ended"

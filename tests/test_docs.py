@@ -30,6 +30,7 @@ from protocols.backhaul.messages import Source
 from protocols.ble.profiles import PROFILES
 from protocols.ble.refusal import Refusal
 from protocols.clock import BenchTime
+from protocols.lorawan.payloads import CODECS
 from protocols.modbus.register_map import Entry, RegisterMap, Run
 from protocols.model.ids import KeyId
 from protocols.model.policy import LampLimit, PolicyKind, SignalLimit
@@ -41,6 +42,7 @@ from sim.bus import Ride
 from sim.bus_service import BusSettings
 from sim.junction_design import DetectorDesign, JunctionDesign, PriorityLimits, SignalGroup, TimePlan
 from sim.junction_settings import JunctionSettings
+from sim.radio_settings import RadioSettings, SensorSettings
 
 DOCS = Path(__file__).parents[1] / "docs"
 SETTINGS = (
@@ -69,6 +71,8 @@ BENCH_SETTINGS = (
     PriorityLimits,
     BusSettings,
     Ride,
+    RadioSettings,
+    SensorSettings,
 )
 FAULTS = [
     kind
@@ -123,6 +127,17 @@ def test_every_part_of_a_priority_rule_and_every_state_of_a_request_is_documente
 def test_every_fault_of_a_bench_is_documented() -> None:
     text = (DOCS / "bench.md").read_text(encoding="utf-8")
     assert [fault.value for kind in FAULTS for fault in kind if f"`{fault.value}`" not in text] == []
+
+
+def test_every_point_of_a_sensor_is_on_its_conformance_page() -> None:
+    text = (DOCS / "conformance" / "sensors.md").read_text(encoding="utf-8")
+    for codec in CODECS.values():
+        assert f"## `{codec.name}`" in text or f", `{codec.name}`" in text, codec.name
+        # of points that are numbered the first stands for all
+        names = {
+            re.sub(r"^(line|region)_\d", r"\1_1", re.sub(r"_\d+$", "_", point.name)) for point in codec.points
+        }
+        assert sorted(name for name in names if f"`{name}" not in text) == []
 
 
 def test_every_profile_and_refusal_of_bluetooth_is_documented() -> None:

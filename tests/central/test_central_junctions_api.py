@@ -1,7 +1,8 @@
 """Priority over the API, and devices of every kind alike."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
+from itertools import count
 from statistics import median
 
 import msgspec
@@ -22,7 +23,7 @@ from protocols.model.reading import Fault, Quality, Reason, sample
 from tests.central.api_desk import Api, Json
 from tests.central.cabinet_double import START_MS, CabinetDouble
 from tests.central.desk import Desk
-from tests.central.junctions import CAB, JUNCTION, TRUNK, WEST, junction_cabinet, passage, step
+from tests.central.junctions import JUNCTION, TRUNK, WEST, junction_cabinet, passage, step
 from tests.central.problems import faulty, problem
 
 S = RequestState
@@ -277,23 +278,34 @@ class TestFigures:
         assert len((await api.get("/api/v1/priority-figures"))["items"]) == 2
 
 
-@settings(max_examples=25)
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A store that many stories share, each with a cabinet of its own."""
+    opened = Desk(tmp_path_factory.mktemp("city") / "central.db")
+    yield opened
+    opened.close()
+
+
+NUMBERS = count()
+
+
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 90_000), st.integers(0, 1), st.booleans()), max_size=12))
-def test_the_median_is_that_of_the_waits(
-    tmp_path_factory: pytest.TempPathFactory, waits: list[tuple[int, int, bool]]
-) -> None:
-    desk, cabinet = Desk(tmp_path_factory.mktemp("median") / "central.db"), junction_cabinet()
+def test_the_median_is_that_of_the_waits(city: Desk, waits: list[tuple[int, int, bool]]) -> None:
+    name = f"cab-{next(NUMBERS)}"
+    cabinet = junction_cabinet(name)
+    told = []
     for n, (wait_ms, day, active) in enumerate(waits):
-        begun = step(request=f"r-{n}", after_s=day * DAY_S)
-        went = step(S.ACTIVATED if active else S.COMPLETED, request=f"r-{n}", at_ms=begun.at_ms + wait_ms)
-        desk.deliver(cabinet.message(cabinet.seal_event(begun, went), StreamClass.EVENTS))
-    asked = figures.Question(0, 2 * START_MS, CAB, None, None)
-    found, _ = figures.page(desk.db, asked, figures.BEGINNING, 10)
-    desk.close()
+        begun = step(request=f"r-{n}", after_s=day * DAY_S, junction=DeviceId(f"{name}-junction"))
+        end = S.ACTIVATED if active else S.COMPLETED
+        told += [begun, msgspec.structs.replace(begun, state=end, at_ms=begun.at_ms + wait_ms)]
+    city.deliver(cabinet.message(cabinet.seal_event(*told), StreamClass.EVENTS))
+    asked = figures.Question(START_MS - 1, START_MS + 3 * DAY_S * 1000, name, None, None)
+    found, _ = figures.page(city.db, asked, figures.BEGINNING, 10)
     expected = {}
     for day in sorted({day for _, day, _ in waits}, reverse=True):
-        told = [wait_ms / 1000 for wait_ms, which, active in waits if which == day and active]
-        expected[day] = median(told) if told else None
+        counted = [wait_ms / 1000 for wait_ms, which, active in waits if which == day and active]
+        expected[day] = median(counted) if counted else None
     assert [one.median_wait_s for one in found] == pytest.approx(list(expected.values()))
 
 

@@ -324,6 +324,15 @@ class TestEnvelopes:
             city.do(lambda tx: policies.accept_envelope(tx, CAB, signed, key))
         assert [fault.where for fault in refused.value.faults] == ["body.priority.lease_until_ms"]
 
+    def test_it_is_sent_no_more_when_its_lease_is_over_though_it_might_still_be_accepted(
+        self, city: Desk, key: SigningKey
+    ) -> None:
+        signed = self._signed(key, expires_ms=START_MS + 3_600_000)
+        city.do(lambda tx: policies.accept_envelope(tx, CAB, signed, key))
+        city.clock.pass_s(60)
+        assert sent(city) == []
+        assert desired(city).status is PolicyStatus.LAPSED
+
     def test_what_the_cabinet_would_reject_is_refused(self, city: Desk, key: SigningKey) -> None:
         far = msgspec.structs.replace(WEST, junction=DeviceId("cab-2-junction"))
         signed = self._signed(key, priority=PriorityPolicy((far,), (TRUNK,), START_MS + 60_000))

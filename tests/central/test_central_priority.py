@@ -1,6 +1,8 @@
 """What becomes of a priority request follows from its steps alone, in whatever order and however often they come."""
 
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import count, pairwise
+from random import Random
 
 import msgspec
 import pytest
@@ -17,6 +19,7 @@ from protocols.model.priority import ENDED, NEXT, RequestState
 from tests.central.cabinet_double import START_MS, CabinetDouble, taken
 from tests.central.desk import Desk
 from tests.central.junctions import CAB, JUNCTION, junction_cabinet, passage, step
+from tests.protocols.rules.priority.junction_bench import Junction
 
 S = RequestState
 COLUMNS = (
@@ -58,7 +61,9 @@ class TestOutcome:
     """Pure: from a set of steps to what they come to."""
 
     @given(lifelines(), st.randoms(use_true_random=False))
-    def test_any_order_and_repetition_comes_to_the_same(self, steps, random) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  as Hypothesis draws
+    def test_any_order_and_repetition_comes_to_the_same(
+        self, steps: list[PriorityEvent], random: Random
+    ) -> None:
         repeated = [*steps, *random.choices(steps, k=3)]
         random.shuffle(repeated)
         assert outcome(repeated) == outcome(steps)
@@ -122,6 +127,49 @@ class TestOutcome:
         assert "only watches" in outcome([step(S.ACTIVATED, shadow=True)]).contradiction
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["bus", "pass", "wait", "taken", "silent", "tell", "tell", "tell"]),
+            st.integers(0, 7),
+        )
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_what_the_cabinets_own_rules_report_comes_to_what_they_said_last(
+    moves: list[tuple[str, int]], random: Random
+) -> None:
+    """The witness is the other end: the rules that decide in the cabinet, and a controller by the book."""
+    junction, told = Junction(), dict[str, RequestState]()
+    for move, number in [("bus", 0), ("taken", 0), *moves]:
+        following = sorted(
+            NEXT[told[junction.last]] if junction.asks and junction.last in told else {S.RECEIVED}
+        )
+        if move == "bus":
+            junction.bus(110 + 20 * number)
+        elif move == "pass":
+            junction.bus(330)
+        elif move == "wait":
+            junction.tick(number)
+        elif move == "taken" and junction.asks:
+            junction.taken()
+        elif move == "tell" and junction.asks and following:
+            told[junction.last] = following[number % len(following)]
+            junction.tell(told[junction.last], extension_s=number)
+        elif move == "silent":
+            junction.silent()
+    by_request: dict[str, list[PriorityEvent]] = {}
+    for event in junction.events:
+        by_request.setdefault(event.request, []).append(event)
+    for events in by_request.values():
+        found, last = outcome(random.sample(events, len(events))), events[-1]
+        assert (found.contradiction, found.state) == ("", last.state)
+        assert (found.extension_s, found.first_ms) == (last.extension_s, events[0].at_ms)
+        assert (found.asked_ms is None) == (
+            events[0].request not in {ask.request.id for ask in junction.asks}
+        )
+
+
 def test_a_request_shows_its_last_state_and_what_the_controller_gave(
     desk: Desk, cabinet: CabinetDouble
 ) -> None:
@@ -132,26 +180,38 @@ def test_a_request_shows_its_last_state_and_what_the_controller_gave(
     ]
 
 
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A store that many stories share, each with cabinets of its own."""
+    opened = Desk(tmp_path_factory.mktemp("city") / "central.db")
+    yield opened
+    opened.close()
+
+
+NUMBERS = count()
+
+
 @settings(max_examples=40)
 @given(st.data())
-def test_any_order_and_repetition_of_batches_gives_the_same_row(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_any_order_and_repetition_of_batches_gives_the_same_row(city: Desk, data: st.DataObject) -> None:
     """A restored card tells its backlog again in a new epoch, cut into other batches."""
     steps = passage("r-1") if data.draw(st.booleans()) else data.draw(lifelines())
     again = data.draw(st.permutations(steps))
-    rows = []
+    found = []
     for order in (steps, [*again, *steps], again):
-        desk, cabinet = Desk(tmp_path_factory.mktemp("order") / "central.db"), junction_cabinet()
+        name = f"cab-{next(NUMBERS)}"
+        cabinet, restored = junction_cabinet(name), junction_cabinet(name)
+        restored.epoch += 1
         for position, one in enumerate(order):
-            if position == len(again):
-                restored = junction_cabinet()
-                restored.epoch += 1
-                cabinet = restored
-            tell(desk, cabinet, one)
-        rows.append([*kept(desk), *desk.ask("SELECT count(*) FROM priority_step")])
-        desk.close()
-    assert rows[0] == rows[1] == rows[2]
+            here = cabinet if position < len(again) else restored
+            tell(city, here, msgspec.structs.replace(one, junction=DeviceId(f"{name}-junction")))
+        question = (
+            f"SELECT {COLUMNS}, (SELECT count(*) FROM priority_step WHERE request_id = id)"  # noqa: S608  a test's own words
+            " FROM priority_request WHERE cabinet = ?"
+        )
+        found.append(city.ask(question, (name,)))
+    assert len(found[0]) == 1
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_late_step_turns_no_state_back(desk: Desk, cabinet: CabinetDouble) -> None:

@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from asyncua.server.internal_subscription import InternalSubscription
+
 from drivers.base import Driver
 from drivers.checks import check
+from drivers.opcua import OpcUaDriver
 from drivers.opcua_certificates import make_certificate
 from drivers.registry import open_line
 from drivers.settings import DeviceSettings, OpcUa
@@ -60,11 +63,16 @@ def devices(*ids: DeviceId, node_map: str = "pumping_station") -> list[DeviceSet
     ]
 
 
+def _pass(waiting: "asyncio.Future[None]") -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
 async def tick() -> None:
     """Let a moment pass before a condition is looked at again."""
     loop = asyncio.get_running_loop()
     passed = loop.create_future()
-    loop.call_later(0.002, passed.set_result, None)
+    loop.call_later(0.002, _pass, passed)
     await passed
 
 
@@ -105,6 +113,11 @@ class OpcUaLine:
     async def until_told(self, point: str, value: Value, reason: Reason | None = None) -> None:
         await until(lambda: self.told(point)[-1:] == [(value, reason)])
 
+    def attempts(self) -> int:
+        """Return how often in a row the line could not be made."""
+        assert isinstance(self.driver, OpcUaDriver)
+        return self.driver._attempts
+
     def reason(self) -> str:
         return self.driver.health().reason
 
@@ -135,7 +148,7 @@ class Bench:
             "url": self.server.state().url,
             "security": self.server.settings.security,
             "period_ms": 20.0,
-            "timeout_s": 0.3,
+            "timeout_s": 2.0,
             "keepalive_s": 0.2,
             "reconnect_s": 0.02,
             "reconnect_bound_s": 0.1,
@@ -187,3 +200,8 @@ def trust_server(bench: Bench) -> None:
     certificate = bench.server.state().certificate
     assert certificate is not None
     shutil.copy(certificate, bench.folder / "opcua" / "trusted" / "pumps.der")
+
+
+def subscriptions(server: Bench) -> list[InternalSubscription]:
+    assert server.server.server is not None
+    return list(server.server.server.server.iserver.subscription_service.subscriptions.values())

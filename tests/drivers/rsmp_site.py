@@ -23,6 +23,7 @@ MAIN = "KK+AG0503=001TC000"
 DETECTOR = "KK+AG0503=001DL001"
 GROUP = "KK+AG0503=001SG001"
 CODE = "s3cret-2222"
+ALARMS = (AlarmRecord(MAIN, "A0001", 2), AlarmRecord(DETECTOR, "A0302", 3), AlarmRecord(GROUP, "A0202", 3))
 
 
 class SmallSite:
@@ -48,6 +49,7 @@ class SmallSite:
         sxl: str = "1.2.1",
         site: str = MAIN,
         commands: frozenset[str] = frozenset({"M0002", "M0022"}),
+        alarms: tuple[AlarmRecord, ...] = ALARMS,
     ) -> None:
         self.port = port
         self.sxl = sxl
@@ -82,11 +84,6 @@ class SmallSite:
             },
             commands=commands,
             security_codes={2: CODE},
-        )
-        alarms = (
-            AlarmRecord(MAIN, "A0001", 2),
-            AlarmRecord(DETECTOR, "A0302", 3),
-            AlarmRecord(GROUP, "A0202", 3),
         )
         self.core = "3.2.2" if core is None else core.value
         self.site = Site(settings, alarms, lambda: str(uuid.uuid4()), self.now())

@@ -96,7 +96,7 @@ async def test_a_port_that_is_no_applications_is_counted_and_not_decoded(tmp_pat
 
 
 async def test_a_device_that_does_not_speak_in_time_is_silent_once_and_comes_back(tmp_path: Path) -> None:
-    async with air(tmp_path, settings(free_port(), silence_factor=2.0), devices(poll_s=0.2)) as line:
+    async with air(tmp_path, settings(free_port(), silence_factor=2.0), devices(poll_s=0.5)) as line:
         gateway = await line.forwarder()
         await line.joined(gateway)
         gateway.push(line.bay.uplink())
@@ -117,17 +117,17 @@ async def test_a_device_that_does_not_speak_in_time_is_silent_once_and_comes_bac
 
 
 async def test_without_a_forwarder_the_line_is_down_and_says_why(tmp_path: Path) -> None:
-    async with air(tmp_path, settings(free_port(), gateway_timeout_s=0.1)) as line:
+    async with air(tmp_path, settings(free_port(), gateway_timeout_s=0.3)) as line:
         got = await line.driver.read(BAY, (OCCUPIED,))
         assert [fault.reason for fault in got.faults.values()] == [Reason.LINE_DOWN]
-        assert "no packet forwarder has spoken for 0.1 s" in line.driver.health().reason
+        assert "no packet forwarder has spoken for 0.3 s" in line.driver.health().reason
         assert [found async for found in line.driver.discover()] == []
         await line.forwarder()
         await line.until(lambda: line.driver.health().state is LineState.UP)
 
 
 async def test_when_the_line_goes_down_what_was_heard_is_no_longer_good(tmp_path: Path) -> None:
-    async with air(tmp_path, settings(free_port(), gateway_timeout_s=0.15)) as line:
+    async with air(tmp_path, settings(free_port(), gateway_timeout_s=1.0)) as line:
         gateway = await line.forwarder()
         await line.joined(gateway)
         gateway.push(line.bay.uplink())
@@ -284,7 +284,7 @@ async def test_a_write_that_is_not_acknowledged_has_an_unknown_outcome(tmp_path:
 
 
 async def test_a_write_to_a_device_that_does_not_speak_fails_in_time(tmp_path: Path) -> None:
-    async with air(tmp_path, settings(free_port(), write_timeout_s=0.2)) as line:
+    async with air(tmp_path, settings(free_port(), write_timeout_s=0.5)) as line:
         gateway = await line.forwarder()
         switch = await line.joined(gateway, line.switch)
         assert await line.driver.write(SWITCH, SWITCH_1, True) == Written(
@@ -537,6 +537,30 @@ async def test_a_disk_that_is_slow_delays_and_loses_nothing(tmp_path: Path) -> N
         await line.until(lambda: len(line.said) == 30)
         assert line.values(BAY, "frame_counter") == list(range(30))
         assert line.count("commits") - commits <= 3
+
+
+async def test_what_may_wait_for_the_disk_is_bounded_and_what_was_turned_away_is_counted(
+    tmp_path: Path,
+) -> None:
+    async with air(tmp_path) as line:
+        gateway = await line.forwarder()
+        await line.joined(gateway)
+        with contextlib.closing(sqlite3.connect(line.path, isolation_level=None)) as lock:
+            lock.execute("BEGIN IMMEDIATE")
+            for number in range(4300):
+                gateway.push(line.bay.uplink())
+                if not number % 100:
+                    await line.settled(gateway)
+            await line.settled(gateway)
+            assert line.count("busy") >= 100
+            assert line.said == []
+            lock.execute("ROLLBACK")
+        taken = 4300 - line.count("busy")
+        await line.until(lambda: len(line.said) + line.count("not_kept") == taken)
+        counters = line.values(BAY, "frame_counter")
+        assert counters == sorted(set(counters))  # type: ignore[type-var]
+        gateway.push(line.bay.uplink())
+        await line.until(lambda: len(line.said) + line.count("not_kept") == taken + 1)
 
 
 # --- killed ---

@@ -9,20 +9,28 @@ import pytest
 import structlog
 from asyncua import ua
 from asyncua.common.callback import CallbackType
-from asyncua.server.internal_subscription import InternalSubscription
 
 from drivers.base import Found, LineState, Looked
-from drivers.opcua_client import MAX_NOTIFICATIONS_PER_S, OpcUaClient, value_of
-from drivers.settings import DeviceSettings, OpcUa
+from drivers.opcua_client import OpcUaClient, value_of
+from drivers.settings import DeviceSettings
 from protocols.errors import LocalProtocolError
 from protocols.model.command import CommandState
 from protocols.model.device import Kind
-from protocols.model.ids import DeviceId, PointName
+from protocols.model.ids import PointName
 from protocols.model.reading import Quality, Reason
 from protocols.opcua.maps import PUMPING_STATION
 from protocols.opcua.nodes import Entry, NodeMap, NodeType
-from sim.faults import FaultSettings
-from tests.drivers.opcua_line import LINE, ONE, TEMPERATURE, TWO, Bench, OpcUaLine, bench, devices, until
+from tests.drivers.opcua_line import (
+    LINE,
+    ONE,
+    TWO,
+    Bench,
+    OpcUaLine,
+    bench,
+    devices,
+    subscriptions,
+    until,
+)
 
 EVERY = [entry.point for entry in PUMPING_STATION.entries]
 MEASURED = ("level", "inflow", "outflow", "water_temperature", "cumulative_active_energy")
@@ -37,6 +45,14 @@ async def server(tmp_path: Path) -> AsyncIterator[Bench]:
 @pytest.fixture
 async def line(server: Bench) -> OpcUaLine:
     made = server.connect()
+    await made.until_up()
+    return made
+
+
+@pytest.fixture
+async def hasty(server: Bench) -> OpcUaLine:
+    """Return a line that does not wait long for an answer."""
+    made = server.connect(server.settings(timeout_s=0.3))
     await made.until_up()
     return made
 
@@ -56,6 +72,8 @@ async def test_a_change_during_an_outage_is_heard_after_it(server: Bench, line: 
     await line.until_told("water_temperature", 14.0)
     await server.street.fault("pumps", "refused")
     await line.until_told("water_temperature", None, Reason.LINE_DOWN)
+    attempts = line.attempts()
+    await until(lambda: line.attempts() > attempts + 3)
     server.station().well.temperature_c = 9.5
     await server.street.clear("pumps", "refused")
     await line.until_told("water_temperature", 9.5)
@@ -73,17 +91,27 @@ async def test_an_outage_is_told_once_and_not_for_a_connection_that_comes_back_a
     assert line.driver.health().reconnections == 0
 
 
-async def test_a_server_that_publishes_nothing_any_more_is_left_and_asked_anew(
+async def test_a_server_that_drops_each_connection_that_it_has_made_is_asked_ever_more_rarely(
     server: Bench, line: OpcUaLine
 ) -> None:
+    for losses in range(1, 5):
+        await until(lambda: line.driver.health().state is LineState.UP)
+        await server.server.front.hang_up()
+        await until(lambda seen=losses: line.attempts() == seen)  # type: ignore[misc]
+    assert line.driver.health().reconnections > 0
+
+
+async def test_a_server_that_publishes_nothing_any_more_is_left_and_asked_anew(
+    server: Bench, hasty: OpcUaLine
+) -> None:
     await server.street.fault("pumps", "mute")
-    await until(lambda: "published nothing" in line.reason())
+    await until(lambda: "published nothing" in hasty.reason())
     server.station().well.temperature_c = 11.0
-    await line.until_told("water_temperature", 11.0)
+    await hasty.until_told("water_temperature", 11.0)
     await server.street.clear("pumps", "mute")
-    await until(lambda: line.driver.health().state is LineState.UP)
+    await until(lambda: hasty.driver.health().state is LineState.UP)
     server.station().well.temperature_c = 12.0
-    await line.until_told("water_temperature", 12.0)
+    await hasty.until_told("water_temperature", 12.0)
 
 
 async def test_namespaces_may_have_other_indices_after_a_restart(server: Bench, line: OpcUaLine) -> None:
@@ -148,11 +176,6 @@ async def test_a_missing_notification_has_everything_read_again(server: Bench, l
     assert line.driver.health().state is LineState.UP
 
 
-def subscriptions(server: Bench) -> list[InternalSubscription]:
-    assert server.server.server is not None
-    return list(server.server.server.server.iserver.subscription_service.subscriptions.values())
-
-
 async def test_a_subscription_that_the_server_ends_is_made_anew(server: Bench, line: OpcUaLine) -> None:
     connections = server.server.front.connections
     (subscription,) = subscriptions(server)
@@ -176,9 +199,22 @@ async def test_a_bug_in_whoever_listens_does_not_leave_the_line_deaf(server: Ben
     await line.until_told("water_temperature", 6.0)
 
 
+async def test_a_bug_while_connecting_does_not_end_the_line(server: Bench) -> None:
+    line = server.connect()
+    hear = line.driver.on_sample
+
+    def stumble(_: object) -> None:
+        line.driver.on_sample = hear
+        raise ZeroDivisionError
+
+    line.driver.on_sample = stumble
+    await until(lambda: "ZeroDivisionError" in line.reason())
+    await line.until_up()
+
+
 async def test_a_line_that_only_polls_notices_a_dead_server_too(server: Bench) -> None:
     polled = [msgspec.structs.replace(one, poll_s=60.0) for one in devices(ONE)]
-    line = server.connect(None, polled)
+    line = server.connect(server.settings(timeout_s=0.3), polled)
     await line.until_up()
     assert line.said == []
     await server.street.fault("pumps", "mute")
@@ -296,7 +332,7 @@ async def test_a_node_that_is_not_there_is_named_and_costs_its_own_point_only(se
         (1, 2, 3), Reason.NOT_AVAILABLE
     )
     assert [entry["points"] for entry in logs if "points" in entry] == [["gone", "nowhere"]]
-    assert [entry["point"] for entry in logs if entry["event"] == "not told of"] == ["unknown"]
+    assert [entry["point"] for entry in logs if entry["event"] == "read at its heartbeat only"] == ["unknown"]
     assert line.told("gone") == line.told("unknown")[:1] == [(None, Reason.NOT_AVAILABLE)]
     for point in ("gone", "no_method"):
         written = await line.driver.write(ONE, PointName(point), 1.0)
@@ -378,105 +414,13 @@ async def test_a_node_that_may_not_be_written_says_so(server: Bench) -> None:
 
 
 async def test_a_write_under_which_the_server_vanishes_has_an_unknown_outcome(
-    server: Bench, line: OpcUaLine
+    server: Bench, hasty: OpcUaLine
 ) -> None:
     await server.street.fault("pumps", "silent")
-    written = await line.driver.write(ONE, PointName("level_setpoint"), 2.5)
+    written = await hasty.driver.write(ONE, PointName("level_setpoint"), 2.5)
     assert written.state is CommandState.OUTCOME_UNKNOWN
     with pytest.raises(LocalProtocolError):
-        await line.driver.write(ONE, PointName("level_setpoint"), 2.5, ramp_s=1.0)
-
-
-# --- a server that is not what it should be ---
-
-
-async def test_a_server_that_takes_everything_and_never_answers_is_down_with_a_reason(
-    server: Bench, line: OpcUaLine
-) -> None:
-    await server.street.fault("pumps", "silent")
-    got = await line.read("level")
-    assert [fault.reason for fault in got.faults.values()] == [Reason.LINE_DOWN]
-    await until(lambda: "does not answer within 0.3 s" in line.reason())
-    await server.street.clear("pumps", "silent")
-    await line.until_up()
-
-
-async def test_a_server_that_closes_every_connection_is_down_and_comes_back(
-    server: Bench, line: OpcUaLine
-) -> None:
-    await server.street.fault("pumps", "closed")
-    await until(lambda: line.driver.health().state is LineState.DOWN)
-    assert line.reason()
-    await server.street.clear("pumps", "closed")
-    await line.until_up()
-
-
-async def test_questions_without_an_answer_do_not_gather_for_ever(server: Bench) -> None:
-    line = server.connect(server.settings(timeout_s=0.05, silent_after=100))
-    await line.until_up()
-    await server.street.fault("pumps-1", "late", settings=FaultSettings(delay_s=0.07))
-    connections = server.server.front.connections
-    async with asyncio.timeout(20):
-        while server.server.front.connections == connections:
-            await line.read("level")
-
-
-async def test_one_slow_answer_does_not_cost_the_line(server: Bench, line: OpcUaLine) -> None:
-    await server.street.fault("pumps-1", "late", settings=FaultSettings(delay_s=0.4))
-    got = await line.read("level")
-    assert [fault.reason for fault in got.faults.values()] == [Reason.NO_ANSWER]
-    assert line.driver.health().state is LineState.UP
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        b"HTTP/1.1 400 Bad Request\r\n\r\n",
-        b"ACKF\x08\x00\x00\x00",
-        b"ACKF\x1c\x00\x00\x00" + bytes(20),
-        b"ERRF\x10\x00\x00\x00\x00\x00\x80\x80\xff\xff\xff\xff",
-        b"MSGF\xff\xff\xff\xff" + bytes(200_000),
-        b"OPNF\x08\x00\x00\x00",
-        bytes(1000),
-        b"",
-    ],
-)
-async def test_what_does_not_speak_opc_ua_is_down_with_a_reason(tmp_path: Path, said: bytes) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(100)
-        writer.write(said)
-        await asyncio.gather(writer.drain(), return_exceptions=True)
-        writer.close()
-
-    rogue = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = rogue.sockets[0].getsockname()[1]
-    async with bench(tmp_path) as server:
-        line = server.connect(server.settings(url=f"opc.tcp://127.0.0.1:{port}", timeout_s=0.2))
-        await until(lambda: line.driver.health().state is LineState.DOWN)
-        assert line.reason()
-        assert not line.task.done()
-    rogue.close()
-
-
-async def test_a_server_that_floods_is_heard_no_faster_than_it_should_be(server: Bench) -> None:
-    settings = OpcUa(id=LINE, url=server.server.state().url, security="none", period_ms=1.0)
-    client = OpcUaClient(settings, lambda _: None)
-    notifications = 0
-
-    def told(_: object) -> None:
-        nonlocal notifications
-        notifications += 1
-
-    await client.open(None, None)
-    await client.subscribe([value_of(server.station().ids["WaterTemperature"])], told, lambda: None)
-    async with asyncio.timeout(10):
-        while not client.flooded:
-            server.station().well.temperature_c += 0.001
-            await server.server.look()
-            await asyncio.sleep(0)
-    assert notifications <= MAX_NOTIFICATIONS_PER_S + 2
-    await client.leave()
-    client.drop()
+        await hasty.driver.write(ONE, PointName("level_setpoint"), 2.5, ramp_s=1.0)
 
 
 # --- searching ---
@@ -518,54 +462,3 @@ async def test_while_the_line_is_down_nothing_is_found(server: Bench) -> None:
     line = server.connect()
     await until(lambda: line.driver.health().state is LineState.DOWN)
     assert [sight async for sight in line.driver.discover()] == []
-
-
-# --- nothing is left behind ---
-
-
-def tasks() -> set["asyncio.Task[object]"]:
-    return asyncio.all_tasks() - {asyncio.current_task()}
-
-
-@pytest.mark.parametrize("fault", [None, "silent", "mute", "refused", "closed"])
-async def test_no_task_is_left_when_the_line_ends(server: Bench, fault: str | None) -> None:
-    before = tasks()
-    line = server.connect()
-    await line.until_up()
-    if fault is not None:
-        await server.street.fault("pumps", fault)
-    async with asyncio.timeout(3):
-        await line.stop()
-    mine = {task for task in tasks() - before if "drivers/" in str(task.get_coro())}
-    named = [str(task) for task in tasks() - before if "client" in str(task)]
-    assert (mine, named) == (set(), [])
-    server.lines.clear()
-
-
-async def test_no_task_is_left_when_the_line_ends_in_the_middle_of_connecting(server: Bench) -> None:
-    await server.street.fault("pumps", "silent")
-    before = tasks()
-    line = server.connect()
-    await until(lambda: server.server.front.connections > 0)
-    async with asyncio.timeout(3):
-        await line.stop()
-    assert [str(task) for task in tasks() - before if "client" in str(task) or "drivers" in str(task)] == []
-    server.lines.clear()
-
-
-async def test_a_line_that_is_made_anew_again_and_again_leaves_nothing(
-    server: Bench, line: OpcUaLine
-) -> None:
-    await line.until_up()
-    before = len([task for task in tasks() if "OpcUa" in str(task)])
-    for _ in range(5):
-        connections = server.server.front.connections
-        await server.server.front.hang_up()
-        await until(lambda seen=connections: server.server.front.connections > seen)  # type: ignore[misc]
-        await line.until_up()
-    assert len([task for task in tasks() if "OpcUa" in str(task)]) == before
-
-
-def test_points_are_those_of_the_map() -> None:
-    assert TEMPERATURE in EVERY
-    assert DeviceId("one") == ONE

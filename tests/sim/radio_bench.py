@@ -120,7 +120,7 @@ class Bench:
             assert is_genuine(wire, keys.network, frame, frame.counter)
             self.uplinks.append((frame, open_payload(keys, frame, frame.counter)))
 
-    def accept(self, rxpk: dict[str, Any], request: JoinRequest, **changes: Any) -> None:  # noqa: ANN401  parts of txpk
+    def accept(self, rxpk: dict[str, Any], request: JoinRequest, window: int = 1) -> None:
         """Let a sensor in; `window` 2 answers in RX2."""
         key = self.keys[request.dev_eui]
         dev_addr = DEV_ADDR + request.dev_eui
@@ -132,7 +132,7 @@ class Bench:
         }
         accept = JoinAccept(**fields)
         self.sessions[dev_addr] = session_keys(key, accept.app_nonce, accept.net_id, request.dev_nonce)
-        self.respond(rxpk, seal_join_accept(key, accept), 5.0, **changes)
+        self.respond(rxpk, seal_join_accept(key, accept), 5.0, window=window)
 
     def sealed(self, dev_addr: int, *, counter: int | None = None, **fields: object) -> bytes:
         """Return a genuine downlink."""

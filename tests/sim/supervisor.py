@@ -46,6 +46,8 @@ class Supervisor:
         port: where.
         events: everything that happened, in order.
         wrong: what the schemas have against the site's messages.
+        connections: how many came.
+        hung_up: how many have ended.
         raw: what came, as bytes, if it is only to be looked at (`deaf`).
     """
 
@@ -57,6 +59,7 @@ class Supervisor:
         self.wrong: list[str] = []
         self.raw = bytearray()
         self.connections = 0
+        self.hung_up = 0
         self._exchange: Exchange | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._server: asyncio.Server | None = None
@@ -94,6 +97,7 @@ class Supervisor:
             if self._exchange is not None:
                 self._take(self._exchange, content)
             self._changed.set()
+        self.hung_up += 1
         self._changed.set()
         writer.close()
 

@@ -11,6 +11,7 @@ import pytest
 
 from sim.bus import Bus, Layout, Passage, Ride, VehiclePosition
 from sim.bus_service import Approach, BusService, BusSettings
+from sim.crossing import bus_counters
 from sim.junction_design import JunctionDesign, PriorityLimits
 from sim.priority import UnknownRequestError
 from sim.route import Route, bearing_deg, distance_m, straight
@@ -253,6 +254,12 @@ class TestService:
         assert service.bus is None
         assert service.last is not None
         assert service.last.journey == 3
+        counted = bus_counters(service)
+        assert counted.rides == 3
+        assert counted.stopped_at_red_s == pytest.approx(
+            sum(passage.stopped_at_red_s for passage in service.passages)
+        )
+        assert counted.approach_s > 3 * 200 / 12
 
     def test_stopped_it_leaves_the_road(self) -> None:
         rig = Rig().in_control()

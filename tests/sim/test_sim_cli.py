@@ -30,6 +30,15 @@ cabinet = {}
 lux = {}
 [meter]
 [[counter]]
+[[radio]]
+name = "radio-1"
+gateway_eui = "0016c001f1500001"
+port = 9
+[[radio.sensors]]
+name = "bin-1"
+device = "milesight-em400-mud"
+dev_eui = "24e124136b502301"
+app_key = "0102030405060708090a0b0c0d0e0f10"
 """
 
 
@@ -89,9 +98,13 @@ def test_a_bench_runs_is_looked_at_broken_mended_and_stopped(tmp_path: Path) -> 
         table = sim(tmp_path, "state", *control).stdout
         assert "lamp_failure" in table
         assert "dali-1" in table
+        assert "radio-1 to 127.0.0.1:9" in table
+        assert "bin-1" in table
         assert "holding_registers" in sim(tmp_path, "counters", *control).stdout
         counted = json.loads(sim(tmp_path, "counters", "--json", *control).stdout)
         assert counted["modbus"]["counter"] == {"holding_registers": {}}
+        assert counted["radio"]["radio-1"]["sensors"]["bin-1"]["joins"] >= 1
+        assert sim(tmp_path, "fault", "radio-1/bin-1", "lost", "--probability", "1", *control).returncode == 0
 
         refused = sim(tmp_path, "fault", "dali-1/9", "silent", *control)
         assert refused.returncode == 2

@@ -330,6 +330,11 @@ class TestRequests:
         with pytest.raises(LocalProtocolError):
             Rig().in_control().junction.request("bus", 2, 15)
 
+    @pytest.mark.parametrize("name", ["", "x" * 256])
+    def test_an_id_is_bounded(self, name: str) -> None:
+        with pytest.raises(LocalProtocolError):
+            Rig().in_control().junction.request(name, 2, 5)
+
     def test_the_same_request_twice_is_one(self) -> None:
         rig = Rig().in_control()
         rig.junction.request("bus", 2, 5, eta_s=50)

@@ -99,7 +99,7 @@ def test_no_stream_of_requests_does_any_harm(
     epoch_s=st.integers(0, 1000),
     plan=st.one_of(st.none(), st.integers(1, 3)),
 )
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_extension_and_reduction_are_what_a_twin_without_the_request_shows(
     *, group: int, level: int, at_s: int, eta_s: int | None, for_s: int, epoch_s: int, plan: int | None
 ) -> None:

@@ -1,6 +1,7 @@
 """A class A sensor: it joins, speaks within its share of the air, and hears only what really reaches it."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
@@ -234,8 +235,11 @@ class TestCommands:
                 bench.respond(rxpk, bench.sealed(ADDR, **fields), 1.0)
 
         answering(bench, ask)
+        before = deepcopy(node_of(bench).link)
         bench.run(40.0)
         assert bench.uplinks[1][0].options.hex() == answered
+        changes = answered[-2:] in {"07", "04", "08"} or answered == "0703"
+        assert (node_of(bench).link != before) is changes
 
     def test_a_data_rate_that_is_ordered_is_used(self) -> None:
         bench = joined(sensor(every_s=60.0))

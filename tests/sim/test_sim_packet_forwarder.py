@@ -68,6 +68,13 @@ def test_receptions_are_what_the_products_codec_reads() -> None:
     assert reception.tmst == 61_696  # at the end of the frame
 
 
+def test_the_counter_of_receptions_wraps_at_32_bits() -> None:
+    bench = Bench(sensor(), counter_us=WRAP - 30_000)
+    bench.start()
+    bench.run(1.0)
+    assert [rxpk["tmst"] for rxpk in bench.rxpk] == [31_696]
+
+
 def test_a_downlink_goes_out_at_its_moment_even_where_the_counter_wraps() -> None:
     sent: list[Sent] = []
     bench = started(counter_us=WRAP - 500_000)
@@ -179,6 +186,15 @@ def test_what_sensors_say_while_it_transmits_is_lost_where_the_air_is_real() -> 
     assert len(frame) == 200
     assert bench.radio.air.collided >= 1
     assert len(bench.rxpk) - heard <= 1
+
+
+def test_a_frame_that_is_on_the_air_when_it_begins_to_transmit_is_lost_too() -> None:
+    bench = Bench(sensor(), collisions=True)
+    bench.start()
+    bench.run(0.01)
+    bench.ask(txpk(bench, tmst=None, imme=True))  # in 30 ms, and the join request lasts 62
+    bench.run(1.0)
+    assert (bench.rxpk, bench.radio.air.collided) == ([], 1)
 
 
 def test_frames_of_one_sensor_reach_the_server_in_order_of_their_counters() -> None:

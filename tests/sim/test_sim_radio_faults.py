@@ -207,7 +207,9 @@ class TestRestarted:
         while not node._receiving:
             bench.run(0.01)
         begin(bench, "sensor-1", RadioFault.COUNTER_RESET)
-        sent = node.counters.uplinks
+        sent, taken = node.counters.uplinks, node.counters.downlinks_accepted
+        bench.run(0.5)
+        assert node.counters.downlinks_accepted == taken  # it was meant for the life before
         bench.run(60.0)
         assert node.counters.uplinks >= sent + 5
 

@@ -207,3 +207,50 @@ def test_a_junction_or_bus_that_cannot_be_is_a_fault(text: str, key: str, says: 
 def test_a_bus_route_needs_two_points() -> None:
     bus = '[[bus]]\nname = "bus-1"\njunction = "junction-1"\nroute = [[47.0, 5.0]]\n'
     assert list(faults_of(JUNCTION + bus)) == ["bus[0].route"]
+
+
+RADIO = """
+[[radio]]
+name = "radio-1"
+gateway_eui = "0016c001f1500001"
+
+[[radio.sensors]]
+name = "bin-1"
+device = "milesight-em400-mud"
+dev_eui = "24e124136b502301"
+app_key = "0102030405060708090a0b0c0d0e0f10"
+"""
+
+
+def test_a_gateway_and_its_sensors_are_targets_of_their_own_faults() -> None:
+    targets = target_faults(parse(RADIO))
+    assert targets["radio-1"] >= {"gateway_gone", "no_downlink", "lost"}
+    assert targets["radio-1/bin-1"] >= {"silent", "counter_reset", "lost"}
+    assert "gateway_gone" not in targets["radio-1/bin-1"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "by", "key"),
+    [
+        ("0016c001f1500001", "0016C001F1500001", "radio[0].gateway_eui"),
+        ("milesight-em400-mud", "milesight-em400", "radio[0].sensors[0].device"),
+        ('app_key = "01', 'app_key = "', "radio[0].sensors[0].app_key"),
+        ('name = "bin-1"', 'name = "bin 1"', "radio[0].sensors[0].name"),
+        ('dev_eui = "24', 'every_s = 0.1\ndev_eui = "24', "radio[0].sensors[0].every_s"),
+        ('gateway_eui = "', 'region = "us915"\ngateway_eui = "', "radio[0].region"),
+        ('gateway_eui = "', 'port = 0\ngateway_eui = "', "radio[0].port"),
+    ],
+)
+def test_faults_of_a_radio_are_named(changed: str, by: str, key: str) -> None:
+    assert key in faults_of(RADIO.replace(changed, by))
+
+
+def test_two_sensors_cannot_share_name_or_eui() -> None:
+    sensor = RADIO[RADIO.index("[[radio.sensors]]") :]
+    assert set(faults_of(RADIO + sensor)) == {"radio[0].sensors[1].name", "radio[0].sensors[1].dev_eui"}
+
+
+def test_an_event_may_concern_a_sensor() -> None:
+    event = '[[event]]\nat_s = 1.0\ntarget = "radio-1/bin-1"\nfault = "{}"\n'
+    assert parse(RADIO + event.format("silent")).event
+    assert set(faults_of(RADIO + event.format("gateway_gone"))) == {"event[0].fault"}

@@ -19,6 +19,7 @@ from protocols.rsmp.messages import (
     StatusResponse,
     StatusUpdate,
 )
+from sim import crossing
 from sim.faults import DetectorFault, FaultSettings, GroupFault, JunctionFault
 from sim.junction import Junction, Mode
 from sim.junction_settings import JunctionSettings
@@ -118,6 +119,17 @@ class TestConnection:
         async with late as supervisor:
             await supervisor.ready()
             await site.controller.stop()
+
+    async def test_a_host_that_cannot_be_is_tried_again_and_the_junction_runs(self) -> None:
+        site = Site(9, host="no..where")
+        site.controller.start()
+        site.run(20)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3 * RECONNECT_S):
+                await site.controller.ready.wait()
+        assert site.junction.mode is Mode.CONTROL
+        assert not site.controller.connected
+        await site.controller.stop()
 
     async def test_another_list_is_refused_and_tried_again(self) -> None:
         async with Supervisor(Terms(role=Role.SUPERVISOR, sxl="1.1.0")) as supervisor:
@@ -276,8 +288,16 @@ class TestPriority:
                 if entry["s"] == "completed"
             ]
             assert (end["e"], end["d"]) == ("0", "31")
-            totals = site.junction.priority.totals()
-            assert (totals.requested, totals.granted) == (1, 1)
+            counted = crossing.junction_counters(site.controller)
+            assert (counted.requests, counted.granted, counted.green_seconds_gained) == (1, 1, 31)
+
+    async def test_seconds_of_green_that_were_given_count_as_those_of_red_that_were_spared(self) -> None:
+        async with bench() as (site, supervisor):
+            site.run(118)
+            await supervisor.prioritise("new", "bus-1", signalGroupId=f"{PREFIX}SG001", level="5")
+            site.run(12)
+            await supervisor.prioritise("cancel", "bus-1")
+            assert crossing.junction_counters(site.controller).green_seconds_gained == 7 + 1
 
     async def test_the_answer_comes_before_the_updates(self) -> None:
         async with bench() as (_, supervisor):
@@ -303,6 +323,12 @@ class TestPriority:
             assert await supervisor.prioritise("update", "nobody", eta="3") == (
                 "request nobody is unknown or has ended"
             )
+
+    async def test_an_endless_id_is_refused(self) -> None:
+        async with bench() as (site, supervisor):
+            answer = await supervisor.prioritise("new", "x" * 300, signalGroupId=f"{PREFIX}SG002")
+            assert answer == "a request id of 300 characters; expected 1 to 255"
+            assert site.junction.priority.totals().requested == 0
 
     async def test_an_id_in_use_for_another_group_is_refused(self) -> None:
         async with bench() as (_, supervisor):
@@ -393,15 +419,18 @@ class TestWireFaults:
                 msgspec.json.decode(packet)
 
     async def test_silent_says_nothing_but_stays_connected(self) -> None:
-        async with bench() as (site, supervisor):
+        async with bench(ack_timeout_s=0.2, watchdog_s=0.2) as (site, supervisor):
             supervisor.subscribe("S0001", "signalgroupstatus")
             await supervisor.until(lambda: bool(supervisor.updates("S0001")))
             site.controller.set_fault(JunctionFault.SILENT, BAD)
-            site.run(60)
-            site.controller.clear_fault(JunctionFault.SILENT)
-            assert site.controller.connected
-            assert await supervisor.ask("S0020", "controlmode") == {"controlmode": "control"}
+            site.run(6000)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.4):
+                    await supervisor.until(lambda: supervisor.hung_up > 0)
             assert len(supervisor.updates("S0001")) == 1
+            site.controller.clear_fault(JunctionFault.SILENT)
+            await supervisor.until(lambda: len(supervisor.updates("S0001")) == 2)
+            assert supervisor.updates("S0001")[-1].value == site.junction.signal_states()
 
     async def test_disconnected_stays_away_until_it_ends(self) -> None:
         async with bench() as (site, supervisor):

@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis.strategies import floats, integers, lists
 
 from sim.wet_well import ALARM_ABOVE_M, AREA_M2, DEPTH_M, STOP_BELOW_M, Mode, WetWell
@@ -84,12 +84,14 @@ def test_off_stops_the_pumps_and_by_hand_they_do_as_they_are_told() -> None:
     assert one.state().running == (False, True)
 
 
+@settings(max_examples=20)
 @given(integers(0, 1000))
 def test_the_same_seed_gives_the_same_day(seed: int) -> None:
     first, second = well(seed), well(seed)
     assert levels(first, 1, 300) == levels(second, 1, 300)
 
 
+@settings(max_examples=30)
 @given(lists(floats(0.1, 1e6), min_size=1, max_size=10))
 def test_however_time_jumps_the_level_stays_between_floor_and_rim(jumps: list[float]) -> None:
     one = well()

@@ -378,6 +378,13 @@ def test_security_codes_are_by_level_and_can_be_changed() -> None:
     assert refusals(ends) == ["Incorrect security code"]
 
 
+def test_a_site_that_has_no_code_of_a_level_carries_out_nothing_that_needs_it() -> None:
+    ends = Ends(replace(settings(), security_codes={1: "1111"})).connect()
+    assert ends.ask(command("M0002", "setPlan", {**PLAN, "securityCode": ""})) == []
+    assert ends.ask(command("M0002", "setPlan", PLAN)) == []
+    assert refusals(ends) == ["Incorrect security code"] * 2
+
+
 # --- aggregated status, clock, the rest ---
 
 

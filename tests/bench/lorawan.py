@@ -1,0 +1,182 @@
+"""One LoRaWAN line under load: a driver in a process of its own, uplinks as real datagrams, every counter on disk.
+
+CPU is the kernel's account of the driver's process, from the datagram to the published sample. Beside it stands
+the bare cryptography of one uplink, AES-CMAC and one block of AES, with the key's objects made once. Then the
+simulator's attacker sends replays and forgeries.
+"""
+
+import asyncio
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import ECB
+from cryptography.hazmat.primitives.cmac import CMAC
+
+from drivers.lorawan import open_lorawan
+from drivers.settings import DeviceSettings, LoraUdp
+from protocols.lorawan.payloads import CODECS
+from protocols.model.ids import DeviceId, LineId
+from sim.lorawan_attack import Victim, forgeries
+from tests.bench.report import Figure, figure
+from tests.drivers.air import RealClock, free_port
+from tests.drivers.forwarder import RadioDouble
+
+UPLINKS, ATTACKS = 20_000, 10_000
+IN_FLIGHT = 64
+"""Datagrams that the server has not acknowledged: as many as a small gateway's kernel would hold."""
+AT_ONCE = 1000
+"""Uplinks after which the gateway looks whether those before were taken: more in the air at once no radio has."""
+EUI, DEV_EUI, KEY = 0xB827EBFFFE012345, 1, bytes(range(16))
+LINE = LineId("lora")
+
+
+async def serve(port: int, folder: Path) -> None:
+    """Be the driver; tell the counters whenever a line comes in."""
+    kind = CODECS["bosch-tps110"].kind
+    device = DeviceSettings(
+        id=DeviceId("bay"), kind=kind, line=LINE, address=f"{DEV_EUI:016x}", map="bosch-tps110"
+    )
+    line = LoraUdp(id=LINE, port=port, device_status_s=0)
+    driver = open_lorawan(line, [device], RealClock(), folder)
+    await driver.admit(device.id, KEY)
+    task = asyncio.create_task(driver.run())
+    while await asyncio.to_thread(sys.stdin.readline):
+        print(json.dumps(driver.counters()), flush=True)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+class Line:
+    """The driver's process, and a gateway's socket to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        code = [sys.executable, "-m", "tests.bench.lorawan", str(self.port), str(folder)]
+        self.process = subprocess.Popen(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.connect(("127.0.0.1", self.port))
+        self.socket.settimeout(0.2)
+        self.unacknowledged = 0
+
+    def close(self) -> None:
+        self.socket.close()
+        self.process.communicate("", timeout=20)
+
+    def count(self, name: str) -> int:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return int(json.loads(next(line for line in self.process.stdout if line.startswith("{")))[name])
+
+    def wait(self, uplinks: int) -> None:
+        """Wait until so many were told or refused."""
+        begun = time.monotonic()
+        while self.count("uplinks") + self.count("busy") + self.count("not_kept") < uplinks:
+            assert time.monotonic() - begun < 30, "uplinks are missing"
+            time.sleep(0.001)
+
+    def cpu_s(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime, proc(5)
+
+    def say(self, identifier: int, body: bytes = b"") -> None:
+        self.socket.send(b"\x02\x00\x01" + bytes((identifier,)) + EUI.to_bytes(8, "big") + body)
+
+    def heard(self, wanted: int) -> bytes:
+        """Return the next datagram of a kind."""
+        while (datagram := self.socket.recv(2000))[3] != wanted:
+            pass
+        return datagram
+
+    def join(self, radio: RadioDouble) -> None:
+        for _ in range(100):
+            try:
+                self.say(2)
+                self.heard(4)
+                break
+            except OSError:
+                time.sleep(0.05)
+        self.socket.settimeout(10)
+        self.say(0, rxpk(radio.join_request()))
+        radio.take_accept(base64.b64decode(json.loads(self.heard(3)[4:])["txpk"]["data"]))
+
+    def push(self, datagram: bytes) -> None:
+        """Push, with a bounded number that is not acknowledged yet."""
+        self.say(0, datagram)
+        self.unacknowledged += 1
+        while self.unacknowledged >= IN_FLIGHT:
+            self.heard(1)
+            self.unacknowledged -= 1
+
+
+def rxpk(wire: bytes) -> bytes:
+    text = {"tmst": 1, "freq": 868.1, "stat": 1, "modu": "LORA", "datr": "SF7BW125", "codr": "4/5"}
+    levels = {"rssi": -90, "lsnr": 5.5, "size": len(wire), "data": base64.b64encode(wire).decode()}
+    return json.dumps({"rxpk": [text | levels]}).encode()
+
+
+def bare_us(frames: list[bytes]) -> float:
+    """Return the CPU time of an uplink's cryptography alone."""
+    cmac, ecb = CMAC(AES(KEY)), Cipher(AES(KEY), ECB()).encryptor()  # noqa: S305  the standard's building block
+    begun = time.process_time()
+    for frame in frames:
+        mic = cmac.copy()
+        mic.update(frame[:-4])
+        mic.finalize()
+        ecb.update(KEY)
+    return (time.process_time() - begun) / len(frames) * 1e6
+
+
+def figures() -> list[Figure]:
+    """Measure."""
+    radio = RadioDouble(DEV_EUI, KEY)
+    with tempfile.TemporaryDirectory(prefix="luciole-bench-") as folder:
+        line = Line(Path(folder))
+        try:
+            line.join(radio)
+            frames = [radio.uplink(b"\x01\x14", 2) for _ in range(UPLINKS)]
+            datagrams = [rxpk(frame) for frame in frames]
+            cpu_s, begun = line.cpu_s(), time.monotonic()
+            for sent, datagram in enumerate(datagrams, start=1):
+                line.push(datagram)
+                if not sent % AT_ONCE:
+                    line.wait(sent - AT_ONCE)
+            line.wait(UPLINKS)
+            took_s, cpu_s = time.monotonic() - begun, line.cpu_s() - cpu_s
+            told, commits = line.count("uplinks"), line.count("commits")
+            victim = Victim(radio.dev_addr, tuple(frames[-50:]), UPLINKS, DEV_EUI, radio.join_eui)
+            for forgery in forgeries(victim, ATTACKS, 1):
+                line.push(rxpk(forgery.frame))
+            accepted = line.count("uplinks") - told + line.count("joins") - 1
+        finally:
+            line.close()
+    bare = bare_us(frames)
+    return [
+        figure("lorawan_uplinks_per_s", told / took_s, "1/s", "", f"{1e6 / bare:.0f}/s of bare cryptography"),
+        figure(
+            "lorawan_cpu_us_per_uplink", cpu_s / told * 1e6, "us", "", f"{bare:.2f} us of bare cryptography"
+        ),
+        figure(
+            "lorawan_uplinks_per_commit", told / commits, "uplinks", "", "1 if each were synced by itself"
+        ),
+        figure("lorawan_uplinks_lost", UPLINKS - told, "uplinks", "= 0", f"{UPLINKS} sent"),
+        figure("replays_and_forgeries_accepted", accepted, "frames", "= 0", f"{ATTACKS} sent"),
+    ]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        asyncio.run(serve(int(sys.argv[1]), Path(sys.argv[2])))
+    else:
+        for one in figures():
+            print(one)
