@@ -26,7 +26,12 @@ max_age_days = 90
 # [[trusted_key]]
 # id = "city-2026"
 # public = "…"
-# kinds = ["lighting"]
+# kinds = ["lighting", "priority"]
+
+# [local_positions]               # vehicles that reach the cabinet itself, without the backhaul
+# host = "192.0.2.1"
+# port = 12733
+# key_file = "fleet.key"          # openssl rand -base64 32 > fleet.key; chmod 600 fleet.key
 
 [[line]]
 id = "dali-1"

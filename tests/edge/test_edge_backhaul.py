@@ -386,3 +386,22 @@ async def test_a_long_connection_keeps_no_tasks(
         await until(lambda: asyncio.get_running_loop().time() > later_s)
         assert len(asyncio.all_tasks()) < before + 10
         assert centre.hellos
+
+
+async def test_what_breaks_on_one_message_does_not_break_the_connection(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    async with cabinet(tmp_path, broker.url) as one:
+        await until(lambda: bool(centre.hellos), "the hello")
+
+        def breaks(_message: CommandMessage) -> None:
+            raise ValueError("a bug")
+
+        one.backhaul.on_command = breaks
+        with capture_logs() as logs:
+            centre.command(examples.COMMAND.command)
+            await until(lambda: any(log["event"] == "backhaul_message_broke" for log in logs), "the log")
+        one.backhaul.on_command = one.commands.append
+        centre.command(examples.COMMAND.command)
+        await until(lambda: bool(one.commands), "the next command")
+        assert len(centre.hellos) == 1
