@@ -19,9 +19,7 @@ from drivers.settings import (
     Rsmp,
 )
 from protocols.ble.address import ADDRESS_RULE, is_address
-from protocols.ble.profiles import PROFILES
 from protocols.errors import LocalProtocolError
-from protocols.lorawan.payloads import CODECS
 from protocols.modbus.maps import known_maps
 from protocols.modbus.register_map import RegisterMap, check_map
 from protocols.model.device import Kind
@@ -204,6 +202,8 @@ def _on_dali(device: DeviceSettings) -> Iterator[tuple[str, str]]:
 
 
 def _on_lorawan(device: DeviceSettings) -> Iterator[tuple[str, str]]:
+    from protocols.lorawan.payloads import CODECS  # noqa: PLC0415  so that no other line pays for it
+
     codec = CODECS.get(device.map)
     if codec is None:
         named = f"not {device.map!r}" if device.map else "none was given"
@@ -269,6 +269,8 @@ def _nodes(maps: Sequence[NodeMap]) -> Iterator[SettingsFault]:
 
 
 def _on_ble(device: DeviceSettings) -> Iterator[tuple[str, str]]:
+    from protocols.ble.profiles import PROFILES  # noqa: PLC0415  so that no other line pays for it
+
     if device.kind in {Kind.LAMP, Kind.JUNCTION}:
         yield "kind", f'what can be heard, not "{device.kind.value}"'
     if device.map not in PROFILES:

@@ -172,7 +172,7 @@ class Gateways:
         if self._allowed and eui not in self._allowed:
             self._refusals.count(Refusal.GATEWAY_NOT_ALLOWED, address[0], f"gateway {eui}")
             return None
-        if len(self._known) >= MAX_GATEWAYS and not self._make_room():
+        if len(self._known) >= MAX_GATEWAYS and not self._make_room(now_ms):
             self._refusals.count(Refusal.TOO_MANY_GATEWAYS, address[0], f"gateway {eui}")
             return None
         gateway = self._known[eui] = Gateway(eui, now_ms)
@@ -181,9 +181,13 @@ class Gateways:
             gateway.ledger, gateway.proven = book, True
         return gateway
 
-    def _make_room(self) -> bool:
-        """Forget the one heard longest ago of those that never brought a genuine frame, so never sent any either."""
-        idle = [gateway for gateway in self._known.values() if not gateway.proven]
+    def _make_room(self, now_ms: int) -> bool:
+        """Forget one that never brought a genuine frame, so never sent any, or that has been away for an hour."""
+        idle = [
+            gateway
+            for gateway in self._known.values()
+            if not gateway.proven or now_ms - gateway.heard_ms > HOUR_MS
+        ]
         if not idle:
             return False
         del self._known[min(idle, key=lambda gateway: gateway.heard_ms).eui]
@@ -210,10 +214,12 @@ class Gateways:
         now = self._now()
         stamp = self._stamp(now)
         rewritten: list[Statement] = []
+        self._books.clear()
         for row in sent:
             age = age_ms(Stamp(row.boot, row.monotonic_ms, row.utc_ms), stamp)
             entry = Entry(row.band, now.monotonic_ms - age, row.airtime_us)
-            self._books.setdefault(row.gateway, Ledger()).restore([entry])
+            if row.gateway not in self._known:  # else its ledger is at hand
+                self._books.setdefault(row.gateway, Ledger()).restore([entry])
             rewritten.append(self._sent(row.gateway, entry, now))
         return rewritten
 

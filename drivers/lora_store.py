@@ -54,7 +54,7 @@ LINK: Final = "UPDATE session SET power_index = ?, nb_trans = ? WHERE id = ?"
 END_OLDER: Final = "DELETE FROM session WHERE eui = ? AND id < ?"
 END_SESSION: Final = "DELETE FROM session WHERE id = ?"
 BEGIN_SESSION: Final = "INSERT INTO session VALUES (?, ?, ?, ?, ?, ?, -1, 0, 0, 0, 1)"
-USED_NONCE: Final = "INSERT INTO nonce VALUES (?, ?)"
+USED_NONCE: Final = "INSERT OR IGNORE INTO nonce VALUES (?, ?)"
 JOIN_NONCE: Final = "UPDATE device SET join_nonce = ? WHERE eui = ?"
 ADMIT: Final = (
     "INSERT INTO device VALUES (?, ?, ?, 0) "
@@ -165,6 +165,7 @@ class Store:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
         except (sqlite3.Error, OSError, NewerSchemaError) as error:
             self._thread.shutdown(wait=False)
+            self._thread = None
             raise LineDownError(f"{self._path} cannot be opened: {error}") from error
 
     def _open(self) -> Kept:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, cast
 
 import structlog
 
@@ -43,6 +43,8 @@ from protocols.model.reading import Fault, Reason, Sample, Value, failed_sample
 
 RECEIVE_BUFFER: Final = 1 << 20
 """Bytes that the kernel holds while the loop is busy: a burst of all gateways at once."""
+MAX_UNSENT_BYTES: Final = 1 << 16
+"""What may wait while the kernel takes no datagrams: a flood of questions must not become one of answers."""
 LOOK_S: Final = 1.0
 """How often silence is looked for, at most."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -62,6 +64,18 @@ def boot_id() -> str:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+class _Sender(Protocol):
+    """A datagram transport with what typeshed leaves out of it."""
+
+    def sendto(self, data: bytes, addr: Address) -> None:
+        """Send a datagram, now or later."""
+        ...
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait for the kernel."""
+        ...
 
 
 class _Socket(asyncio.DatagramProtocol):
@@ -186,11 +200,13 @@ class LorawanDriver(RadioDriver):
         port, payload = sensor.codec.encode(point, value)
         if self._state is not LineState.UP:
             return Written(CommandState.FAILED, None, self._reason or "the line is not up yet")
+        if not self._radio(device).sessions:
+            return Written(CommandState.FAILED, None, self.admission(device)[1])
         outgoing = Outgoing(point, value, port, payload)
         ended: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
         outgoing.on_end = lambda why: _end(ended, _unacknowledged(outgoing, why))
         outgoing.on_acknowledged = lambda: _end(ended, _acknowledged(outgoing, sensor))
-        if not self._server.queue(self._radio(device), outgoing):
+        if not self._server.downlinks.queue(self._radio(device), outgoing):
             self._turned_away += 1
             return Written(CommandState.FAILED, None, "too many downlinks wait for it")
         expire = partial(self._expire, device, outgoing)
@@ -198,7 +214,7 @@ class LorawanDriver(RadioDriver):
         return await asyncio.shield(ended)
 
     def _expire(self, device: DeviceId, outgoing: Outgoing) -> None:
-        self._server.withdraw(self._radio(device), outgoing)
+        self._server.downlinks.withdraw(self._radio(device), outgoing)
         outgoing.end(f"it did not {'acknowledge' if outgoing.sent else 'speak'} in time")
 
     async def admit(self, device: DeviceId, key: bytes, join_eui: int | None = None) -> None:
@@ -326,7 +342,7 @@ class LorawanDriver(RadioDriver):
         self._lost = None
         transport, protocol = await self._bind()
         try:
-            self._gateways.send = transport.sendto
+            self._gateways.send = partial(_send, cast("_Sender", transport))
             begun_ms = self._now_ms()
             while self._lost is None:
                 self._look(begun_ms)
@@ -497,6 +513,12 @@ class LorawanDriver(RadioDriver):
 
     def _now_ms(self) -> int:
         return self._clock.now().monotonic_ms
+
+
+def _send(transport: _Sender, datagram: bytes, address: Address) -> None:
+    """Send a datagram, unless the kernel has stopped taking them: what forwarders miss they ask for again."""
+    if transport.get_write_buffer_size() < MAX_UNSENT_BYTES:
+        transport.sendto(datagram, address)
 
 
 def _end(ended: asyncio.Future[Written], written: Written) -> None:

@@ -15,21 +15,20 @@ from functools import partial
 from typing import Final
 
 from drivers import lora_store as on_disk
-from drivers.lora_answers import answers_to, note_asked, that_fit
+from drivers.lora_answers import answers_to
 from drivers.lora_devices import (
-    MAX_QUEUED,
     MAX_REPEATS,
     MAX_SESSIONS,
     DataUplink,
     JoinUplink,
-    Outgoing,
     RadioDevice,
     Session,
     Stranger,
     Told,
     Uplink,
 )
-from drivers.lora_gateways import Downlink, Gateway, Gateways, Window
+from drivers.lora_downlinks import Downlinks
+from drivers.lora_gateways import Gateway, Gateways
 from drivers.lora_refusals import Refusal, Refusals
 from drivers.lora_store import Kept, SessionRow, Statement, Store
 from drivers.settings import LoraUdp
@@ -44,7 +43,7 @@ from protocols.lorawan.frame import (
     JoinRequest,
     read_frame,
 )
-from protocols.lorawan.mac import Command, DevStatusAns, LinkAdrAns, read_commands, write_commands
+from protocols.lorawan.mac import DevStatusAns, LinkAdrAns, read_commands
 from protocols.lorawan.region import Region
 from protocols.lorawan.security import (
     MAX_COUNTER,
@@ -54,7 +53,6 @@ from protocols.lorawan.security import (
     is_genuine_join,
     is_repeated,
     open_payload,
-    seal,
     seal_join_accept,
     session_keys,
 )
@@ -86,6 +84,9 @@ class NetworkServer:
     Attributes:
         uplinks: genuine frames that were told.
         joins: join requests that were accepted.
+        strangers: undeclared devices that ask to join, the latest last.
+        devices: by DevEUI.
+        downlinks: what is sent to them.
     """
 
     def __init__(
@@ -108,9 +109,11 @@ class NetworkServer:
         self._region = region
         self._now = now
         self._store = store
-        self._gateways = gateways
         self._refusals = refusals
         self._tell = tell
+        self.downlinks = Downlinks(
+            settings, region, now=now, store=store, gateways=gateways, refusals=refusals
+        )
         self._by_addr: dict[int, list[Session]] = {}
         self._waiting: dict[bytes, Uplink] = {}
         self._last_session = 0
@@ -176,8 +179,10 @@ class NetworkServer:
         ]
         if anew:
             statements.append((on_disk.FORGET_NONCES, (device.eui,)))
+        before, device.key = device.key, None  # nobody joins with the old key while the new one is written
         fault = await self._store.write_now(statements)
         if fault:
+            device.key = before
             return fault
         device.key, device.join_eui = key, join_eui
         if anew:
@@ -266,11 +271,11 @@ class NetworkServer:
     def _act(self, uplink: Uplink) -> None:
         if isinstance(uplink, DataUplink):
             if uplink.again:
-                self._answer(uplink, ())
+                self.downlinks.answer(uplink, ())
             else:
                 self._act_on_data(uplink)
         elif isinstance(uplink, JoinUplink):
-            self._accept(uplink)
+            self.downlinks.accept(uplink)
 
     # --- joining ---
 
@@ -379,39 +384,6 @@ class NetworkServer:
         """Return the sessions that were never used and have to make room for another."""
         unused = [session for session in device.sessions if not session.heard]
         return unused[: max(len(unused) - MAX_SESSIONS + 1, 0)]
-
-    def _accept(self, uplink: JoinUplink) -> None:
-        """Answer a join request whose session is on disk (6.2.5: 5 s, else 6 s)."""
-        via = self._gateways.best(uplink.receptions)
-        eui = uplink.session.device.eui
-        if via is None:
-            self._refusals.count(Refusal.NO_PATH, eui)
-            return
-        windows = self._windows(via[1], self._region.join_delay_s)
-        booking = self._gateways.book(via, windows, len(uplink.accept), uplink.heard_ms)
-        if isinstance(booking, Refusal):
-            self._refusals.count(booking, eui)
-            return
-        downlink = Downlink(uplink.accept, booking, lambda _: None)
-        self._store.write(self._gateways.written(booking), partial(self._transmit, downlink))
-
-    def _transmit(self, downlink: Downlink, fault: str) -> None:
-        if fault:
-            self._refusals.count(Refusal.NOT_KEPT, "downlinks", fault)
-            self._gateways.release(downlink.booking)
-            downlink.done(f"the disk refuses: {fault}")
-        else:
-            self._gateways.transmit(downlink)
-
-    def _windows(self, reception: Reception, delay_s: int) -> list[Window]:
-        """Return RX1, on the uplink's channel, and RX2."""
-        rates = self._region.data_rates
-        rx2 = Window(delay_s + 1, self._region.rx2_hz, rates[self._region.rx2_data_rate].modulation)
-        number = self._region.number_of(reception.modulation)
-        if number is None:
-            return [rx2]
-        rx1 = rates[self._region.rx1_data_rate(number, 0)].modulation
-        return [Window(delay_s, reception.frequency_hz, rx1), rx2]
 
     # --- data ---
 
@@ -526,10 +498,10 @@ class NetworkServer:
             commands, uplink, best, now=self._now(), settings=self._settings, region=self._region
         )
         if wanted or frame.confirmed or frame.adr_ack_req or session.device.queue:
-            self._answer(uplink, wanted)
+            self.downlinks.answer(uplink, wanted)
 
     def _application_port(self, frame: DataFrame, session: Session) -> int | None:
-        if frame.port is None or frame.port == MAC_PORT:
+        if frame.port is None or frame.port == MAC_PORT or not frame.payload:
             return None
         if frame.port > MAX_PORT:
             self._refusals.count(Refusal.PORT, session.device.eui, f"port {frame.port}")
@@ -543,101 +515,3 @@ class NetworkServer:
             self._store.write(
                 [(on_disk.LINK, (session.power_index, session.nb_trans, session.id))], lambda _: None
             )
-
-    # --- answering ---
-
-    def _answer(self, uplink: DataUplink, wanted: Sequence[Command]) -> None:
-        """Send one downlink in the windows after an uplink: with what waits for the device, or else without."""
-        device = uplink.session.device
-        via = self._gateways.best(uplink.receptions)
-        if via is None:
-            self._refusals.count(Refusal.NO_PATH, device.eui)
-            return
-        commands = that_fit(wanted)
-        windows = self._windows(via[1], uplink.session.rx1_delay_s)
-        why: Refusal | None = Refusal.TOO_LATE
-        if device.queue and not uplink.again:
-            why = self._send(uplink, via, windows, commands, device.queue[0])
-        if why is not None and (commands or uplink.frame.confirmed or uplink.frame.adr_ack_req):
-            why = self._send(uplink, via, windows, commands, None)
-        if why is not None:
-            self._refusals.count(why, device.eui)
-
-    def _send(
-        self,
-        uplink: DataUplink,
-        via: tuple[Gateway, Reception],
-        windows: Sequence[Window],
-        commands: Sequence[Command],
-        carried: Outgoing | None,
-    ) -> Refusal | None:
-        """Book, write down and transmit one downlink; return why that cannot be."""
-        session = uplink.session
-        frame = self._downlink(uplink, write_commands(commands), carried)
-        wire = seal(session.keys, frame, session.down)
-        body = len(frame.options) + len(frame.payload)
-        fitting = [window for window in windows if body <= self._room(window)]
-        booking = self._gateways.book(via, fitting, len(wire), uplink.heard_ms)
-        if isinstance(booking, Refusal):
-            return booking
-        session.down += 1
-        note_asked(commands, uplink, self._now())
-        if carried is not None:
-            session.device.queue.remove(carried)
-        downlink = Downlink(wire, booking, partial(self._sent, session, carried))
-        statements = [(on_disk.DOWN, (session.down, session.id)), *self._gateways.written(booking)]
-        self._store.write(statements, partial(self._send_kept, session, carried, downlink))
-        return None
-
-    def _downlink(self, uplink: DataUplink, options: bytes, carried: Outgoing | None) -> DataFrame:
-        session = uplink.session
-        return DataFrame(
-            uplink=False,
-            confirmed=carried is not None,
-            dev_addr=session.dev_addr,
-            counter=0,
-            adr=self._settings.adr,
-            ack=uplink.frame.confirmed,
-            pending=len(session.device.queue) > (carried is not None),
-            options=options,
-            port=None if carried is None else carried.port,
-            payload=b"" if carried is None else carried.payload,
-        )
-
-    def _room(self, window: Window) -> int:
-        number = self._region.number_of(window.modulation)
-        return -1 if number is None else self._region.data_rates[number].max_payload
-
-    def _send_kept(self, session: Session, carried: Outgoing | None, downlink: Downlink, fault: str) -> None:
-        if carried is not None and not fault:
-            carried.sent = True
-            session.awaiting = carried
-        self._transmit(downlink, fault)
-
-    def _sent(self, session: Session, carried: Outgoing | None, why: str) -> None:
-        """Take note of what became of a downlink: nobody waits for the acknowledgement of one that was not sent."""
-        if carried is None or not why:
-            return
-        if session.awaiting is carried:
-            session.awaiting = None
-        carried.sent = False
-        carried.end(why)
-
-    def queue(self, device: RadioDevice, outgoing: Outgoing) -> bool:
-        """Let a downlink wait for its device; False if too many do."""
-        for other in tuple(device.queue):
-            if other.point == outgoing.point:
-                device.queue.remove(other)
-                other.end("another value was asked for meanwhile")
-        if len(device.queue) >= MAX_QUEUED:
-            return False
-        device.queue.append(outgoing)
-        return True
-
-    def withdraw(self, device: RadioDevice, outgoing: Outgoing) -> None:
-        """Take a downlink back, or stop waiting for its acknowledgement."""
-        if outgoing in device.queue:
-            device.queue.remove(outgoing)
-        for session in device.sessions:
-            if session.awaiting is outgoing:
-                session.awaiting = None

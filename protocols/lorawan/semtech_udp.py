@@ -172,7 +172,7 @@ class _Acked(msgspec.Struct):
 _PUSHED: Final = msgspec.json.Decoder(_Pushed)
 _RXPK: Final = msgspec.json.Decoder(_Rxpk)
 _ACKED: Final = msgspec.json.Decoder(_Acked)
-_MAX_WORD: Final = 32
+_WORD: Final = re.compile("[A-Z_]{1,32}")
 
 
 def read_datagram(datagram: bytes) -> Datagram:
@@ -270,8 +270,12 @@ def _tx_ack(token: int, gateway: int, text: bytes) -> TxAck:
         said = _ACKED.decode(bare).txpk_ack
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise RemoteProtocolError("TX_ACK without JSON that can be read") from error
-    refused = "" if said.error == "NONE" else said.error[:_MAX_WORD]
-    return TxAck(token, gateway, refused, said.warn[:_MAX_WORD])
+    return TxAck(token, gateway, "" if said.error == "NONE" else _word(said.error), _word(said.warn))
+
+
+def _word(text: str) -> str:
+    """Return one of the protocol's words; what is none comes from a stranger and is not repeated to people."""
+    return text if not text or _WORD.fullmatch(text) else "UNREADABLE"
 
 
 def acknowledgement(datagram: PushData | PullData) -> bytes:

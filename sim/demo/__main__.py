@@ -17,15 +17,18 @@ import typer
 from sim.demo.asking import Api, street_counters, street_state
 from sim.demo.balance import Balance, Evidence, balance
 from sim.demo.cut import Backhaul
-from sim.demo.processes import BIN, Part, StartError
+from sim.demo.files import PUMPS, write_street
+from sim.demo.processes import BIN, START_TIMEOUT_S, Part, StartError
 from sim.demo.screen import Screen
-from sim.demo.setting import Setting, StreetFiles, make_setting, write_street
+from sim.demo.setting import AFTER_S, BUSES_S, Setting, StreetFiles, make_setting
 from sim.demo.story import Story
 
 STORY_S = 150.0
 """How long the story lasts when nobody says how long the demonstration is to last; then it goes on."""
-SHORTEST_S = 45.0
+SHORTEST_S = BUSES_S + AFTER_S + 30.0
 """Below that the story's scenes overtake each other."""
+PATIENCE_S = 30.0
+"""How much longer than it was told a story may take that waits for a bus at a red light."""
 
 
 class City:
@@ -80,9 +83,13 @@ class City:
         """Begin every part, each when what it needs is there."""
         await self.broker.start(lambda: _listens(self._setting.broker_port))
         await self.centre.start(lambda: _listens(self._setting.api_port))
-        for street in self._setting.streets:
-            await self.hardware[street.cabinet].start(street.sim_socket.exists)
-            await self.agents[street.cabinet].start(street.agent_socket.exists)
+        await asyncio.gather(*(self._start_street(street) for street in self._setting.streets))
+
+    async def _start_street(self, street: StreetFiles) -> None:
+        await self.hardware[street.cabinet].start(street.sim_socket.exists)
+        if street.pumps_port is not None:
+            await _introduce(street)
+        await self.agents[street.cabinet].start(street.agent_socket.exists)
 
     async def stop_agents(self) -> None:
         """Stop polling; the agents drain their outboxes and end."""
@@ -101,6 +108,32 @@ def _listens(port: int) -> bool:
     return False
 
 
+async def _introduce(street: StreetFiles) -> None:
+    """Do what a technician does once: make the cabinet's certificate, and let it and the station trust each other."""
+    settings = str(street.folder / "cabinet.toml")
+    command = [str(BIN / "luciole-edge"), "opcua-certificate", "--config", settings]
+    made = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL)
+    if await made.wait():
+        raise StartError(f"{street.cabinet} cannot make its OPC UA certificate")
+    theirs = await _certificate_of_the_station(street)
+    ours = street.folder / "state" / "opcua"
+    (theirs.parent / "trusted").mkdir(exist_ok=True)
+    (theirs.parent / "trusted" / "cabinet.der").write_bytes((ours / "certificate.der").read_bytes())
+    (ours / "trusted" / "pumps.der").write_bytes(theirs.read_bytes())
+
+
+async def _certificate_of_the_station(street: StreetFiles) -> Path:
+    """Wait until the pumping station has made its certificate, as it does at its first start."""
+    deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
+    while asyncio.get_running_loop().time() < deadline:
+        state = await street_state(street.sim_socket)
+        certificate = state.pumping[PUMPS].certificate if state is not None else None
+        if certificate is not None:
+            return Path(certificate)
+        await asyncio.sleep(0.1)
+    raise StartError(f"the pumping station does not come up; see {street.folder}/sim.log")
+
+
 def _make_key(folder: Path) -> str:
     """Make the centre's signing key; return what a cabinet's settings say of it."""
     command = [str(BIN / "luciole-central"), "key", "init", "--out", str(folder / "keys"), "--name", "demo"]
@@ -117,7 +150,7 @@ async def _demonstrate(setting: Setting, *, endless: bool) -> Balance:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    begun = loop.time()
+    begun = setting.evening.origin_monotonic_ms / 1000
     story = Story(setting, api, backhaul, screen.tell)
     showing = asyncio.create_task(screen.run())
     try:
@@ -126,8 +159,9 @@ async def _demonstrate(setting: Setting, *, endless: bool) -> Balance:
         await city.start()
         screen.tell(f"all parts run; the API is at {api.base}/schema")
         playing = asyncio.create_task(_play(story, lambda: loop.time() - begun))
-        await _until_over(stop, playing, begun + setting.seconds, endless=endless)
+        await _until_over(stop, playing, None if endless else begun + setting.seconds + PATIENCE_S)
         backhaul.mend()
+        await story.silence_sensors()
         screen.tell("polling stops, the outboxes drain")
         await city.stop_agents()
         evidence = [await _evidence(city, street) for street in setting.streets]
@@ -138,33 +172,32 @@ async def _demonstrate(setting: Setting, *, endless: bool) -> Balance:
         await backhaul.stop()
         await api.close()
         screen.leave()
-    return balance(evidence, city.central_db, story.missed)
+    cut_short = not (story.over or endless or stop.is_set())
+    unplayed = ["the story came to its end"] if cut_short else []
+    return balance(evidence, city.central_db, [*story.missed, *unplayed])
 
 
 async def _play(story: Story, elapsed_s: Callable[[], float]) -> None:
     await story.publish()
     await story.play(elapsed_s)
-    await story.end()
 
 
-async def _until_over(
-    stop: asyncio.Event, playing: "asyncio.Task[None]", over: float, *, endless: bool
-) -> None:
-    """Wait for Ctrl-C, the end of the time, or a story that breaks."""
+async def _until_over(stop: asyncio.Event, playing: "asyncio.Task[None]", over: float | None) -> None:
+    """Wait for Ctrl-C or the story's end, and where it is to end by itself no longer than until `over`."""
     stopping = asyncio.create_task(stop.wait())
-    timeout = None if endless else max(0.0, over - asyncio.get_running_loop().time())
-    waiting: set[asyncio.Task[object]] = {stopping, playing}
-    while not stop.is_set() and waiting:
-        done, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    timeout = None if over is None else max(0.0, over - asyncio.get_running_loop().time())
+    try:
+        done, _ = await asyncio.wait(
+            {stopping, playing}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+        )
         if playing in done:
             await playing
-        if not done or not endless:
-            timeout = max(0.0, over - asyncio.get_running_loop().time())
-            if timeout == 0.0:
-                break
-    stopping.cancel()
-    playing.cancel()
-    await asyncio.gather(playing, stopping, return_exceptions=True)
+            if over is None:
+                await stopping
+    finally:
+        stopping.cancel()
+        playing.cancel()
+        await asyncio.gather(playing, stopping, return_exceptions=True)
 
 
 async def _evidence(city: City, street: StreetFiles) -> Evidence:

@@ -1,8 +1,9 @@
 """What the evening comes to, counted from the simulated hardware and the two databases after all has stopped.
 
 *Taken* is what the outboxes ever committed, by their own durable count. *Committed* is the rows in the centre's
-database. Beside that, each Modbus register counted its own reads and each lamp its own answers, independently
-of the product: what the hardware gave must be at the centre, and nothing more than that.
+database. Beside that, each Modbus register counted its own reads, each lamp its own answers, each radio sensor its
+own uplinks and the signal controller its own grants, independently of the product: what the hardware gave must be
+at the centre, and nothing more than that.
 """
 
 import sqlite3
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from sim.demo.setting import LAMPS, StreetFiles, lamp_id
+from sim.demo.files import RADIO
+from sim.demo.setting import LAMPS, VEHICLES, StreetFiles, lamp_id, sensor_id
 from sim.lamp import DimmingCurve, light_share
 from sim.report import Counters, StreetState
 
@@ -26,6 +28,18 @@ READ_BY = {
     ("io", "coils", "0", "contactor"),
     ("lux", "input_registers", "0", "illuminance"),
 }
+
+
+LINES = {
+    "dali-1": "dali",
+    "meter-line": "modbus-tcp",
+    "rs485-1": "modbus-rtu",
+    "tlc-1": "rsmp",
+    "plc-1": "opcua",
+    "air-1": "lorawan",
+}
+"""What is spoken on which line of the streets."""
+PROTOCOLS = len(LINES)
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -56,6 +70,12 @@ class Balance(msgspec.Struct, frozen=True):
         dimming_steps_applied: level changes that the lamps themselves have seen.
         lamps_at_commanded_level: lamps whose own level is what the centre was told they were commanded to.
         alarms: that the centre has recorded.
+        priority_requests: that the signal controller has received.
+        priority_granted: of them, those that it says it has activated and completed.
+        green_seconds_gained: of green prolonged and red shortened, as the controller says.
+        lorawan_uplinks: genuine uplinks whose readings are at the centre.
+        forged_accepted: radio readings at the centre beyond those that the sensors themselves have sent.
+        protocols: the kinds of line of which the centre has good readings.
         unsealed_at_kill: readings that the hardware gave to a cabinet whose agent was killed and which are
             not at the centre, where the agent has reported a crash gap; not compared with the gap's times.
         ok: whether all that should be is.
@@ -69,8 +89,28 @@ class Balance(msgspec.Struct, frozen=True):
     dimming_steps_applied: int
     lamps_at_commanded_level: int
     alarms: int
+    priority_requests: int
+    priority_granted: int
+    green_seconds_gained: int
+    lorawan_uplinks: int
+    forged_accepted: int
+    protocols: list[str]
     unsealed_at_kill: int
     ok: bool
+
+
+class Greens(msgspec.Struct, frozen=True):
+    """What became of the buses' requests, by one book: the controller's own, or the centre's.
+
+    Attributes:
+        requests: received.
+        granted: activated and completed.
+        gained_s: seconds of green prolonged and red shortened.
+    """
+
+    requests: int
+    granted: int
+    gained_s: int
 
 
 def balance(evidence: Sequence[Evidence], central: Path, story_ok: Sequence[str]) -> Balance:
@@ -82,6 +122,9 @@ def balance(evidence: Sequence[Evidence], central: Path, story_ok: Sequence[str]
         hardware = [_against_hardware(db, one) for one in evidence]
         repeated = _repeated(db)
         at_level = sum(_at_commanded_level(db, one) for one in evidence)
+        told = _greens_at_the_centre(db)
+        uplinks, forged = _uplinks(db, evidence)
+        protocols = _protocols(db)
     taken = sum(_taken(one.street.outbox) for one in evidence)
     unsealed = sum(
         missing for (missing, _), one in zip(hardware, evidence, strict=True) if one.street.cabinet in crashed
@@ -94,6 +137,8 @@ def balance(evidence: Sequence[Evidence], central: Path, story_ok: Sequence[str]
     duplicated = max(repeated, committed - taken, sum(surplus for _, surplus in hardware))
     steps = sum(sum(line.level_changes.values()) for one in evidence for line in one.counters.lines.values())
     lamps = LAMPS * len(evidence)
+    greens = _greens_by_the_controllers(evidence)
+    honest = told == greens or any(one.restarted for one in evidence)
     return Balance(
         readings_taken=taken,
         readings_committed=committed,
@@ -103,9 +148,63 @@ def balance(evidence: Sequence[Evidence], central: Path, story_ok: Sequence[str]
         dimming_steps_applied=steps,
         lamps_at_commanded_level=at_level,
         alarms=alarms,
+        priority_requests=greens.requests,
+        priority_granted=greens.granted,
+        green_seconds_gained=greens.gained_s,
+        lorawan_uplinks=uplinks,
+        forged_accepted=forged,
+        protocols=protocols,
         unsealed_at_kill=unsealed,
-        ok=not story_ok and taken > 0 and lost == 0 and duplicated == 0 and at_level == lamps and alarms > 0,
+        ok=not story_ok
+        and taken > 0
+        and (lost, duplicated, forged) == (0, 0, 0)
+        and at_level == lamps
+        and alarms > 0
+        and honest
+        and greens.granted >= len(VEHICLES)
+        and uplinks > 0
+        and len(protocols) == PROTOCOLS,
     )
+
+
+def _greens_by_the_controllers(evidence: Sequence[Evidence]) -> Greens:
+    """Add up the controllers' own books."""
+    books = [junction for one in evidence for junction in one.counters.junctions.values()]
+    return Greens(
+        sum(book.requests for book in books),
+        sum(book.granted for book in books),
+        sum(book.green_seconds_gained for book in books),
+    )
+
+
+def _greens_at_the_centre(db: sqlite3.Connection) -> Greens:
+    """Return what the cabinets have told the centre of the same."""
+    row = db.execute(
+        "SELECT count(*), sum(state = 'completed'), sum(coalesce(extension_s, 0) + coalesce(reduction_s, 0))"
+        " FROM priority_request WHERE state IS NOT NULL"
+    ).fetchone()
+    return Greens(*(int(number or 0) for number in row))
+
+
+def _uplinks(db: sqlite3.Connection, evidence: Sequence[Evidence]) -> tuple[int, int]:
+    """Return how many uplinks are at the centre, and how many of them no sensor has sent."""
+    found = surplus = 0
+    for one in evidence:
+        for sensor in one.street.sensors:
+            good, _ = _rows(db, sensor_id(one.street, sensor), "frame_counter")
+            found += good
+            if not one.restarted:
+                surplus += max(0, good - one.counters.radio[RADIO].sensors[sensor.name].uplinks)
+    return found, surplus
+
+
+def _protocols(db: sqlite3.Connection) -> list[str]:
+    """Return the kinds of line whose devices have good readings at the centre."""
+    rows = db.execute(
+        "SELECT DISTINCT line FROM device JOIN series ON series.device = device.id"
+        " JOIN latest ON latest.series_id = series.id WHERE latest.quality = 0"
+    )
+    return sorted({LINES[row[0]] for row in rows})
 
 
 def _taken(outbox: Path) -> int:
@@ -127,7 +226,15 @@ def _against_hardware(db: sqlite3.Connection, one: Evidence) -> tuple[int, int]:
 def _given(one: Evidence) -> list[tuple[str, str, int, bool]]:
     """Return (device, point, answers given, whether nothing but polling asks for it)."""
     cabinet = one.street.cabinet
-    counted: list[tuple[str, str, int, bool]] = []
+    counted = [
+        (
+            sensor_id(one.street, sensor),
+            "frame_counter",
+            one.counters.radio[RADIO].sensors[sensor.name].uplinks,
+            True,
+        )
+        for sensor in one.street.sensors
+    ]
     names = {"meter": "meter", "io": "cabinet", "lux": "lux"}
     for device, table, address, point in sorted(READ_BY):
         unit = _unit(one.counters.modbus, names[device])
@@ -149,10 +256,13 @@ def _rows(db: sqlite3.Connection, device: str, point: str) -> tuple[int, int]:
 
 
 def _repeated(db: sqlite3.Connection) -> int:
-    """Return how many rows are beyond the first of their (point, moment): nobody reads twice in a millisecond."""
+    """Return how many rows are beyond the first of their (point, moment, value).
+
+    A device that speaks by itself may tell of several changes in one breath, but never of the same twice.
+    """
     row = db.execute(
         "SELECT coalesce(sum(n - 1), 0) FROM"
-        " (SELECT count(*) AS n FROM reading GROUP BY series_id, utc_ms HAVING n > 1)"
+        " (SELECT count(*) AS n FROM reading GROUP BY series_id, utc_ms, value, quality HAVING n > 1)"
     ).fetchone()
     return int(row[0])
 

@@ -3,17 +3,31 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 
 import httpx
 import msgspec
 
-from sim.demo.asking import Api, agent_status, ask_socket
+from sim.demo.asking import Api, ask_socket
+from sim.demo.crossing import Crossing
 from sim.demo.cut import Backhaul
 from sim.demo.processes import StartError
-from sim.demo.setting import LAMPS, LATITUDE, LONGITUDE, SQUARE, TIMEZONE, Setting, control_program, lamp_id
+from sim.demo.radio import Radio
+from sim.demo.setting import (
+    DUSK_AT,
+    LAMPS,
+    LATITUDE,
+    LONGITUDE,
+    SQUARE,
+    STEP_DOWN_AT,
+    TIMEZONE,
+    Setting,
+    control_program,
+    lamp_id,
+)
 
 OVERRIDE_LEVEL = 30
+OVERRIDE_FOR = 0.16
+"""Of the hurried part of the evening."""
 FAILING_LAMP = 7
 LOOK_S = 0.3
 REACH_S = 30.0
@@ -21,7 +35,7 @@ REACH_S = 30.0
 
 
 class Scene(msgspec.Struct, frozen=True):
-    """Something that happens at a share of the evening, and by when it must have come true."""
+    """Something that happens at a share of the evening's hurried part, and by when it must have come true."""
 
     at: float
     what: str
@@ -36,14 +50,17 @@ class Story:
 
     Attributes:
         missed: what did not come true.
+        over: whether it was told to its end.
     """
 
     def __init__(self, setting: Setting, api: Api, backhaul: Backhaul, tell: Callable[[str], None]) -> None:
         self.missed: list[str] = []
+        self.over = False
         self._setting = setting
         self._api = api
-        self._backhaul = backhaul
         self._tell = tell
+        self._crossing = Crossing(setting, api, backhaul, tell, self.check)
+        self._radio = Radio(setting, api)
         self._broken: set[str] = set()
         self._checks: list[asyncio.Task[None]] = []
 
@@ -60,69 +77,70 @@ class Story:
             await api.send("PUT", f"/cabinets/{street.cabinet}/lighting", body)
             await api.send("POST", f"/cabinets/{street.cabinet}/lighting/publish", {})
         self._tell("the operator publishes a signed lighting policy: dusk to dawn, 70 % from 22:00 to 05:00")
-        await self._check("both cabinets accept it", self._policies_in_force, 15.0)
+        await self._crossing.publish()
+        await self._radio.let_in()
+        await self.check("both cabinets accept what is for them", self._policies_in_force, 15.0)
 
     async def play(self, elapsed_s: Callable[[], float]) -> None:
-        """Let each scene begin when its time has come, and see whether it comes true."""
+        """Let each scene begin when its time has come, see whether it comes true, then let the buses come."""
         for scene in sorted(self._scenes(), key=lambda one: one.at):
-            wait_s = scene.at * self._setting.seconds - elapsed_s()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
+            await _until(scene.at * self._setting.hurried_s, elapsed_s)
             if scene.what:
                 self._tell(scene.what)
             await scene.act()
-            check = self._check(scene.as_seen, scene.came_true, scene.within_s)
+            check = self.check(scene.as_seen, scene.came_true, scene.within_s)
             self._checks.append(asyncio.create_task(check))
-
-    async def end(self) -> None:
-        """Wait for what was begun to come true, or not."""
+        await _until(self._setting.hurried_s, elapsed_s)
+        await self._crossing.play()
         await asyncio.gather(*self._checks)
+        await _until(self._setting.seconds, elapsed_s)
+        self.over = True
+
+    async def silence_sensors(self) -> None:
+        """Let the radio sensors say no more, so that what they said can be counted."""
+        await self._radio.silence()
 
     def _scenes(self) -> list[Scene]:
+        square = self._setting.streets[0].cabinet
         return [
-            Scene(0.14, "the sun sets", _nothing, self._all_at(100), f"all {2 * LAMPS} lamps rise to 100 %"),
             Scene(
-                0.27,
-                f"the operator wants {OVERRIDE_LEVEL} % on the square of {self._setting.streets[0].cabinet}",
+                0.12,
+                "somebody without a key sends radio frames in the sensors' name, and old ones again",
+                self._radio.attack,
+                self._radio.all_heard,
+                "the centre has readings of all six radio sensors, and of nobody else",
+                25.0,
+            ),
+            Scene(
+                DUSK_AT, "the sun sets", _nothing, self._all_at(100), f"all {2 * LAMPS} lamps rise to 100 %"
+            ),
+            Scene(
+                0.42,
+                f"the operator wants {OVERRIDE_LEVEL} % on the square of {square}",
                 self._begin_override,
                 self._square_at(OVERRIDE_LEVEL),
                 f"its {SQUARE} lamps are at {OVERRIDE_LEVEL} %, verified lamp by lamp",
             ),
             Scene(
-                0.40,
+                0.44 + OVERRIDE_FOR,
                 "",
                 _nothing,
                 self._square_at(100),
                 "the override is over, the square is back in its program",
             ),
             Scene(
-                0.45,
+                0.70,
                 f"a lamp fails: {self._failing}",
                 self._break_lamp,
                 self._alarm_is_there,
                 f"the centre has its alarm: lamp_failure of {self._failing}",
             ),
             Scene(
-                0.55,
+                STEP_DOWN_AT,
                 "it is 22:00",
                 _nothing,
                 self._all_at(70),
                 "every lamp that still shines steps down to 70 %",
-            ),
-            Scene(
-                0.66,
-                "the backhaul is cut",
-                self._cut,
-                self._outboxes_fill,
-                "the cabinets go on and keep their readings",
-            ),
-            Scene(
-                0.80,
-                "the backhaul is back",
-                self._mend,
-                self._outboxes_are_empty,
-                "the outboxes are drained",
-                20.0,
             ),
         ]
 
@@ -130,7 +148,8 @@ class Story:
     def _failing(self) -> str:
         return lamp_id(self._setting.streets[1], FAILING_LAMP)
 
-    async def _check(self, what: str, came_true: Callable[[], Awaitable[bool]], within_s: float) -> None:
+    async def check(self, what: str, came_true: Callable[[], Awaitable[bool]], within_s: float) -> None:
+        """See whether something comes true in time, and tell."""
         try:
             async with asyncio.timeout(within_s):
                 while not await came_true():
@@ -154,7 +173,7 @@ class Story:
 
     async def _begin_override(self) -> None:
         until = self._setting.civil() + timedelta(
-            seconds=0.12 * self._setting.seconds * self._setting.evening.speed
+            seconds=OVERRIDE_FOR * self._setting.hurried_s * self._setting.evening.speed
         )
         body = {
             "level": OVERRIDE_LEVEL,
@@ -173,12 +192,6 @@ class Story:
         request = {"do": "fault", "target": f"dali-1/{FAILING_LAMP}", "name": "lamp_failure"}
         await ask_socket(self._setting.streets[1].sim_socket, request)
         self._broken.add(self._failing)
-
-    async def _cut(self) -> None:
-        self._backhaul.cut()
-
-    async def _mend(self) -> None:
-        self._backhaul.mend()
 
     # What can be seen
 
@@ -227,23 +240,16 @@ class Story:
             for one in (alarms or {"items": []})["items"]
         )
 
-    async def _outboxes_fill(self) -> bool:
-        return all([await self._waiting(path) > 0 for path in self._agents()])
-
-    async def _outboxes_are_empty(self) -> bool:
-        return self._backhaul.whole and all([await self._waiting(path) <= 5 for path in self._agents()])
-
-    async def _waiting(self, path: Path) -> int:
-        status = await agent_status(path)
-        return -1 if status is None else int(status["outbox"]["batches"])
-
-    def _agents(self) -> list[Path]:
-        return [street.agent_socket for street in self._setting.streets]
-
 
 def _near(level: float | None, percent: int) -> bool:
     """Tell whether a level is as near to a percentage as the steps of the dimming curve allow."""
     return isinstance(level, int | float) and abs(level - percent) <= 0.015 * percent
+
+
+async def _until(moment_s: float, elapsed_s: Callable[[], float]) -> None:
+    wait_s = moment_s - elapsed_s()
+    if wait_s > 0:
+        await asyncio.sleep(wait_s)
 
 
 async def _nothing() -> None:

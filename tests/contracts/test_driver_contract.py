@@ -34,12 +34,13 @@ from tests.contracts.hardware import (
     TcpBench,
     reason,
 )
+from tests.contracts.lorawan_hardware import LorawanBench
 from tests.contracts.opcua_hardware import OpcUaBench
 from tests.contracts.rsmp_hardware import RsmpBench
 
 ASKING: tuple[type[Bench], ...] = (DaliBench, TcpBench, RtuBench, OpcUaBench, RsmpBench)
 """Benches whose devices are asked, one at a time, over a line that can be unplugged and queued for."""
-HEARING: tuple[type[Bench], ...] = (OpcUaBench, BleBench, RsmpBench)
+HEARING: tuple[type[Bench], ...] = (OpcUaBench, LorawanBench, BleBench, RsmpBench)
 """Benches whose devices say some of their points by themselves."""
 EVERY = tuple(dict.fromkeys((*ASKING, *HEARING)))
 ORDERED = tuple(made for made in EVERY if made.ordering)

@@ -339,6 +339,14 @@ async def test_one_downlink_an_uplink_and_more_is_announced(tmp_path: Path) -> N
         assert states == [CommandState.OUTCOME_UNKNOWN, *[CommandState.FAILED] * 7]
 
 
+async def test_a_write_to_a_device_that_has_not_joined_fails_at_once(tmp_path: Path) -> None:
+    async with air(tmp_path) as line:
+        await line.forwarder()
+        written = await line.driver.write(SWITCH, SWITCH_1, True)
+        assert written.state is CommandState.FAILED
+        assert "has not asked to join" in written.reason
+
+
 async def test_what_cannot_be_written_is_refused_before_anything_is_queued(tmp_path: Path) -> None:
     async with air(tmp_path) as line:
         await line.forwarder()

@@ -361,7 +361,7 @@ async def test_a_forwarder_that_never_says_tx_ack_is_believed(tmp_path: Path) ->
 
 async def test_the_duty_cycle_is_never_exceeded_and_a_refusal_is_counted(tmp_path: Path) -> None:
     """1 % of an hour is 36 s on the air: 43 join accepts at SF12 fit into both windows' sub-bands, then none."""
-    async with air(tmp_path) as line:
+    async with air(tmp_path, settings(free_port(), dedup_s=0.001)) as line:
         gateway = await line.forwarder()
         sent = 0
         while line.count("duty_cycle") == 0:

@@ -11,7 +11,7 @@ import pytest
 from drivers.base import Driver
 from drivers.checks import check
 from drivers.registry import open_line
-from drivers.settings import DaliLuba, DeviceSettings, LineSettings, ModbusRtu, ModbusTcp
+from drivers.settings import DaliLuba, DeviceSettings, LineSettings, LoraUdp, ModbusRtu, ModbusTcp
 from protocols.clock import Instant
 from protocols.modbus.register_map import RegisterMap
 from protocols.model.device import Kind, Report, StreamClass
@@ -254,9 +254,8 @@ def test_what_a_line_cannot_be_is_named(wrong: str, key: str) -> None:
 
 
 def test_a_vendor_library_is_loaded_only_by_the_line_that_needs_it() -> None:
-    code = (
-        "import sys, drivers.registry; print([m for m in ('pymodbus', 'dali', 'serial') if m in sys.modules])"
-    )
+    names = ("pymodbus", "dali", "serial", "drivers.lorawan", "protocols.lorawan")
+    code = f"import sys, drivers.registry; print([m for m in {names} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -268,3 +267,76 @@ def test_line_ids_are_what_the_driver_goes_by() -> None:
     assert driver.health().line == "m"
     with pytest.raises(Exception, match="not on m"):
         driver.points(DeviceId("d"))
+
+
+RADIO = """
+[[line]]
+id = "radio"
+driver = "lorawan-udp"
+
+[[device]]
+id = "bay-1"
+kind = "parking_space"
+line = "radio"
+address = "00AFEE7CF5ED6F1E"
+map = "bosch-tps110"
+"""
+
+
+def test_a_radio_line_listens_on_this_machine_and_knows_its_devices_by_their_dev_eui() -> None:
+    assert faults(RADIO) == {}
+    line = settings(RADIO).line[0]
+    assert isinstance(line, LoraUdp)
+    assert (line.host, line.port, line.insecure) == ("127.0.0.1", 1700, False)
+    (driver,) = opened(RADIO).values()
+    points = {polled.point.name: polled.poll_s for polled in driver.points(DeviceId("bay-1"))}
+    assert points.keys() > {"occupied", "rssi", "snr", "frame_counter", "battery"}
+    assert set(points.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("line", "device", "key", "expected"),
+    [
+        ('host = "0.0.0.0"', "", "line[0].host", "insecure = true"),
+        ("dedup_s = 0.9\nlead_s = 0.2", "", "line[0].dedup_s", "no downlink is in time"),
+        ("", 'map = ""', "device[0].map", "none was given"),
+        ("", 'map = "sdm630"', "device[0].map", "not 'sdm630'"),
+        ("", 'kind = "lamp"', "device[0].kind", '"parking_space"'),
+        ("", "address = 17", "device[0].address", "a DevEUI in quotes"),
+        ("", 'address = "00AFEE7CF5ED6F1"', "device[0].address", "16 hexadecimal digits"),
+        ("", 'address = "00AFEE7CF5ED6F1G"', "device[0].address", "16 hexadecimal digits"),
+    ],
+)
+def test_what_is_wrong_with_a_radio_line_is_named(line: str, device: str, key: str, expected: str) -> None:
+    text = RADIO.replace('driver = "lorawan-udp"', f'driver = "lorawan-udp"\n{line}')
+    if device:
+        name = device.partition(" = ")[0]
+        text = "\n".join(device if one.startswith(f"{name} = ") else one for one in text.splitlines())
+    found = faults(text)
+    assert list(found) == [key]
+    assert expected in found[key]
+
+
+def test_a_radio_line_beyond_this_machine_is_allowed_to_whoever_insists() -> None:
+    assert (
+        faults(
+            RADIO.replace('driver = "lorawan-udp"', 'driver = "lorawan-udp"\nhost = "::"\ninsecure = true')
+        )
+        == {}
+    )
+
+
+def test_one_dev_eui_in_two_spellings_is_one_address() -> None:
+    again = RADIO.partition("[[device]]")[2].replace("bay-1", "bay-2").replace("AFEE", "afee")
+    assert list(faults(f"{RADIO}[[device]]{again}")) == ["device[1].address"]
+
+
+def test_two_radio_lines_need_ports_of_their_own() -> None:
+    assert list(faults(RADIO + '[[line]]\nid = "b"\ndriver = "lorawan-udp"')) == ["line[1].port"]
+
+
+@pytest.mark.parametrize("gateway", ["b827", "b827ebfffe01234z", ""])
+def test_a_gateway_has_an_eui(gateway: str) -> None:
+    got = read(tomllib.loads(f'[[line]]\nid = "l"\ndriver = "lorawan-udp"\ngateways = ["{gateway}"]'), File)
+    assert isinstance(got, list)
+    assert [fault.key for fault in got] == ["line[0].gateways[0]"]

@@ -172,7 +172,8 @@ def test_pull_data_says_where_downlinks_go() -> None:
         (b'{"txpk_ack":{"error":"NONE"}}', "", ""),
         (b'{"txpk_ack":{"error":"TOO_LATE"}}', "TOO_LATE", ""),
         (b'{"txpk_ack":{"warn":"TX_POWER","value":20}}', "", "TX_POWER"),
-        (b'{"txpk_ack":{"error":"' + b"X" * 900 + b'"}}', "X" * 32, ""),
+        (b'{"txpk_ack":{"error":"' + b"X" * 900 + b'"}}', "UNREADABLE", ""),
+        (b'{"txpk_ack":{"error":"\\u001b[2J","warn":"a\\nb"}}', "UNREADABLE", "UNREADABLE"),
         (b"{}", "", ""),
     ],
 )
