@@ -177,6 +177,19 @@ def counters(control: Control = _DEFAULT_CONTROL, as_json: AsJson = False) -> No
         _print_json(result)
         return
     told = msgspec.convert(result, Counters)
+    _show_lines(told)
+    _show_reads(told)
+    _show_radio(told)
+    for name, junction in told.junctions.items():
+        _out.print(
+            f"{name}: {junction.requests} requests, {junction.granted} granted, "
+            f"{junction.green_seconds_gained} s of green gained"
+        )
+    for name, bus in told.buses.items():
+        _out.print(f"{name}: {bus.rides} rides, {bus.stopped_at_red_s} s stopped at red")
+
+
+def _show_lines(told: Counters) -> None:
     for name, line in told.lines.items():
         table = Table("frames", "count", title=name)
         for kind, count in line.frames.items():
@@ -184,6 +197,9 @@ def counters(control: Control = _DEFAULT_CONTROL, as_json: AsJson = False) -> No
         table.add_row("collisions", str(line.collisions))
         table.add_row("level changes", str(sum(line.level_changes.values())))
         _out.print(table)
+
+
+def _show_reads(told: Counters) -> None:
     reads = Table("unit", "table", "places", "values", title="Modbus and OPC UA")
     for name, tables in told.modbus.items():
         for kind, by_address in tables.items():
@@ -192,19 +208,15 @@ def counters(control: Control = _DEFAULT_CONTROL, as_json: AsJson = False) -> No
         for kind, by_node in (("read", pumping.reads), ("published", pumping.published)):
             reads.add_row(name, kind, str(len(by_node)), str(sum(by_node.values())))
     _out.print(reads)
+
+
+def _show_radio(told: Counters) -> None:
     for gateway, radio in told.radio.items():
         counts = Table("who", "what", "count", title=gateway)
         for who, counted in {"gateway": radio.gateway, "air": radio.air, **radio.sensors}.items():
             for what, count in msgspec.to_builtins(counted).items():
                 counts.add_row(who, what, str(count))
         _out.print(counts)
-    for name, junction in told.junctions.items():
-        _out.print(
-            f"{name}: {junction.requests} requests, {junction.granted} granted, "
-            f"{junction.green_seconds_gained} s of green gained"
-        )
-    for name, bus in told.buses.items():
-        _out.print(f"{name}: {bus.rides} rides, {bus.stopped_at_red_s} s stopped at red")
 
 
 @app.command()

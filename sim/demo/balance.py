@@ -81,6 +81,7 @@ class Balance(msgspec.Struct, frozen=True):
         unsealed_at_kill: readings that the hardware gave to a cabinet whose agent was killed and which are
             not at the centre, where the agent has reported a crash gap; not compared with the gap's times.
         ok: whether all that should be is.
+        why: what should be and is not.
     """
 
     readings_taken: int
@@ -99,6 +100,7 @@ class Balance(msgspec.Struct, frozen=True):
     protocols: list[str]
     unsealed_at_kill: int
     ok: bool
+    why: list[str]
 
 
 class Greens(msgspec.Struct, frozen=True):
@@ -115,8 +117,8 @@ class Greens(msgspec.Struct, frozen=True):
     gained_s: int
 
 
-def balance(evidence: Sequence[Evidence], central: Path, story_ok: Sequence[str]) -> Balance:
-    """Count. `story_ok` names what of the story did not come true; empty if all did."""
+def balance(evidence: Sequence[Evidence], central: Path, missed: Sequence[str]) -> Balance:
+    """Count. `missed` names what of the story did not come true."""
     with closing(sqlite3.connect(f"file:{central}?mode=ro", uri=True)) as db:
         committed = int(db.execute("SELECT count(*) FROM reading").fetchone()[0])
         crashed = {row[0] for row in db.execute("SELECT DISTINCT cabinet FROM gap WHERE cause = 'crash'")}
@@ -140,7 +142,22 @@ def balance(evidence: Sequence[Evidence], central: Path, story_ok: Sequence[str]
     steps = sum(sum(line.level_changes.values()) for one in evidence for line in one.counters.lines.values())
     lamps = LAMPS * len(evidence)
     greens = _greens_by_the_controllers(evidence)
-    honest = told == greens or any(one.restarted for one in evidence)
+    checks = {
+        "nothing was taken": taken > 0,
+        "readings are lost": lost == 0,
+        "readings are there twice": duplicated == 0,
+        "somebody's forgery was believed": forged == 0,
+        "lamps are not at the level that they were commanded to": at_level == lamps,
+        "no alarm was recorded": alarms > 0,
+        f"the controllers tell {greens}, the centre {told}": told == greens
+        or any(one.restarted for one in evidence),
+        "a bus did not get its green": greens.granted >= len(VEHICLES),
+        "no radio sensor was heard": uplinks > 0,
+        f"of {PROTOCOLS} kinds of line only these speak: {protocols}": len(protocols) == PROTOCOLS,
+    }
+    why = [f"did not come true: {one}" for one in missed] + [
+        text for text, holds in checks.items() if not holds
+    ]
     return Balance(
         readings_taken=taken,
         readings_committed=committed,
@@ -157,15 +174,8 @@ def balance(evidence: Sequence[Evidence], central: Path, story_ok: Sequence[str]
         forged_accepted=forged,
         protocols=protocols,
         unsealed_at_kill=unsealed,
-        ok=not story_ok
-        and taken > 0
-        and (lost, duplicated, forged) == (0, 0, 0)
-        and at_level == lamps
-        and alarms > 0
-        and honest
-        and greens.granted >= len(VEHICLES)
-        and uplinks > 0
-        and len(protocols) == PROTOCOLS,
+        ok=not why,
+        why=why,
     )
 
 
