@@ -225,10 +225,12 @@ def test_what_comes_twice_changes_nothing(steps: list[tuple[Any, ...]], fates: l
             assert one.bus(along_m, aside_m, pseudonym=name, speed_m_s=speed) == []
         told = tuple(RequestStatus(name, state, 0) for name, state in controller.states.items())
         if JUNCTION in one.generator.book.up:
-            one.generator.told(JUNCTION, told, one.now)
+            first = one.do(one.generator.told(JUNCTION, told, one.now))
             assert one.generator.told(JUNCTION, told, one.now) == []
-        one.generator.tick(one.now)
+            controller.hear(first)
+        first = one.do(one.generator.tick(one.now))
         assert one.generator.tick(one.now) == []
+        controller.hear(first)
 
 
 def shape(action: Action) -> object:
