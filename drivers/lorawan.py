@@ -315,6 +315,7 @@ class LorawanDriver(RadioDriver):
                 None,
                 f"a gateway, {'reachable' if self._gateways.is_reachable(gateway, now_ms) else 'not reachable'}, "
                 f"{gateway.uplinks} genuine uplinks",
+                declarable=False,
             )
             for gateway in self._gateways.known()
         ]

@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from drivers.base import Admission
+from drivers.base import Admission, Found
 from edge.answers import (
     BufferAnswer,
     DeviceAnswer,
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 out = Console(highlight=False, soft_wrap=True)
 
+SHOWN_VALUES = 6
+"""Of each device in a list of many; `read` shows all of one."""
 _DECIDED = {point.name for point in DECIDED_POINTS}
 
 
@@ -116,6 +118,8 @@ def devices(answer: list[DeviceAnswer], *, as_json: bool) -> None:
     table = table_of("device", "kind", "line", "address", "values", "decided")
     for one in answer:
         shown = [text for value in one.latest if (text := _brief(value))]
+        if len(shown) > SHOWN_VALUES:
+            shown[SHOWN_VALUES:] = [f"[dim]and {len(shown) - SHOWN_VALUES} more[/]"]
         values_text = "  ".join(shown) or ("nothing remarkable" if one.latest else "not read yet")
         decided = f"{one.decision.level} %: {one.decision.because}" if one.decision else ""
         if one.trouble:
@@ -158,12 +162,13 @@ def found(searched: Sequence[Searched], *, as_json: bool) -> None:
     for line in searched:
         for one in line.found:
             kind = one.kind.value if one.kind else "?"
-            table.add_row(line.line, one.address, kind, one.device or "[yellow]nobody[/]", one.text)
+            declared = one.device or ("[yellow]nobody[/]" if one.declarable else "–")
+            table.add_row(line.line, one.address, kind, declared, one.text)
     out.print(table)
     for line in searched:
         if line.trouble:
             out.print(f"[red]{line.line}[/]: {line.trouble}")
-    undeclared = sum(one.device is None for line in searched for one in line.found)
+    undeclared = sum(len(_undeclared(line)) for line in searched)
     if undeclared:
         out.print(
             f"{_count(undeclared, 'address', 'addresses')} nobody has declared: --toml prints tables for them."
@@ -173,7 +178,7 @@ def found(searched: Sequence[Searched], *, as_json: bool) -> None:
 def device_tables(searched: Sequence[Searched]) -> None:
     """Print settings for what nobody has declared, to be completed by whoever knows it."""
     for line in searched:
-        for number, one in enumerate((one for one in line.found if one.device is None), start=1):
+        for number, one in enumerate(_undeclared(line), start=1):
             address = one.address if one.address.isdecimal() else msgspec.json.encode(one.address).decode()
             text = " ".join(one.text.split())
             kind = one.kind.value if one.kind else "sensor"
@@ -181,6 +186,10 @@ def device_tables(searched: Sequence[Searched]) -> None:
                 f'\n[[device]]  # {text}\nid = "{line.line}-new-{number}"\nkind = "{kind}"\n'
                 f'line = "{line.line}"\naddress = {address}\n'
             )
+
+
+def _undeclared(line: Searched) -> list[Found]:
+    return [one for one in line.found if one.device is None and one.declarable]
 
 
 def certificate(made: "Made", *, as_json: bool) -> None:
