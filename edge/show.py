@@ -298,10 +298,10 @@ def _alarms(alarms: Iterable[Alarm]) -> None:
 
 
 def table_of(*columns: str) -> Table:
-    """Return an empty table."""
+    """Return an empty table; what names something is never cut, for somebody may want to type it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column)
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     return table
 
 
