@@ -51,7 +51,7 @@ class Station:
         self.uuid = _UUIDS[profile.format]
         self.points = tuple(_heard_point(expected, settings) for expected in profile.expected)
         self._names = frozenset(one.point.name for one in self.points)
-        self.last = LastHeard(self.id, self._names)
+        self.last = LastHeard(self.id, [one.point.name for one in self.points])
         self.committed: int | None = None
         self.belief = self._new_belief(None)
         self.refused: Counter[Refusal] = Counter()

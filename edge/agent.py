@@ -44,7 +44,7 @@ from protocols.backhaul.topics import Up, up
 from protocols.clock import ClockQuality
 from protocols.model.alarm import Alarm, AlarmType
 from protocols.model.device import Device, Kind, StreamClass
-from protocols.model.ids import DeviceId, KeyId, LineId
+from protocols.model.ids import DeviceId, KeyId, LineId, PointName
 from protocols.model.lighting import Override
 from protocols.model.policy import Policy, PolicyKind
 from protocols.model.reading import Quality, Sample
@@ -91,7 +91,7 @@ class Agent:
         }
         self._devices = {device.id: device for device in self._describe_devices()}
         self._driver_of = {device.id: self._drivers[device.line] for device in self._devices.values()}
-        self._alarms = Alarms(self._state.alarms())
+        self._alarms = Alarms(self._state.alarms(), dict(self._never_polled()))
         self._storing = asyncio.Lock()
         self._latest: dict[DeviceId, dict[str, Sample]] = {}
         self._lighting = self._make_lighting()
@@ -196,6 +196,13 @@ class Agent:
                 commune=one.commune or self._settings.document.cabinet.commune,
                 points=tuple(points),
             )
+
+    def _never_polled(self) -> Iterator[tuple[DeviceId, tuple[PointName, ...]]]:
+        """Yield the devices that say everything by themselves, with their points."""
+        for device, driver in self._driver_of.items():
+            points = driver.points(device)
+            if all(polled.poll_s is None for polled in points):
+                yield device, tuple(polled.point.name for polled in points)
 
     def _make_lighting(self) -> Lighting:
         stored = self._state.policies().get(PolicyKind.LIGHTING)

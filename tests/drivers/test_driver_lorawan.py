@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import structlog
 
@@ -96,7 +97,9 @@ async def test_a_port_that_is_no_applications_is_counted_and_not_decoded(tmp_pat
 
 
 async def test_a_device_that_does_not_speak_in_time_is_silent_once_and_comes_back(tmp_path: Path) -> None:
-    async with air(tmp_path, settings(free_port(), silence_factor=2.0), devices(poll_s=0.5)) as line:
+    bay, switch = devices()
+    bay = msgspec.structs.replace(bay, silence_s=0.5)
+    async with air(tmp_path, settings(free_port(), silence_s=600.0), known=[bay, switch]) as line:
         gateway = await line.forwarder()
         await line.joined(gateway)
         gateway.push(line.bay.uplink())
@@ -109,8 +112,29 @@ async def test_a_device_that_does_not_speak_in_time_is_silent_once_and_comes_bac
             await line.until(lambda: line.values(BAY, "occupied")[-1] is False)
             assert line.driver.health().silent == ()
         told = [entry["event"] for entry in logs if entry.get("device") == BAY]
-        assert told[:2] == ["device stopped answering", "device answers again"]
+        assert told[:2] == ["device is silent", "device is heard again"]
         assert line.faults(SWITCH) == []
+
+
+async def test_a_device_that_never_joined_falls_silent_like_any_other(tmp_path: Path) -> None:
+    async with air(tmp_path, settings(free_port(), silence_s=0.2), admitted=False) as line:
+        await line.forwarder()
+        await line.until(lambda: line.driver.health().silent == (BAY, SWITCH))
+        for device in (BAY, SWITCH):
+            assert set(line.faults(device)) == {Reason.NO_ANSWER}
+            assert len([one for one in line.said if one.device == device]) == 1
+
+
+async def test_a_device_that_was_silent_before_the_line_went_down_is_told_so_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    async with air(tmp_path, settings(free_port(), silence_s=0.2, gateway_timeout_s=0.4)) as line:
+        gateway = await line.forwarder()
+        await line.until(lambda: Reason.LINE_DOWN in line.faults(BAY))
+        gateway.pull()
+        await line.until(lambda: line.faults(BAY)[-1] is Reason.NO_ANSWER)
+        told = [next(iter(one.faults.values())).reason for one in line.said if one.device == BAY]
+        assert told[:3] == [Reason.NO_ANSWER, Reason.LINE_DOWN, Reason.NO_ANSWER]
 
 
 # --- the line ---
@@ -132,7 +156,7 @@ async def test_when_the_line_goes_down_what_was_heard_is_no_longer_good(tmp_path
         await line.joined(gateway)
         gateway.push(line.bay.uplink())
         await line.until(lambda: Reason.LINE_DOWN in line.faults(BAY))
-        assert line.faults(SWITCH) == []
+        await line.until(lambda: set(line.faults(SWITCH)) == {Reason.LINE_DOWN})
         gateway.pull()
         await line.until(lambda: line.driver.health().state is LineState.UP)
         assert (await line.driver.read(BAY, (OCCUPIED,))).values == (True,)
@@ -487,13 +511,14 @@ async def test_while_the_disk_refuses_nothing_is_told_or_sent_and_it_recovers_by
                 assert "the disk refuses" in line.driver.health().reason
                 with pytest.raises(LineDownError, match="the disk refuses"):
                     await line.driver.admit(BAY, OTHER_KEY)
-                assert (line.said, len(gateway.downlinks)) == ([], 1)
+                assert {*line.faults(BAY), *line.faults(SWITCH)} == {Reason.LINE_DOWN}
+                assert (line.values(BAY, "occupied"), len(gateway.downlinks)) == ([None], 1)
             await line.until(lambda: line.driver.health().state is LineState.UP)
             gateway.push(wire)
             line.bay.hear((await line.downlink(gateway, 1)).wire)
             gateway.push(join)
             line.switch.take_accept((await line.downlink(gateway, 2)).wire)
-        assert line.values(BAY, "occupied") == [True]
+        assert line.values(BAY, "occupied") == [None, True]
         told = [entry["event"] for entry in logs if "disk" in entry["event"]]
         assert told == ["the disk refuses; nothing is passed on until it takes again", "the disk takes again"]
 
