@@ -133,6 +133,7 @@ class BleDriver(HearingDriver):
         *,
         ramp_s: float = 0.0,  # noqa: ARG002
         priority: Priority = Priority.COMMAND,  # noqa: ARG002
+        begin_within_s: float | None = None,  # noqa: ARG002
     ) -> Written:
         """Refuse: sensors are heard, never told anything."""
         self._station(device).last.check((point,))

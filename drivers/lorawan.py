@@ -158,8 +158,9 @@ class LorawanDriver(HearingDriver):
         *,
         ramp_s: float = 0.0,
         priority: Priority = Priority.COMMAND,  # noqa: ARG002  a device takes one downlink an uplink, in order
+        begin_within_s: float | None = None,
     ) -> Written:
-        """Queue a confirmed downlink that goes out after the device's next uplink; see `Driver.write`.
+        """Queue a confirmed downlink that goes out after the device's next uplink; see `RadioDriver.write`.
 
         APPLIED means that the device acknowledged it, VERIFIED that it also told the value that was written.
         """
@@ -180,9 +181,25 @@ class LorawanDriver(HearingDriver):
         if not self._server.downlinks.queue(self._radio(device), outgoing):
             self._turned_away += 1
             return Written(CommandState.FAILED, None, "too many downlinks wait for it")
-        expire = partial(self._expire, device, outgoing)
-        outgoing.timer = asyncio.get_running_loop().call_later(self._settings.write_timeout_s, expire)
-        return await asyncio.shield(ended)
+        limit_s = self._settings.write_timeout_s
+        loop = asyncio.get_running_loop()
+        outgoing.timers = (
+            loop.call_later(limit_s, self._expire, device, outgoing),
+            loop.call_later(
+                limit_s if begin_within_s is None else begin_within_s, self._drop, device, outgoing
+            ),
+        )
+        try:
+            return await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self._drop(device, outgoing)
+            raise
+
+    def _drop(self, device: DeviceId, outgoing: Outgoing) -> None:
+        """Take a downlink back that waits for its device; one that was sent is waited for all the same."""
+        if outgoing in self._radio(device).queue:
+            self._server.downlinks.withdraw(self._radio(device), outgoing)
+            outgoing.end("it did not speak before the command expired")
 
     def _expire(self, device: DeviceId, outgoing: Outgoing) -> None:
         self._server.downlinks.withdraw(self._radio(device), outgoing)

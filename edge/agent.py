@@ -151,20 +151,28 @@ class Agent:
             await self._commands.recover()
             await _until(stop, [*polling, *lines, *core, *backhaul])
         finally:
-            await self._stop_street(polling, [*lines, *core])
+            await self._stop_street(polling, lines, core)
             await self._leave(backhaul)
 
     async def _stop_street(
-        self, polling: Sequence[asyncio.Task[None]], others: Sequence[asyncio.Task[None]]
+        self,
+        polling: Sequence[asyncio.Task[None]],
+        lines: Sequence[asyncio.Task[None]],
+        core: Sequence[asyncio.Task[None]],
     ) -> None:
-        """Take what the hardware is just giving, then let go of the lines."""
+        """Take what the hardware is just giving, then let go of the lines.
+
+        Radio lines go first: what waits for their devices ends with them, sent or not, and can be told.
+        """
         for poller in self._pollers:
             poller.finish()
         if polling:
             await asyncio.wait(polling, timeout=FINISH_S)
+        by_radio = [isinstance(driver, RadioDriver) for driver in self._drivers.values()]
+        await _cancel([line for line, radio in zip(lines, by_radio, strict=True) if radio])
         await self._commands.close()
         await self._priority.close(FINISH_S)
-        await _cancel([*polling, *others])
+        await _cancel([*polling, *lines, *core])
         await self._background.close(FINISH_S)
 
     async def _leave(self, backhaul: Sequence[asyncio.Task[None]]) -> None:
@@ -378,6 +386,8 @@ class Agent:
                 return await self._read(device, points)
             case answers.Set(command=command):
                 return await self._commands.outcome(command)
+            case answers.Commands(id=command_id):
+                return await self._commands.look_up(command_id)
             case answers.Buffer(limit=limit):
                 return await self._buffer(limit)
             case answers.PolicyShow():

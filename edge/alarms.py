@@ -111,7 +111,7 @@ class Alarms:
 
     def _is_verdict(self, sample: Sample) -> bool:
         heard = self._heard.get(sample.device)
-        return bool(heard) and heard <= frozenset(sample.points)
+        return heard is not None and heard <= frozenset(sample.points)
 
     def _contactor(self, sample: Sample) -> Iterator[tuple[AlarmType, bool, str]]:
         values = dict(zip(sample.points, sample.values, strict=True))

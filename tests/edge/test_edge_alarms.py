@@ -13,9 +13,9 @@ LEVEL = PointName("dimming_level")
 WARMTH = PointName("temperature")
 
 
-def look(alarms: Alarms, now_ms: int = 1, **values: Value | Fault) -> list[tuple[AlarmType, bool]]:
+def look(alarms: Alarms, **values: Value | Fault) -> list[tuple[AlarmType, bool]]:
     points = [PointName(name) for name in values]
-    changed = alarms.look_at_sample(sample(LAMP, 0, points, list(values.values())), now_ms)
+    changed = alarms.look_at_sample(sample(LAMP, 0, points, list(values.values())), 1)
     return [(alarm.type, alarm.cleared_ms is None) for alarm in changed]
 
 
@@ -76,7 +76,7 @@ def test_an_uncertain_value_neither_raises_nor_clears(point: PointName) -> None:
 
 def test_a_cleared_alarm_says_when_it_was_raised() -> None:
     alarms = Alarms()
-    look(alarms, now_ms=10, lamp_failure=True)
+    alarms.look_at_sample(sample(LAMP, 0, (PointName("lamp_failure"),), (True,)), 10)
     (cleared,) = alarms.look_at_sample(sample(LAMP, 0, (PointName("lamp_failure"),), (False,)), 20)
     assert (cleared.raised_ms, cleared.cleared_ms) == (10, 20)
 
