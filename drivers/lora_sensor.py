@@ -17,7 +17,7 @@ from protocols.model.reading import Fault, Quality, Reason, Sample, Value, sampl
 RSSI: Final = PointName("rssi")
 SNR: Final = PointName("snr")
 FRAME_COUNTER: Final = PointName("frame_counter")
-BATTERY: Final = PointName("battery")
+BATTERY: Final = PointName("battery_level")
 LEVEL_DEAD_BAND_DB: Final = 3.0
 """Radio levels wander by this much from one uplink to the next with nothing changed."""
 _RADIO: Final = (

@@ -307,7 +307,7 @@ def test_a_radio_line_listens_on_this_machine_and_knows_its_devices_by_their_dev
     assert (line.host, line.port, line.insecure, line.silence_s) == ("127.0.0.1", 1700, False, 90_000)
     (driver,) = opened(RADIO).values()
     points = {polled.point.name: polled.poll_s for polled in driver.points(DeviceId("bay-1"))}
-    assert points.keys() > {"occupied", "rssi", "snr", "frame_counter", "battery"}
+    assert points.keys() > {"occupied", "rssi", "snr", "frame_counter", "battery_level"}
     assert set(points.values()) == {None}
 
 
