@@ -266,6 +266,34 @@ class RadioDriver(Driver):
         """
 
     @abstractmethod
+    async def write(
+        self,
+        device: DeviceId,
+        point: PointName,
+        value: Value,
+        *,
+        ramp_s: float = 0.0,
+        priority: Priority = Priority.COMMAND,
+        begin_within_s: float | None = None,
+    ) -> Written:
+        """Write one point of a device, once it speaks, which may be in an hour; see `Driver.write`.
+
+        Whoever leaves takes back what was not sent yet.
+
+        Args:
+            device: whose.
+            point: which.
+            value: what it is to become, in the point's unit.
+            ramp_s: seconds to get there.
+            priority: without meaning here: a device takes what is for it in order.
+            begin_within_s: what was not sent after so long is not sent any more; None for the line's own bound.
+
+        Raises:
+            LocalProtocolError: if there is no such device or point, it cannot be written, or the value is
+                not one that it can have; nothing is sent.
+        """
+
+    @abstractmethod
     def admission(self, device: DeviceId) -> tuple[Admission, str]:
         """Return where a device is, and a sentence about it for a person.
 

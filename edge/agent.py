@@ -44,7 +44,7 @@ from protocols.backhaul.topics import Up, up
 from protocols.clock import ClockQuality
 from protocols.model.alarm import Alarm, AlarmType
 from protocols.model.device import Device, Kind, StreamClass
-from protocols.model.ids import DeviceId, KeyId, LineId
+from protocols.model.ids import DeviceId, KeyId, LineId, PointName
 from protocols.model.lighting import Override
 from protocols.model.policy import Policy, PolicyKind
 from protocols.model.reading import Quality, Sample
@@ -91,7 +91,7 @@ class Agent:
         }
         self._devices = {device.id: device for device in self._describe_devices()}
         self._driver_of = {device.id: self._drivers[device.line] for device in self._devices.values()}
-        self._alarms = Alarms(self._state.alarms())
+        self._alarms = Alarms(self._state.alarms(), dict(self._never_polled()))
         self._storing = asyncio.Lock()
         self._latest: dict[DeviceId, dict[str, Sample]] = {}
         self._lighting = self._make_lighting()
@@ -151,20 +151,28 @@ class Agent:
             await self._commands.recover()
             await _until(stop, [*polling, *lines, *core, *backhaul])
         finally:
-            await self._stop_street(polling, [*lines, *core])
+            await self._stop_street(polling, lines, core)
             await self._leave(backhaul)
 
     async def _stop_street(
-        self, polling: Sequence[asyncio.Task[None]], others: Sequence[asyncio.Task[None]]
+        self,
+        polling: Sequence[asyncio.Task[None]],
+        lines: Sequence[asyncio.Task[None]],
+        core: Sequence[asyncio.Task[None]],
     ) -> None:
-        """Take what the hardware is just giving, then let go of the lines."""
+        """Take what the hardware is just giving, then let go of the lines.
+
+        Radio lines go first: what waits for their devices ends with them, sent or not, and can be told.
+        """
         for poller in self._pollers:
             poller.finish()
         if polling:
             await asyncio.wait(polling, timeout=FINISH_S)
+        by_radio = [isinstance(driver, RadioDriver) for driver in self._drivers.values()]
+        await _cancel([line for line, radio in zip(lines, by_radio, strict=True) if radio])
         await self._commands.close()
         await self._priority.close(FINISH_S)
-        await _cancel([*polling, *others])
+        await _cancel([*polling, *lines, *core])
         await self._background.close(FINISH_S)
 
     async def _leave(self, backhaul: Sequence[asyncio.Task[None]]) -> None:
@@ -196,6 +204,13 @@ class Agent:
                 commune=one.commune or self._settings.document.cabinet.commune,
                 points=tuple(points),
             )
+
+    def _never_polled(self) -> Iterator[tuple[DeviceId, tuple[PointName, ...]]]:
+        """Yield the devices that say everything by themselves, with their points."""
+        for device, driver in self._driver_of.items():
+            points = driver.points(device)
+            if all(polled.poll_s is None for polled in points):
+                yield device, tuple(polled.point.name for polled in points)
 
     def _make_lighting(self) -> Lighting:
         stored = self._state.policies().get(PolicyKind.LIGHTING)
@@ -371,6 +386,8 @@ class Agent:
                 return await self._read(device, points)
             case answers.Set(command=command):
                 return await self._commands.outcome(command)
+            case answers.Commands(id=command_id):
+                return await self._commands.look_up(command_id)
             case answers.Buffer(limit=limit):
                 return await self._buffer(limit)
             case answers.PolicyShow():

@@ -151,6 +151,27 @@ def command(record: CommandRecord, *, as_json: bool) -> None:
     out.print(f"{wanted.device} {wanted.point}: {record.state.value}{back}{why}")
     if wanted.until_ms is not None and record.state.value in {"verified", "applied"}:
         out.print(f"It returns to its program at {when(wanted.until_ms)}.")
+    if record.state.value in {"queued", "executing"}:
+        out.print(f"It has until {when(wanted.expires_ms)} to be begun.")
+        out.print(f"Look it up: luciole-edge commands {wanted.id}", soft_wrap=True)
+
+
+def commands(records: Sequence[CommandRecord], *, as_json: bool) -> None:
+    """Show the commands that have not ended."""
+    if as_json:
+        as_json_line(records)
+        return
+    if not records:
+        out.print("No command is under way.")
+        return
+    table = table_of("id", "device", "point", "value", "state", "not begun after", "why")
+    for record in records:
+        wanted = record.command
+        value, expires = _bare(wanted.value, ""), when(wanted.expires_ms)
+        table.add_row(
+            wanted.id, wanted.device, wanted.point, value, record.state.value, expires, record.reason
+        )
+    out.print(table)
 
 
 def found(searched: Sequence[Searched], *, as_json: bool) -> None:
