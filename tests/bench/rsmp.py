@@ -58,7 +58,7 @@ async def be_driver(port: int, folder: Path) -> None:
             raise RuntimeError(f"the junction does not say everything: {sample.faults}")
         return 1
 
-    while driver.health().state is not LineState.UP:
+    while driver.health().state is not LineState.UP:  # noqa: ASYNC110  a driver tells nobody that it is up
         await asyncio.sleep(0.05)
     await serve(step)
     task.cancel()
@@ -78,9 +78,7 @@ async def be_bare_site(port: int) -> None:
             if message["type"] == "StatusRequest":
                 values = [one | {"s": "1", "q": "recent"} for one in message["sS"]]
                 writer.write(_acknowledgement(message))
-                writer.write(
-                    _message("StatusResponse", cId=MAIN, sTs="2026-01-01T00:00:00.000Z", sS=values)
-                )
+                writer.write(_message("StatusResponse", cId=MAIN, sTs="2026-01-01T00:00:00.000Z", sS=values))
 
     task = asyncio.create_task(answer())
     await idle("ready")
