@@ -127,13 +127,20 @@ def wait_for_s(seconds: float) -> None:
 
 
 def ask_street(control: Path, request: dict[str, Any]) -> Any:  # noqa: ANN401  JSON
-    """Ask a running `luciole-sim` something over its control socket."""
+    """Ask a running `luciole-sim` something over its control socket.
+
+    Raises:
+        RuntimeError: if it says no.
+    """
     with socket.socket(socket.AF_UNIX) as one:
         one.connect(str(control))
         with one.makefile("rwb") as stream:
             stream.write(json.dumps(request).encode() + b"\n")
             stream.flush()
-            return json.loads(stream.readline())["result"]
+            answer = json.loads(stream.readline())
+    if not answer["ok"]:
+        raise RuntimeError(f"the street refuses {request}: {answer['error']}")
+    return answer.get("result")
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:

@@ -7,6 +7,7 @@ form feed, nothing checked, nothing remembered.
 """
 
 import asyncio
+import contextlib
 import statistics
 import sys
 import uuid
@@ -25,7 +26,7 @@ from tests.bench.processes import BIN, Process, ask_street, free_port, wait_unti
 from tests.bench.report import Figure, figure
 from tests.bench.worker import Spell, Worker, idle, serve
 
-SPELL_S = 2.0
+SPELL_S, WARM_UP_S = 2.0, 0.3
 JUNCTION, LINE = DeviceId("crossing"), LineId("tlc-1")
 PREFIX = "LU+DJ0001=001"
 MAIN = f"{PREFIX}TC000"
@@ -171,16 +172,18 @@ class _Floor:
 def figures(folder: Path, rounds: int) -> list[Figure]:
     """Measure."""
     folder.mkdir()
-    product, floor = _Product(folder), _Floor(folder)
     ours: list[Spell] = []
     theirs: list[Spell] = []
-    product.work(0.3)
-    floor.work(0.3)
-    for _ in range(rounds):
-        ours.append(product.work(SPELL_S))
-        theirs.append(floor.work(SPELL_S))
-    product.stop()
-    floor.stop()
+    with contextlib.ExitStack() as ends:
+        product = _Product(folder)
+        ends.callback(product.stop)
+        floor = _Floor(folder)
+        ends.callback(floor.stop)
+        product.work(WARM_UP_S)
+        floor.work(WARM_UP_S)
+        for _ in range(rounds):
+            ours.append(product.work(SPELL_S))
+            theirs.append(floor.work(SPELL_S))
     mine_per_s, his_per_s = (statistics.median(one.per_s for one in side) for side in (ours, theirs))
     mine_us, his_us = (statistics.median(one.cpu_us for one in side) for side in (ours, theirs))
     said = f"driver and controller over TCP, one question at a time; bare JSON ends {his_per_s:.0f}/s"
