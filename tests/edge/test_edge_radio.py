@@ -9,6 +9,7 @@ from edge.asking import technician_command
 from edge.clock import SystemClock
 from edge.config import load
 from edge.state import CommandRecord
+from protocols.backhaul import codec
 from protocols.backhaul.messages import AlarmEvent
 from protocols.model.alarm import AlarmType
 from protocols.model.command import Command, CommandState
@@ -157,3 +158,26 @@ def test_a_device_that_is_never_heard_is_an_alarm_after_one_silence(corner: Corn
     alarms.wait(lambda: len(failed()) == 1, "the alarm")
     assert (failed()[0].device, failed()[0].text) == (BAY, f"{BAY} is not heard any more")
     assert corner.cabinet.stop() == 0
+
+
+def test_what_a_device_has_said_is_taken_once_however_often_somebody_asks_for_it(corner: Corner) -> None:
+    corner.start()
+    corner.gateway.push(corner.switch.uplink(IT_IS_ON, port=85))
+    centre = corner.cabinet.centre
+
+    def taken() -> list[object]:
+        return [
+            sample.values[sample.points.index(PointName("frame_counter"))]
+            for batch in centre.batches
+            for sample in codec.samples(batch)
+            if sample.device == SWITCH and PointName("frame_counter") in sample.points and not sample.faults
+        ]
+
+    centre.wait(lambda: len(taken()) == 1, "the uplink")
+    for _ in range(3):
+        asked = corner.cabinet.json("read", SWITCH, "frame_counter")
+        assert isinstance(asked, dict)
+        assert asked["values"][0]["quality"] == 0
+    corner.gateway.push(corner.switch.uplink(IT_IS_OFF, port=85))
+    centre.wait(lambda: len(taken()) >= 2, "the next uplink")
+    assert len(taken()) == len(set(taken())) == 2
