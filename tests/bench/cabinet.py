@@ -200,20 +200,28 @@ class Cabinet:
 
     # --- measuring ---
 
-    def idle_window(self) -> Window:
-        """Look at the idle street through one window; the hardware itself must have been asked, or have spoken."""
-        asked, read = self._asked(), self.status().read
+    def idle_windows(self, count: int) -> list[Window]:
+        """Look at the idle street through some windows.
+
+        Raises:
+            RuntimeError: if some hardware was not asked and did not speak in all that time, by its own count.
+        """
+        asked = self._asked()
+        windows = [self._idle_window() for _ in range(count)]
+        idle = [name for name, number in self._asked().items() if number <= asked[name]]
+        if idle:
+            raise RuntimeError(f"an idle street is polled, but nothing was heard of {', '.join(idle)}")
+        return windows
+
+    def _idle_window(self) -> Window:
+        read = self.status().read
         cpu_s = self.agent.cpu_s(), self._empty.cpu_s()
         wait_for_s(WINDOW_S)
         street, empty = (
             100 * (process.cpu_s() - before) / WINDOW_S
             for process, before in zip((self.agent, self._empty), cpu_s, strict=True)
         )
-        readings_per_s = (self.status().read - read) / WINDOW_S
-        idle = [name for name, count in self._asked().items() if count <= asked[name]]
-        if idle:
-            raise RuntimeError(f"an idle street is polled, but nothing was heard of {', '.join(idle)}")
-        return Window(street, empty, readings_per_s)
+        return Window(street, empty, (self.status().read - read) / WINDOW_S)
 
     def _asked(self) -> Mapping[str, int]:
         """Return by the hardware's own count how often each part of it was asked or spoke."""

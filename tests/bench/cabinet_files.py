@@ -92,6 +92,7 @@ reconnect_s = 0.5
 [junction.design]
 start_flash_s = 0
 start_red_s = 1
+plans = [{{ number = 1, order = [1, 2, 3], durations_s = [20, 17, 17] }}]
 [junction.design.limits]
 cooldown_s = 0
 [[pumping_station]]

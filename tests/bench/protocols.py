@@ -42,7 +42,7 @@ def _part(name: str, folder: Path) -> list[Figure]:
 def _cabinet(folder: Path) -> list[Figure]:
     """Let one cabinet be idle, let vehicles come, let both ends of RSMP talk; memory is looked at last."""
     with cabinet.Cabinet(folder) as one:
-        windows = [one.idle_window() for _ in range(ROUNDS)]
+        windows = one.idle_windows(ROUNDS)
         print(f"cabinet, {junction.REQUESTS} vehicles…", file=sys.stderr, flush=True)
         passages = junction.latencies(one)
         junction.talk(one)
