@@ -18,7 +18,7 @@ from protocols.model.reading import Quality, Reason, Value
 from protocols.rules.priority.counts import Counts
 from tests.edge.whole import Whole
 
-MOVE = "mv /var/lib/luciole/opcua/rejected/7394858a6317a28785b28290a3f015ce2def8f9f.der /var/lib/luciole/opcua/trusted/"
+MOVE = "mv /var/lib/luciole/opcua/rejected/7394858a6317a28785b28290a3f015ce.der /var/lib/luciole/opcua/trusted/"
 ESCAPE = "\x1b[2J"
 PUMPS = DeviceId("quai-nicolas-rolin-pumps")
 
