@@ -227,10 +227,9 @@ class LorawanDriver(HearingDriver):
     def admission(self, device: DeviceId) -> tuple[Admission, str]:
         """Return where a device is on its way to being heard."""
         sensor, radio = self._sensor(device), self._radio(device)
-        stranger = self._server.strangers.get(radio.eui)
+        refused = "" if radio.refused is None else f"; {radio.refused.text(self._now_ms())}"
         if radio.key is None:
-            heard = f"; it asked to join {stranger.times} times" if stranger else ""
-            return Admission.NO_KEY, f"its key is not known here{heard}"
+            return Admission.NO_KEY, f"its key is not known here{refused}"
         if sensor.spoke_ms is not None:
             ago_s = (self._now_ms() - sensor.spoke_ms) // 1000
             return Admission.HEARD, f"heard {ago_s} s ago"
@@ -238,6 +237,8 @@ class LorawanDriver(HearingDriver):
             return Admission.JOINED, "joined, and not heard since the agent was started"
         if radio.sessions:
             return Admission.JOINED, "let in, and not heard since"
+        if refused:
+            return Admission.AWAITED, f"a key is known{refused}"
         return Admission.AWAITED, "its key is known, and it has not asked to join since"
 
     def health(self) -> LineHealth:
@@ -297,7 +298,7 @@ class LorawanDriver(HearingDriver):
                 None,
                 f"a gateway, {'reachable' if self._gateways.is_reachable(gateway, now_ms) else 'not reachable'}, "
                 f"{gateway.uplinks} genuine uplinks",
-                declarable=False,
+                is_device=False,
             )
             for gateway in self._gateways.known()
         ]

@@ -287,7 +287,10 @@ def discover(
         numbers = searching.numbers(among)
     except ValueError as error:
         _fail(f"--among: {error}", EXIT_WRONG)
-    lines = [one.id for one in settings.document.line] if line is None else [LineId(line)]
+    known = [one.id for one in settings.document.line]
+    if line is not None and line not in known:
+        _fail(f"this cabinet has no line {line!r}; it has {', '.join(known)}", EXIT_WRONG)
+    lines = known if line is None else [LineId(line)]
     found = searching.search(settings, lines, numbers, quiet=as_json)
     if found is None:
         _no_agent(settings)

@@ -112,6 +112,7 @@ class Priority:
         self._values: dict[tuple[DeviceId, PointName], Value] = {}
         self._unwritable = ""
         self._watched: dict[str, _Watched] = {}
+        self._did = asyncio.Event()
         prefix = f"lu-{zlib.crc32(junctions.cabinet.encode()):08x}-"
         self.generator = Generator(prefix, secrets.token_hex(3), state.trusted_ms())
         for driver in set(junctions.drivers.values()):
@@ -149,8 +150,15 @@ class Priority:
         self._judge()
 
     async def close(self, patience_s: float) -> None:
-        """Take everything back, give the controllers a moment to hear it, and let go of the rest."""
+        """Take everything back, give the controllers a moment to say that it is over, and let go of the rest."""
         self._do(self.generator.end("the agent ends", self._clock.now()))
+        try:
+            async with asyncio.timeout(patience_s):
+                while self.generator.book.is_awaiting():
+                    self._did.clear()
+                    await self._did.wait()
+        except TimeoutError:
+            log.info("priority_unconfirmed_at_end")
         await self._background.close(patience_s)
 
     # What is heard
@@ -290,6 +298,7 @@ class Priority:
                     assert_never(action)
         if actions:
             self._judge()
+            self._did.set()
 
     def _chain(self, request: str, work: Coroutine[None, None, None]) -> None:
         """Begin something about a request once everything before it about the same is done."""

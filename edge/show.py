@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from drivers.base import Admission, Found
+from drivers.base import Admission, Found, LineHealth
 from edge.answers import (
     BufferAnswer,
     DeviceAnswer,
@@ -32,7 +33,16 @@ from protocols.model.reading import Quality, Reason, Sample, Value
 if TYPE_CHECKING:
     from drivers.opcua_certificates import Made  # only where a line needs it
 
-out = Console(highlight=False, soft_wrap=True)
+WIDE = 1000
+"""Columns of what is no terminal: in a file or a pipe a row is one line, for whoever searches it."""
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
+
+
+def plain(text: str) -> str:
+    """Return a text as it is to be read: what a peer says colours nothing, breaks nothing, and moves no cursor."""
+    return escape("".join(one if one.isprintable() else "?" for one in text))
+
 
 SHOWN_VALUES = 6
 """Of each device in a list of many; `read` shows all of one."""
@@ -80,7 +90,7 @@ def status(answer: StatusAnswer, *, as_json: bool) -> None:
     if abs(answer.civil.utc_ms - answer.now.utc_ms) > 1000:
         out.print(f"          bench clock, deciding sees {when(answer.civil.utc_ms)}")
     backhaul = answer.backhaul
-    state = "[green]connected[/]" if backhaul.connected else f"[red]gone[/]: {backhaul.reason}"
+    state = "[green]connected[/]" if backhaul.connected else f"[red]gone[/]: {plain(backhaul.reason)}"
     under_way = _count(backhaul.in_flight, "batch", "batches")
     out.print(f"backhaul  {state} since {when(backhaul.since_ms)}; {under_way} on the way")
     _outbox(answer.outbox)
@@ -89,13 +99,7 @@ def status(answer: StatusAnswer, *, as_json: bool) -> None:
         f"lamps     {answer.lamps_settled} of {answer.lamps} at their level, {answer.overrides} overridden"
     )
     _priority(answer.priority)
-    table = table_of("line", "state", "asked", "failed", "waiting", "why, or silent devices")
-    for line in answer.lines:
-        why = line.reason or ", ".join(line.silent)
-        colour = "green" if line.state.value == "up" else "red"
-        counts = (str(line.transactions), str(line.failures), str(line.queued))
-        table.add_row(line.line, f"[{colour}]{line.state.value}[/]", *counts, why)
-    out.print(table)
+    _lines(answer.lines)
     _alarms(answer.alarms)
 
 
@@ -117,13 +121,10 @@ def devices(answer: list[DeviceAnswer], *, as_json: bool) -> None:
         return
     table = table_of("device", "kind", "line", "address", "values", "decided")
     for one in answer:
-        shown = [text for value in one.latest if (text := _brief(value))]
-        if len(shown) > SHOWN_VALUES:
-            shown[SHOWN_VALUES:] = [f"[dim]and {len(shown) - SHOWN_VALUES} more[/]"]
-        values_text = "  ".join(shown) or ("nothing remarkable" if one.latest else "not read yet")
+        values_text = _briefly(one.latest)
         decided = f"{one.decision.level} %: {one.decision.because}" if one.decision else ""
         if one.trouble:
-            decided += f" [red]({one.trouble})[/]"
+            decided += f" [red]({plain(one.trouble)})[/]"
         device = one.device
         table.add_row(device.id, device.kind.value, device.line, device.address, values_text, decided)
     out.print(table)
@@ -147,7 +148,7 @@ def command(record: CommandRecord, *, as_json: bool) -> None:
         return
     wanted = record.command
     back = "" if record.value is None else f", read back {_bare(record.value, '')}"
-    why = f": {record.reason}" if record.reason else ""
+    why = f": {plain(record.reason)}" if record.reason else ""
     out.print(f"{wanted.device} {wanted.point}: {record.state.value}{back}{why}")
     if wanted.until_ms is not None and record.state.value in {"verified", "applied"}:
         out.print(f"It returns to its program at {when(wanted.until_ms)}.")
@@ -183,12 +184,13 @@ def found(searched: Sequence[Searched], *, as_json: bool) -> None:
     for line in searched:
         for one in line.found:
             kind = one.kind.value if one.kind else "?"
-            declared = one.device or ("[yellow]nobody[/]" if one.declarable else "–")
-            table.add_row(line.line, one.address, kind, declared, one.text)
-    out.print(table)
+            declared = one.device or ("[yellow]nobody[/]" if one.is_device else "–")
+            table.add_row(line.line, plain(one.address), kind, declared, plain(one.text))
+    if any(line.found for line in searched):
+        out.print(table)
     for line in searched:
         if line.trouble:
-            out.print(f"[red]{line.line}[/]: {line.trouble}")
+            out.print(f"[red]{line.line}[/]: {plain(line.trouble)}")
     undeclared = sum(len(_undeclared(line)) for line in searched)
     if undeclared:
         out.print(
@@ -201,16 +203,22 @@ def device_tables(searched: Sequence[Searched]) -> None:
     for line in searched:
         for number, one in enumerate(_undeclared(line), start=1):
             address = one.address if one.address.isdecimal() else msgspec.json.encode(one.address).decode()
-            text = " ".join(one.text.split())
+            text = " ".join("".join(c if c.isprintable() else " " for c in one.text).split())
             kind = one.kind.value if one.kind else "sensor"
             sys.stdout.write(
                 f'\n[[device]]  # {text}\nid = "{line.line}-new-{number}"\nkind = "{kind}"\n'
                 f'line = "{line.line}"\naddress = {address}\n'
             )
 
+        if line.trouble:
+            sys.stderr.write(f"{line.line}: {line.trouble}\n")
+    if not any(map(_undeclared, searched)) and not any(line.trouble for line in searched):
+        sys.stderr.write("Everything that was found is declared.\n")
+
 
 def _undeclared(line: Searched) -> list[Found]:
-    return [one for one in line.found if one.device is None and one.declarable]
+    """Return what could stand in the settings as a device, and does not."""
+    return [one for one in line.found if one.device is None and one.is_device]
 
 
 def certificate(made: "Made", *, as_json: bool) -> None:
@@ -230,7 +238,7 @@ def joined(answer: JoinAnswer, *, as_json: bool) -> None:
         as_json_line(answer)
         return
     colour = "green" if answer.admission in {Admission.HEARD, Admission.JOINED} else "yellow"
-    out.print(f"{answer.device}: [{colour}]{answer.admission.value}[/]. {answer.text}")
+    out.print(f"{answer.device}: [{colour}]{answer.admission.value}[/]. {plain(answer.text)}")
 
 
 def sample(one: Sample, *, as_json: bool) -> None:
@@ -276,6 +284,20 @@ def policy(answer: PolicyAnswer, *, body: bool, as_json: bool) -> None:
     _policies(answer.in_force, answer.rejected)
 
 
+def _lines(lines: Iterable[LineHealth]) -> None:
+    """Show the lines; why one is down stands below, uncut: it may name a command to be copied."""
+    listed = tuple(lines)
+    table = table_of("line", "state", "asked", "failed", "waiting", "silent devices")
+    for line in listed:
+        colour = "green" if line.state.value == "up" else "red"
+        counts = (str(line.transactions), str(line.failures), str(line.queued))
+        table.add_row(line.line, f"[{colour}]{line.state.value}[/]", *counts, ", ".join(line.silent))
+    out.print(table)
+    for line in listed:
+        if line.reason:
+            out.print(f"{line.line}: {plain(line.reason)}")
+
+
 def _priority(figures: PriorityFigures) -> None:
     if not figures.approaches:
         return
@@ -290,7 +312,7 @@ def _policies(in_force: Iterable[PolicyInForce], rejected: tuple[str, ...]) -> N
     texts = [f"{one.kind} version {one.version} ({one.hash[:12]})" for one in in_force]
     out.print(f"policies  {', '.join(texts) or 'none yet: the lamps stay as they are'}")
     for reason in rejected:
-        out.print(f"          [yellow]last one rejected[/]: {reason}")
+        out.print(f"          [yellow]last one rejected[/]: {plain(reason)}")
 
 
 def _outbox(figures: OutboxFigures) -> None:
@@ -303,7 +325,7 @@ def _outbox(figures: OutboxFigures) -> None:
     if figures.shed_readings:
         out.print(f"          [yellow]{figures.shed_readings} readings shed since the start[/]")
     if figures.error:
-        out.print(f"          [red]the disk refuses: {figures.error}[/]")
+        out.print(f"          [red]the disk refuses: {plain(figures.error)}[/]")
 
 
 def _alarms(alarms: Iterable[Alarm]) -> None:
@@ -314,16 +336,27 @@ def _alarms(alarms: Iterable[Alarm]) -> None:
     table = table_of("alarm", "severity", "whose", "since", "what")
     for alarm in listed:
         severity = SEVERITY[alarm.type].value
-        table.add_row(alarm.type.value, severity, alarm.device, when(alarm.raised_ms), alarm.text)
+        table.add_row(alarm.type.value, severity, alarm.device, when(alarm.raised_ms), plain(alarm.text))
     out.print(table)
 
 
 def table_of(*columns: str) -> Table:
     """Return an empty table; what names something is never cut, for somebody may want to type it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
+    for column in columns:
+        table.add_column(column, overflow="fold")  # what is cut cannot be copied
     return table
+
+
+def _briefly(values: Sequence[LatestValue]) -> str:
+    """Return a device's values for a list of many devices; what is wrong with all of them is said once."""
+    reasons = {value.reason if value.quality is Quality.BAD else None for value in values}
+    if len(values) > 1 and len(reasons) == 1 and None not in reasons:
+        return f"everything {_quality(Quality.BAD, values[0].reason)}"
+    shown = [text for value in values if (text := _brief(value))]
+    if len(shown) > SHOWN_VALUES:
+        shown[SHOWN_VALUES:] = [f"[dim]and {len(shown) - SHOWN_VALUES} more[/]"]
+    return "  ".join(shown) or ("nothing remarkable" if values else "not read yet")
 
 
 def _brief(value: LatestValue) -> str:
@@ -338,8 +371,9 @@ def _brief(value: LatestValue) -> str:
 def _bare(value: Value, unit: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return f"{text} {unit}".strip() if value is not None else "–"
+    text = f"{value:.6g}" if isinstance(value, float) else plain(str(value))
+    shown = "" if unit.startswith("{") else unit  # UCUM's annotations say what is counted, and are no unit
+    return f"{text} {shown}".strip() or "–" if value is not None else "–"
 
 
 def _quality(quality: Quality, reason: Reason | None) -> str:

@@ -276,6 +276,31 @@ async def test_a_new_key_ends_the_session_and_forgets_the_nonces_of_the_old_one(
         await line.counted("nonce")
 
 
+async def test_a_device_that_asks_with_another_key_is_told_apart_from_one_that_is_silent(
+    tmp_path: Path,
+) -> None:
+    """A technician who has typed a wrong key stands before the device and must not wait for nothing."""
+    async with air(tmp_path, admitted=False) as line:
+        gateway = await line.forwarder()
+        gateway.push(line.bay.join_request())
+        await line.counted("no_key")
+        assert "it asked to join once, the last 0 s ago" in line.driver.admission(BAY)[1]
+        await line.driver.admit(BAY, OTHER_KEY)
+        assert "has not asked to join since" in line.driver.admission(BAY)[1]
+        gateway.push(line.bay.join_request())
+        gateway.push(line.bay.join_request())
+        await line.counted("wrong_mic", 2)
+        state, text = line.driver.admission(BAY)
+        assert (state, "2 times" in text, "another key" in text) == (Admission.AWAITED, True, True)
+        await line.driver.admit(BAY, KEY, 0x1122334455667788)
+        gateway.push(line.bay.join_request())
+        await line.counted("join_eui")
+        assert "another JoinEUI" in line.driver.admission(BAY)[1]
+        await line.driver.admit(BAY, KEY)
+        await line.joined(gateway)
+        assert line.driver.admission(BAY) == (Admission.JOINED, "let in, and not heard since")
+
+
 async def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
     async with air(tmp_path, admitted=False) as line:
         for device, key, join_eui in ((BAY, b"short", None), (DeviceId("x"), KEY, None), (BAY, KEY, 1 << 64)):

@@ -580,12 +580,28 @@ async def test_strangers_that_say_nothing_are_bounded_and_cannot_crowd_the_site_
         crowd = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(MAX_STRANGERS + 4)]
         await cabinet.until(lambda: cabinet.driver._listener.strangers_dropped == 4)
         assert await cabinet.read(JUNCTION, "stage") == {"stage": 1}
+        await site.stop()
+        await cabinet.until(lambda: cabinet.driver.health().state is not LineState.UP)
+        await site.start()
+        await cabinet.until(
+            lambda: cabinet.driver.health().state is LineState.UP
+        )  # the oldest silent one gave way
+        assert cabinet.driver._listener.strangers_dropped == 5
         for _, writer in crowd:
             writer.close()
         await cabinet.until(lambda: cabinet.driver._listener.strangers_dropped == len(crowd))
-        await site.stop()
-        await site.start()
-        await cabinet.up()
+
+
+async def test_a_second_site_of_the_same_name_is_named_with_both_addresses() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with street() as (cabinet, site):
+            await cabinet.up()
+            second = SmallSite(site.port)
+            await second.start()
+            await cabinet.until(lambda: cabinet.driver.violations.get("replaced", 0) >= 1)
+            await second.stop()
+    told = [entry["reason"] for entry in logs if entry.get("fault") == "replaced"]
+    assert told[0].count("127.0.0.1:") == 2
 
 
 async def test_a_port_that_is_taken_is_a_line_that_is_down_with_the_reason() -> None:

@@ -96,7 +96,7 @@ class TestWithAnAgent:
             (("set", "lamp-00", "dimming_level", "20", "--for", "99999h"), 2, "too long"),
             (("set", "Lamp 1", "dimming_level", "20"), 2, "no name"),
             (("policy", "apply", "/nowhere.json"), 2, "cannot be read"),
-            (("discover", "dali-9"), 1, "no line 'dali-9'"),
+            (("discover", "dali-9"), 2, "no line 'dali-9'"),
             (("discover", "dali-1", "--among", "everywhere"), 2, "not a range of addresses"),
             (("join", "lamp-00", "--look"), 2, "is no radio line"),
             (("join", "lamp-00", "--key-file", "/nowhere"), 2, "No such file"),

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from edge.asking import RefusedError
+from edge.state import State
 from protocols.backhaul import codec
 from protocols.backhaul.messages import AlarmEvent, PolicyEvent, Source
 from protocols.backhaul.topics import position as position_topic
@@ -176,6 +177,10 @@ class TestEndings:
         assert junction.stop() == 0
         assert junction.granted() == 1
         assert junction.at_controller() == {}
+        assert [event.reason for event in junction.events(S.COMPLETED)] == ["the agent ends"]
+        state = State.open(junction.folder / "state" / "state.db")
+        assert state.left_priority() == []  # the next agent would report it again, after its end
+        state.close()
         log = junction.log.read_text()
         assert "Traceback" not in log
         assert "task_broke" not in log
