@@ -1,6 +1,8 @@
 """How the cabinet opens its SQLite files: for their owner alone, whatever the umask and whatever was there."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -32,6 +34,34 @@ def test_what_is_made_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path, 
         with transaction(db):
             db.execute("INSERT INTO one VALUES (1)")
         assert modes(tmp_path) == dict.fromkeys(FILES, 0o600)
+
+
+LOOK_BEFORE_CHMOD = """
+import os, sys
+from pathlib import Path
+from drivers.database import open_database
+
+def look(event, arguments):
+    if event == "os.chmod":
+        print(oct(os.stat(arguments[0]).st_mode & 0o777))
+
+os.umask(0)
+sys.addaudithook(look)
+open_database(Path(sys.argv[1]), ()).close()
+"""
+
+
+def test_it_is_private_from_its_first_moment(tmp_path: Path) -> None:
+    """Who has opened a file while it was everybody's reads it for ever."""
+    run = subprocess.run(
+        [sys.executable, "-c", LOOK_BEFORE_CHMOD, str(tmp_path / "a.db")],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert run.stdout.split() == ["0o600"]
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022])

@@ -195,6 +195,20 @@ async def test_values_without_a_time_are_of_now_and_nothing_goes_back_behind_the
     assert up_ms + 450 < stamps[0] == stamps[-1] <= now_ms
 
 
+async def test_what_is_told_later_is_not_of_before_what_was_told(server: Bench) -> None:
+    line = server.connect(server.settings(period_ms=100.0))
+    await line.until_up()
+    assert server.server.server is not None
+    space, node = server.server.server.server, server.station().ids["WaterTemperature"]
+    for number, back_ms in enumerate((0, 900, 900)):
+        source = datetime.now(UTC) - timedelta(milliseconds=back_ms)  # noqa: TID251  the server's own clock
+        value = ua.DataValue(ua.Variant(float(number), ua.VariantType.Double), SourceTimestamp=source)
+        await space.write_attribute_value(node, value)
+        await line.until_told("water_temperature", float(number))
+    times = [one.monotonic_ms for one in line.said]
+    assert times == sorted(times)
+
+
 async def test_values_that_the_server_had_to_drop_are_counted(server: Bench) -> None:
     line = server.connect(server.settings(period_ms=400.0))
     await line.until_up()

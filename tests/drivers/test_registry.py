@@ -282,6 +282,8 @@ def test_a_signal_controllers_silence_is_its_lines_matter() -> None:
         address = "KK+AG0503=001TC000"
     """
     assert faults(text) == {}
+    (driver,) = opened(text).values()
+    assert {polled.poll_s for polled in driver.points(DeviceId("junction-1"))} == {None}
     assert "see its line's update_s" in faults(f"{text}poll_s = 5")["device[0].poll_s"]
     assert "its line's update_s" in faults(f"{text}silence_s = 5")["device[0].silence_s"]
 
