@@ -41,10 +41,10 @@ class Outgoing:
         on_end: called with why, when it was not sent or not acknowledged.
         on_acknowledged: called when its device has acknowledged it.
         sent: whether it was given to a gateway.
-        timer: ends its waiting.
+        timers: end its waiting.
     """
 
-    __slots__ = ("on_acknowledged", "on_end", "payload", "point", "port", "sent", "timer", "value")
+    __slots__ = ("on_acknowledged", "on_end", "payload", "point", "port", "sent", "timers", "value")
 
     def __init__(self, point: PointName, value: Value, port: int, payload: bytes) -> None:
         self.point = point
@@ -54,19 +54,21 @@ class Outgoing:
         self.on_end: Callable[[str], None] = lambda _: None
         self.on_acknowledged: Callable[[], None] = lambda: None
         self.sent = False
-        self.timer: asyncio.TimerHandle | None = None
+        self.timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def end(self, why: str) -> None:
         """Say that it failed, and why, or that nobody knows."""
-        if self.timer is not None:
-            self.timer.cancel()
+        self._stop_timers()
         self.on_end(why)
 
     def acknowledged(self) -> None:
         """Say that its device has taken it."""
-        if self.timer is not None:
-            self.timer.cancel()
+        self._stop_timers()
         self.on_acknowledged()
+
+    def _stop_timers(self) -> None:
+        for timer in self.timers:
+            timer.cancel()
 
 
 class Session:

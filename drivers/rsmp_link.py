@@ -347,7 +347,9 @@ class Listener:
         self._refused = ""
         self._arrived.set()
         if before is not None:
-            self.note(link, REPLACED, f"the site connects from {link.peer} while it is connected from {before.peer}")
+            self.note(
+                link, REPLACED, f"the site connects from {link.peer} while it is connected from {before.peer}"
+            )
             before.drop("the site has connected anew")
             self._on_lost("the site has connected anew")
 

@@ -44,6 +44,8 @@ def plain(text: str) -> str:
     return escape("".join(one if one.isprintable() else "?" for one in text))
 
 
+SHOWN_VALUES = 6
+"""Of each device in a list of many; `read` shows all of one."""
 _DECIDED = {point.name for point in DECIDED_POINTS}
 
 
@@ -150,6 +152,27 @@ def command(record: CommandRecord, *, as_json: bool) -> None:
     out.print(f"{wanted.device} {wanted.point}: {record.state.value}{back}{why}")
     if wanted.until_ms is not None and record.state.value in {"verified", "applied"}:
         out.print(f"It returns to its program at {when(wanted.until_ms)}.")
+    if record.state.value in {"queued", "executing"}:
+        out.print(f"It has until {when(wanted.expires_ms)} to be begun.")
+        out.print(f"Look it up: luciole-edge commands {wanted.id}", soft_wrap=True)
+
+
+def commands(records: Sequence[CommandRecord], *, as_json: bool) -> None:
+    """Show the commands that have not ended."""
+    if as_json:
+        as_json_line(records)
+        return
+    if not records:
+        out.print("No command is under way.")
+        return
+    table = table_of("id", "device", "point", "value", "state", "not begun after", "why")
+    for record in records:
+        wanted = record.command
+        value, expires = _bare(wanted.value, ""), when(wanted.expires_ms)
+        table.add_row(
+            wanted.id, wanted.device, wanted.point, value, record.state.value, expires, plain(record.reason)
+        )
+    out.print(table)
 
 
 def found(searched: Sequence[Searched], *, as_json: bool) -> None:
@@ -161,7 +184,7 @@ def found(searched: Sequence[Searched], *, as_json: bool) -> None:
     for line in searched:
         for one in line.found:
             kind = one.kind.value if one.kind else "?"
-            declared = one.device or ("[yellow]nobody[/]" if one.is_device else "–")
+            declared = one.device or ("[yellow]nobody[/]" if one.declarable else "–")
             table.add_row(line.line, plain(one.address), kind, declared, plain(one.text))
     if any(line.found for line in searched):
         out.print(table)
@@ -186,7 +209,6 @@ def device_tables(searched: Sequence[Searched]) -> None:
                 f'\n[[device]]  # {text}\nid = "{line.line}-new-{number}"\nkind = "{kind}"\n'
                 f'line = "{line.line}"\naddress = {address}\n'
             )
-
         if line.trouble:
             sys.stderr.write(f"{line.line}: {line.trouble}\n")
     if not any(map(_undeclared, searched)) and not any(line.trouble for line in searched):
@@ -195,7 +217,7 @@ def device_tables(searched: Sequence[Searched]) -> None:
 
 def _undeclared(line: Searched) -> list[Found]:
     """Return what could stand in the settings as a device, and does not."""
-    return [one for one in line.found if one.device is None and one.is_device]
+    return [one for one in line.found if one.device is None and one.declarable]
 
 
 def certificate(made: "Made", *, as_json: bool) -> None:
@@ -318,10 +340,10 @@ def _alarms(alarms: Iterable[Alarm]) -> None:
 
 
 def table_of(*columns: str) -> Table:
-    """Return an empty table."""
+    """Return an empty table; what names something is never cut, for somebody may want to type it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")  # what is cut cannot be copied
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     return table
 
 
@@ -331,6 +353,8 @@ def _briefly(values: Sequence[LatestValue]) -> str:
     if len(values) > 1 and len(reasons) == 1 and None not in reasons:
         return f"everything {_quality(Quality.BAD, values[0].reason)}"
     shown = [text for value in values if (text := _brief(value))]
+    if len(shown) > SHOWN_VALUES:
+        shown[SHOWN_VALUES:] = [f"[dim]and {len(shown) - SHOWN_VALUES} more[/]"]
     return "  ".join(shown) or ("nothing remarkable" if values else "not read yet")
 
 

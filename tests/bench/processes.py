@@ -1,5 +1,6 @@
 """Processes that a bench starts and looks at from outside."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 BIN = Path(sys.executable).parent
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -43,34 +45,66 @@ class Process:
             raise RuntimeError(f"{self._popen.args!r} ended with {status}; see {self._log}")
 
 
-class CountingProxy:
-    """Passes a TCP connection on and counts the bytes of both directions."""
+class Proxy:
+    """Passes TCP connections on, and looks at what passes.
+
+    Attributes:
+        port: where it listens.
+    """
 
     def __init__(self, to_port: int) -> None:
-        self.bytes = 0
         self._to_port = to_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def seen(self, connection: int, piece: bytes, *, outward: bool) -> None:
+        """Look at a piece, before it is passed on.
+
+        Args:
+            connection: its number.
+            piece: what passes.
+            outward: whether it comes from whoever connected.
+        """
+
     def _accept(self) -> None:
+        connection = 0
         while True:
             near, _ = self._listener.accept()
-            far = socket.create_connection(("127.0.0.1", self._to_port))
-            for source, sink in ((near, far), (far, near)):
+            try:
+                far = socket.create_connection(("127.0.0.1", self._to_port))
+            except OSError:  # nobody listens there yet: the one who connected shall try again
+                near.close()
+                continue
+            connection += 1
+            for source, sink, outward in ((near, far, True), (far, near, False)):
                 sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                way = (connection, source, sink, outward)
+                threading.Thread(target=self._pump, args=way, daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, connection: int, source: socket.socket, sink: socket.socket, outward: bool) -> None:
         try:
             while piece := source.recv(65_536):
-                self.bytes += len(piece)
+                self.seen(connection, piece, outward=outward)
                 sink.sendall(piece)
         except OSError:
             pass
         finally:
             for one in (source, sink):
                 one.close()
+
+
+class CountingProxy(Proxy):
+    """Counts the bytes of both directions."""
+
+    def __init__(self, to_port: int) -> None:
+        self.bytes = 0
+        super().__init__(to_port)
+
+    def seen(self, connection: int, piece: bytes, *, outward: bool) -> None:
+        """Count."""
+        del connection, outward
+        self.bytes += len(piece)
 
 
 def wait_until(what: str, is_so: Callable[[], bool], timeout_s: float = 30.0, look_s: float = 0.02) -> float:
@@ -87,9 +121,31 @@ def wait_until(what: str, is_so: Callable[[], bool], timeout_s: float = 30.0, lo
     return time.perf_counter() - begun
 
 
-def free_port() -> int:
+def wait_for_s(seconds: float) -> None:
+    """Let a window pass."""
+    time.sleep(seconds)
+
+
+def ask_street(control: Path, request: dict[str, Any]) -> Any:  # noqa: ANN401  JSON
+    """Ask a running `luciole-sim` something over its control socket.
+
+    Raises:
+        RuntimeError: if it says no.
+    """
+    with socket.socket(socket.AF_UNIX) as one:
+        one.connect(str(control))
+        with one.makefile("rwb") as stream:
+            stream.write(json.dumps(request).encode() + b"\n")
+            stream.flush()
+            answer = json.loads(stream.readline())
+    if not answer["ok"]:
+        raise RuntimeError(f"the street refuses {request}: {answer['error']}")
+    return answer.get("result")
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """Return a port that nobody listens on."""
-    with socket.socket() as one:
+    with socket.socket(socket.AF_INET, kind) as one:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
         return port

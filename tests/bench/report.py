@@ -15,15 +15,15 @@ class Figure(msgspec.Struct, frozen=True):
 
     Attributes:
         name: as the issue of the day names it.
-        value: measured.
+        value: measured; None where it could not be.
         unit: of it.
         goal: such as "<= 4"; "" where a figure only informs.
-        reference: what it stands beside.
-        ok: whether the goal is reached.
+        reference: what it stands beside, or why it could not be measured.
+        ok: whether the goal is reached; what was not measured reaches none.
     """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     goal: str
     reference: str
@@ -36,6 +36,11 @@ def figure(name: str, value: float, unit: str, goal: str, reference: str) -> Fig
     return Figure(
         name, round(value, 4), unit, goal, reference, not goal or _COMPARE[sign](value, float(bound))
     )
+
+
+def not_measured(name: str, unit: str, goal: str, why: str) -> Figure:
+    """Make the figure of what could not be measured: never left out, never reached."""
+    return Figure(name, None, unit, goal, why, ok=False)
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -52,7 +57,8 @@ class Report(msgspec.Struct, frozen=True):
             table.add_column(column)
         for one in self.figures:
             verdict = "" if not one.goal else "[green]ok[/]" if one.ok else "[red]short[/]"
-            table.add_row(one.name, f"{one.value:g}", one.unit, one.goal, verdict, one.reference)
+            value = "not measured" if one.value is None else f"{one.value:g}"
+            table.add_row(one.name, value, one.unit, one.goal, verdict, one.reference)
         Console(highlight=False).print(table)
         print(msgspec.json.encode(self).decode(), flush=True)
 

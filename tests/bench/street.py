@@ -6,13 +6,10 @@ kernel's account of the agent's process, bytes are counted by a proxy on its MQT
 or there twice is found by comparing each register's own count with the rows at the centre.
 """
 
-import json
 import os
 import shutil
-import socket
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections import defaultdict
@@ -22,7 +19,17 @@ from typing import Any
 
 import msgspec
 
-from tests.bench.processes import BIN, CountingProxy, Process, free_port, listens, start_mosquitto, wait_until
+from tests.bench.processes import (
+    BIN,
+    CountingProxy,
+    Process,
+    ask_street,
+    free_port,
+    listens,
+    start_mosquitto,
+    wait_for_s,
+    wait_until,
+)
 from tests.bench.report import Report, figure, report
 
 DEVICES, REGISTERS = 50, 20
@@ -75,12 +82,7 @@ class Devices:
         return sum(sum(registers.values()) for registers in self.reads().values())
 
     def _ask(self, what: str) -> Any:  # noqa: ANN401  JSON
-        with socket.socket(socket.AF_UNIX) as one:
-            one.connect(str(self._socket))
-            with one.makefile("rwb") as stream:
-                stream.write(json.dumps({"do": what}).encode() + b"\n")
-                stream.flush()
-                return json.loads(stream.readline())["result"]
+        return ask_street(self._socket, {"do": what})
 
 
 class Bench:
@@ -221,16 +223,6 @@ def _run(folder: Path) -> Report:
             figure("readings_per_s", rate, "1/s", "", f"asked for: {DEVICES * REGISTERS}"),
         ],
     )
-
-
-def _agent(settings: Path) -> Process:
-    command = [str(BIN / "luciole-edge"), "run", "--config", str(settings)]
-    return Process(command, settings.with_suffix(".log"))
-
-
-def wait_for_s(seconds: float) -> None:
-    """Let a window pass."""
-    subprocess.run(["sleep", str(seconds)], check=True)
 
 
 def _settings(cabinet: str, devices: Devices, state: Path, broker_port: int) -> str:

@@ -701,7 +701,7 @@ async def test_each_device_has_its_own_time_and_falls_silent_by_itself(street: S
     assert set(street.reasons(DOOR)) == {Reason.NO_ANSWER}
     assert street.reasons(ROOM) == []
     assert driver.health().silent == (BEACON, DOOR)
-    assert street.events().count("device has fallen silent") == 2
+    assert street.events().count("device is silent") == 2
     await street.sensors[ROOM].hush()
     await until(lambda: ROOM in driver.health().silent)
     quiet = await driver.read(ROOM, [WARMTH])

@@ -18,7 +18,9 @@ from protocols.model.reading import Quality, Reason, Value
 from protocols.rules.priority.counts import Counts
 from tests.edge.whole import Whole
 
-MOVE = "mv /var/lib/luciole/opcua/rejected/7394858a6317a28785b28290a3f015ce.der /var/lib/luciole/opcua/trusted/"
+MOVE = (
+    "mv /var/lib/luciole/opcua/rejected/7394858a6317a28785b28290a3f015ce.der /var/lib/luciole/opcua/trusted/"
+)
 ESCAPE = "\x1b[2J"
 PUMPS = DeviceId("quai-nicolas-rolin-pumps")
 
@@ -121,7 +123,7 @@ class TestValues:
 
 
 class TestFound:
-    GATEWAY = Found("0016c001f1500001", None, "a gateway", is_device=False)
+    GATEWAY = Found("0016c001f1500001", None, "a gateway", declarable=False)
     STRANGER = Found("70b3d5e75e000001", None, f"asks to{ESCAPE}join\nnow")
 
     def test_only_what_can_be_a_device_is_offered_as_one(self, capsys: pytest.CaptureFixture[str]) -> None:

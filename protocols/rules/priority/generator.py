@@ -313,7 +313,8 @@ class Generator:
     def _merge(self, lane: Lane, passage: Passage) -> None:
         """Take over what was begun for a vehicle when only a detector knew of it."""
         for other in lane.passages.values():
-            if other.source is Source.DETECTOR and abs(other.arrival_ms - passage.arrival_ms) <= MERGE_MS:
+            same = abs(other.arrival_ms - passage.arrival_ms) <= MERGE_MS
+            if same and other.source is Source.DETECTOR and other.rule.shadow is passage.rule.shadow:
                 del lane.passages[other.vehicle]
                 passage.stage, passage.request = other.stage, other.request
                 passage.requests, passage.since_ms = other.requests, other.since_ms
