@@ -104,14 +104,14 @@ class Found(msgspec.Struct, frozen=True):
         kind: what it probably is to the city; None if that cannot be told.
         text: what it says of itself, for a person; never a secret.
         device: the declared device at that address; None if nobody has declared it.
-        is_device: whether it could be declared: a gateway, or a part of a junction, is none.
+        declarable: whether it can be a device of its own; not so a gateway, or a part of a controller.
     """
 
     address: str
     kind: Kind | None
     text: str
     device: DeviceId | None = None
-    is_device: bool = True
+    declarable: bool = True
 
 
 class Looked(msgspec.Struct, frozen=True):

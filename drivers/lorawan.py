@@ -298,7 +298,7 @@ class LorawanDriver(HearingDriver):
                 None,
                 f"a gateway, {'reachable' if self._gateways.is_reachable(gateway, now_ms) else 'not reachable'}, "
                 f"{gateway.uplinks} genuine uplinks",
-                is_device=False,
+                declarable=False,
             )
             for gateway in self._gateways.known()
         ]

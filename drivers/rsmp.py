@@ -574,7 +574,7 @@ class RsmpDriver(LineDriver, SignalDriver):
                 kinds = sorted({self._sxl.alarms[code].of for code in codes if code in self._sxl.alarms})
                 what = ", ".join(kinds) or "of no known kind"
                 text = f"{what}, with alarms {', '.join(map(printable, codes))}"
-                yield Found(component, None, text, is_device=False)
+                yield Found(component, None, text, declarable=False)
 
     def _detectors(self, marks: str) -> Iterable[Found]:
         """Return the detectors of S0002, by the ids that alarms or the settings give them, else by number."""

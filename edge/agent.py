@@ -11,6 +11,7 @@ import structlog
 
 from drivers.base import Driver, RadioDriver, SignalDriver
 from drivers.registry import open_line
+from edge.alarm_store import AlarmStore
 from edge.alarms import Alarms
 from edge.answering import AGENT_VERSION, Answering, Parts
 from edge.background import Background
@@ -87,7 +88,7 @@ class Agent:
         self._devices = {device.id: device for device in self._describe_devices()}
         self._driver_of = {device.id: self._drivers[device.line] for device in self._devices.values()}
         self._alarms = Alarms(self._state.alarms(), dict(self._never_polled()))
-        self._storing = asyncio.Lock()
+        self._alarm_store = AlarmStore(self._state.store_alarms)
         self._latest: dict[DeviceId, dict[str, Sample]] = {}
         self._lighting = self._make_lighting()
         self._commands = Commands(
@@ -321,11 +322,8 @@ class Agent:
             self._outbox.add_event(
                 AlarmEvent(alarm.device, alarm.type, alarm.raised_ms, alarm.cleared_ms, alarm.text)
             )
-        self._background.spawn(self._store_alarms(changed), "store alarms")
-
-    async def _store_alarms(self, changed: list[Alarm]) -> None:
-        async with self._storing:  # in the order in which they changed
-            await asyncio.to_thread(self._state.store_alarms, changed)
+        self._alarm_store.add(changed)
+        self._background.spawn(self._alarm_store.write(), "store alarms")
 
     def _override_ended(self, device: DeviceId, override: Override) -> None:
         self._background.spawn(asyncio.to_thread(self._state.end_override, device, override), "end override")
@@ -359,6 +357,8 @@ class Agent:
             now_ms = self._clock.now().utc_ms
             for driver in self._drivers.values():
                 self._alarms_changed(self._alarms.look_at_line(driver.health(), now_ms))
+            if self._alarm_store.is_refused:
+                await self._alarm_store.write()
             await asyncio.sleep(LOOK_AT_LINES_S)
 
     async def _supervise(self, name: str, run: Callable[[], Coroutine[None, None, None]]) -> None:

@@ -170,7 +170,7 @@ def commands(records: Sequence[CommandRecord], *, as_json: bool) -> None:
         wanted = record.command
         value, expires = _bare(wanted.value, ""), when(wanted.expires_ms)
         table.add_row(
-            wanted.id, wanted.device, wanted.point, value, record.state.value, expires, record.reason
+            wanted.id, wanted.device, wanted.point, value, record.state.value, expires, plain(record.reason)
         )
     out.print(table)
 
@@ -184,7 +184,7 @@ def found(searched: Sequence[Searched], *, as_json: bool) -> None:
     for line in searched:
         for one in line.found:
             kind = one.kind.value if one.kind else "?"
-            declared = one.device or ("[yellow]nobody[/]" if one.is_device else "–")
+            declared = one.device or ("[yellow]nobody[/]" if one.declarable else "–")
             table.add_row(line.line, plain(one.address), kind, declared, plain(one.text))
     if any(line.found for line in searched):
         out.print(table)
@@ -209,7 +209,6 @@ def device_tables(searched: Sequence[Searched]) -> None:
                 f'\n[[device]]  # {text}\nid = "{line.line}-new-{number}"\nkind = "{kind}"\n'
                 f'line = "{line.line}"\naddress = {address}\n'
             )
-
         if line.trouble:
             sys.stderr.write(f"{line.line}: {line.trouble}\n")
     if not any(map(_undeclared, searched)) and not any(line.trouble for line in searched):
@@ -218,7 +217,7 @@ def device_tables(searched: Sequence[Searched]) -> None:
 
 def _undeclared(line: Searched) -> list[Found]:
     """Return what could stand in the settings as a device, and does not."""
-    return [one for one in line.found if one.device is None and one.is_device]
+    return [one for one in line.found if one.device is None and one.declarable]
 
 
 def certificate(made: "Made", *, as_json: bool) -> None:
@@ -343,8 +342,8 @@ def _alarms(alarms: Iterable[Alarm]) -> None:
 def table_of(*columns: str) -> Table:
     """Return an empty table; what names something is never cut, for somebody may want to type it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")  # what is cut cannot be copied
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     return table
 
 

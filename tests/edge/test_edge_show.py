@@ -123,7 +123,7 @@ class TestValues:
 
 
 class TestFound:
-    GATEWAY = Found("0016c001f1500001", None, "a gateway", is_device=False)
+    GATEWAY = Found("0016c001f1500001", None, "a gateway", declarable=False)
     STRANGER = Found("70b3d5e75e000001", None, f"asks to{ESCAPE}join\nnow")
 
     def test_only_what_can_be_a_device_is_offered_as_one(self, capsys: pytest.CaptureFixture[str]) -> None:

@@ -372,6 +372,17 @@ class TestLimits:
         one.bus(101, pseudonym="v-2")
         assert len(one.asks) == 2
 
+    def test_an_end_is_awaited_until_the_controller_has_said_it_if_it_can_be_reached(self) -> None:
+        one = asked(Junction(), S.RECEIVED)
+        one.do(one.generator.end("the agent ends", one.now))
+        assert one.generator.book.is_awaiting()
+        one.do(one.generator.line(JUNCTION, up=False, now=one.now))
+        assert one.generator.book.requests
+        assert not one.generator.book.is_awaiting()
+        one.do(one.generator.line(JUNCTION, up=True, now=one.now))
+        one.tell(S.COMPLETED)
+        assert not one.generator.book.is_awaiting()
+
     def test_a_request_that_its_vehicle_gave_up_holds_up_nobody(self) -> None:
         one = asked(Junction(), S.RECEIVED)
         one.after(1)
