@@ -299,7 +299,7 @@ async def test_a_server_is_asked_for_no_more_nodes_at_once_than_it_says(server: 
 async def test_the_secure_channel_is_renewed_for_as_long_as_the_line_lasts(server: Bench) -> None:
     lost: list[str] = []
     client = OpcUaClient(server.settings(), lost.append)
-    client._client.secure_channel_timeout = 100
+    client._client.secure_channel_timeout = 800  # ms; renewed after 600, refused after 1,000
     await client.open(None, None)
     protocol = client._client.uaclient.protocol
     assert protocol is not None
