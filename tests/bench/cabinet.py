@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -153,7 +154,7 @@ class Cabinet:
     def _begin(self) -> None:
         """Bring policies and keys, and wait until every line is up and every sensor is heard."""
         for name in (CABINET, EMPTY):
-            wait_until(f"{name} answers", lambda name=name: self._answers(name))
+            wait_until(f"{name} answers", partial(self._answers, name))
         self.apply(PolicyKind.LIGHTING, lighting=lighting())
         for name, _, _ in SENSORS:
             self.ask(Join(DeviceId(name), APP_KEY), JoinAnswer)
@@ -171,8 +172,7 @@ class Cabinet:
         return True
 
     def _all_up(self) -> bool:
-        states = {line.line: line.state for line in self.status().lines}
-        return all(states[name] is LineState.UP for name in UP)
+        return {one.line for one in self.status().lines if one.state is LineState.UP} >= set(UP)
 
     def _all_heard(self) -> bool:
         told = [self.ask(Join(DeviceId(name)), JoinAnswer).admission for name, _, _ in SENSORS]

@@ -144,7 +144,8 @@ class _Product:
 
     def _passed(self) -> int:
         wire = ask_street(self._control, {"do": "counters"})["junctions"]["junction-1"]["rsmp"]
-        return sum(wire["sent"].values()) + sum(wire["received"].values())
+        counts = [*wire["sent"].values(), *wire["received"].values()]
+        return sum(map(int, counts))
 
     def stop(self) -> None:
         self._driver.stop()
