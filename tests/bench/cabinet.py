@@ -55,7 +55,7 @@ from tests.bench.tap import Tap
 WARM_UP_S, WINDOW_S = 5.0, 40.0
 LIBRARIES = (
     *("asyncua", "bleak", "dbus_fast", "dali.frame", "pymodbus.client", "serial", "paho.mqtt.client"),
-    *("cryptography.x509", "msgspec", "structlog", "typer", "zstandard", "astral", "sqlite3", "ssl"),
+    *("cryptography.x509", "msgspec", "structlog", "zstandard", "astral", "sqlite3", "ssl"),
 )
 """What the agent imports of others' work when it has every line."""
 
