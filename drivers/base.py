@@ -104,12 +104,14 @@ class Found(msgspec.Struct, frozen=True):
         kind: what it probably is to the city; None if that cannot be told.
         text: what it says of itself, for a person; never a secret.
         device: the declared device at that address; None if nobody has declared it.
+        declarable: whether it can be a device of its own; not so a gateway, or a part of a controller.
     """
 
     address: str
     kind: Kind | None
     text: str
     device: DeviceId | None = None
+    declarable: bool = True
 
 
 class Looked(msgspec.Struct, frozen=True):
@@ -261,6 +263,34 @@ class RadioDriver(Driver):
 
         Raises:
             LocalProtocolError: if the device is not on this line or the key is none.
+        """
+
+    @abstractmethod
+    async def write(
+        self,
+        device: DeviceId,
+        point: PointName,
+        value: Value,
+        *,
+        ramp_s: float = 0.0,
+        priority: Priority = Priority.COMMAND,
+        begin_within_s: float | None = None,
+    ) -> Written:
+        """Write one point of a device, once it speaks, which may be in an hour; see `Driver.write`.
+
+        Whoever leaves takes back what was not sent yet.
+
+        Args:
+            device: whose.
+            point: which.
+            value: what it is to become, in the point's unit.
+            ramp_s: seconds to get there.
+            priority: without meaning here: a device takes what is for it in order.
+            begin_within_s: what was not sent after so long is not sent any more; None for the line's own bound.
+
+        Raises:
+            LocalProtocolError: if there is no such device or point, it cannot be written, or the value is
+                not one that it can have; nothing is sent.
         """
 
     @abstractmethod

@@ -12,14 +12,11 @@ What waits for the disk is committed together.
 """
 
 import asyncio
-import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
-
-import structlog
 
 from drivers.base import (
     Admission,
@@ -29,14 +26,13 @@ from drivers.base import (
     Looked,
     PolledPoint,
     Priority,
-    RadioDriver,
     Written,
 )
 from drivers.ble_scanner import Advert, BleakLineScanner, Scanner, ScannerMaker
 from drivers.ble_station import Station, sight
 from drivers.database import NewerSchemaError
 from drivers.errors import LineDownError
-from drivers.hearing import Sightings, Silence, Standing
+from drivers.hearing import HearingDriver, LastHeard, Sightings
 from drivers.key_store import Kept, KeyStore
 from drivers.settings import Ble, DeviceSettings
 from protocols.ble.belief import Heard
@@ -45,8 +41,8 @@ from protocols.ble.profiles import Format
 from protocols.ble.refusal import RefusedError
 from protocols.clock import Clock
 from protocols.errors import LocalProtocolError
-from protocols.model.ids import DeviceId, LineId, PointName
-from protocols.model.reading import Reason, Sample, Value, failed_sample
+from protocols.model.ids import DeviceId, PointName
+from protocols.model.reading import Value
 
 MAX_WAITING: Final = 1024
 """Packets that may wait for the disk: a hundred seconds of one device's most, or a street's storm."""
@@ -57,7 +53,6 @@ ROUNDS_TO_DOWN: Final = 3
 """The same, after which the line is down: neither a new scan nor a reset has helped."""
 ATTEMPTS_TO_RESET: Final = 3
 """Scans in a row that could not begin, at each of which the adapter is reset."""
-_IDLE_S: Final = 60.0
 _DISK_FAULTS: Final = (sqlite3.Error, OSError, NewerSchemaError)
 
 T = TypeVar("T")
@@ -79,7 +74,7 @@ def open_ble(settings: Ble, devices: Sequence[DeviceSettings], clock: Clock, dir
     return BleDriver(settings, devices, clock, directory, scanners)
 
 
-class BleDriver(RadioDriver):
+class BleDriver(HearingDriver):
     """One adapter and the devices that it hears.
 
     Addresses of people's devices pass by here all day. Only declared ones are kept; of others only their adverts are
@@ -99,23 +94,14 @@ class BleDriver(RadioDriver):
         directory: Path,
         scanners: ScannerMaker,
     ) -> None:
-        self.line: LineId = settings.id
-        self.on_sample: Callable[[Sample], None] = lambda _: None
+        super().__init__(settings, devices, clock)
         self.strangers = 0
         self.scans = 0
         self.resets = 0
         self._settings = settings
-        self._clock = clock
         self._scanners = scanners
-        self._log = structlog.get_logger("drivers").bind(line=settings.id)
         self._stations = {device.id: Station(device) for device in devices}
         self._by_address = {station.address: station for station in self._stations.values()}
-        self._standing = Standing(
-            settings.id, self._now_ms(), settings.reconnect_s, settings.reconnect_bound_s
-        )
-        limits_s = {device.id: device.silence_s or settings.silence_s for device in devices}
-        self._silence = Silence({device: round(limit * 1000) for device, limit in limits_s.items()})
-        self._stirred = asyncio.Event()
         self._searches: set[Sightings] = set()
         self._store = KeyStore(directory / f"{settings.id}.db")
         self._disk = asyncio.Lock()
@@ -139,22 +125,6 @@ class BleDriver(RadioDriver):
         """Return what a device says by its profile."""
         return self._station(device).points
 
-    async def read(
-        self,
-        device: DeviceId,
-        points: Sequence[PointName],
-        priority: Priority = Priority.POLL,  # noqa: ARG002  nothing is asked, so nobody passes anybody
-    ) -> Sample:
-        """Return what a device has said last; see `Driver.read`. The sample is as old as its oldest value."""
-        station = self._station(device)
-        station.last.check(points)
-        state = await self._standing.settled()
-        if state is LineState.DOWN:
-            return failed_sample(device, self._now_ms(), points, Reason.LINE_DOWN)
-        if device in self._silence:
-            return failed_sample(device, self._now_ms(), points, Reason.NO_ANSWER)
-        return station.last.read(points, self._now_ms())
-
     async def write(
         self,
         device: DeviceId,
@@ -163,6 +133,7 @@ class BleDriver(RadioDriver):
         *,
         ramp_s: float = 0.0,  # noqa: ARG002
         priority: Priority = Priority.COMMAND,  # noqa: ARG002
+        begin_within_s: float | None = None,  # noqa: ARG002
     ) -> Written:
         """Refuse: sensors are heard, never told anything."""
         self._station(device).last.check((point,))
@@ -185,17 +156,11 @@ class BleDriver(RadioDriver):
 
     def health(self) -> LineHealth:
         """Return how the line is doing: transactions are adverts of its devices, failures those not believed."""
-        return LineHealth(
-            line=self.line,
-            state=self._standing.state,
-            reason=self._standing.reason,
-            since_monotonic_ms=self._standing.since_ms,
+        return self._health(
             transactions=self._adverts,
             failures=self._refused,
-            silent=tuple(self._silence),
             queued=len(self._waiting),
             turned_away=self._turned_away,
-            reconnections=self._standing.reconnections,
         )
 
     async def run(self) -> None:
@@ -206,8 +171,7 @@ class BleDriver(RadioDriver):
                 tasks.create_task(self._write_down())
                 tasks.create_task(self._watch_silence())
         finally:
-            self._standing.end(self._now_ms())
-            self._silence.suspend()
+            self._has_ended()
             await self._let_go()
 
     async def _let_go(self) -> None:
@@ -306,21 +270,6 @@ class BleDriver(RadioDriver):
         if self._deaf_rounds < ROUNDS_TO_DOWN:
             self._came_up()
 
-    def _came_up(self) -> None:
-        if self._standing.state is not LineState.UP:
-            self._silence.begin(self._now_ms())
-            self._stirred.set()
-        self._standing.came_up(self._now_ms())
-
-    def _went_away(self, reason: str, *, tried: bool = False) -> None:
-        was = self._standing.state
-        self._standing.went_away(reason, self._now_ms(), tried=tried)
-        if was is LineState.DOWN or self._standing.state is not LineState.DOWN:
-            return
-        self._silence.suspend()
-        for station in self._stations.values():
-            self._give(self._failed(station, Reason.LINE_DOWN))
-
     async def _until_deaf(self) -> None:
         """Return when no advert of anybody was heard for `watchdog_s`."""
         watchdog_ms = round(self._settings.watchdog_s * 1000)
@@ -401,8 +350,7 @@ class BleDriver(RadioDriver):
         now_ms = self._any_ms = self._now_ms()
         self._deaf_rounds = 0
         self._standing.proved()
-        if self._standing.state is not LineState.UP:
-            self._came_up()
+        self._came_up()
         station = self._by_address.get(advert.address)
         for search in self._searches:
             search.see(sight(advert, station.id if station else None))
@@ -434,19 +382,10 @@ class BleDriver(RadioDriver):
         self._to_write.set()
 
     def _tell(self, station: Station, heard: Heard, rssi_dbm: int | None, now_ms: int) -> None:
-        if self._silence.heard(station.id, now_ms):
-            self._stirred.set()
-            self._log.info("device is heard again", device=station.id)
+        self._was_heard(station.id, now_ms)
         told = station.believe(heard, rssi_dbm, now_ms)
         if told is not None:
             self._give(told)
-
-    def _give(self, told: Sample) -> None:
-        """Hand on what a device said; whoever takes it cannot harm the line."""
-        try:
-            self.on_sample(told)
-        except Exception:  # noqa: BLE001  told with its traceback; the line has others to hear
-            self._log.exception("what a device said could not be taken", device=told.device)
 
     # --- the disk ---
 
@@ -498,29 +437,11 @@ class BleDriver(RadioDriver):
         except _DISK_FAULTS as fault:
             raise LineDownError(f"{otherwise}: {fault}") from fault
 
-    # --- silence ---
-
-    async def _watch_silence(self) -> NoReturn:
-        while True:
-            due_ms = self._silence.next_ms()
-            wait_s = _IDLE_S if due_ms is None else max(due_ms - self._now_ms(), 1) / 1000
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._stirred.wait()
-            self._stirred.clear()
-            for device in self._silence.fallen(self._now_ms()):
-                self._log.warning("device has fallen silent", device=device)
-                self._give(self._failed(self._stations[device], Reason.NO_ANSWER))
-
-    def _failed(self, station: Station, reason: Reason) -> Sample:
-        names = [one.point.name for one in station.points]
-        return failed_sample(station.id, self._now_ms(), names, reason)
+    def _last(self, device: DeviceId) -> LastHeard:
+        return self._station(device).last
 
     def _station(self, device: DeviceId) -> Station:
         station = self._stations.get(device)
         if station is None:
             raise LocalProtocolError(f"{device} is not on {self.line}")
         return station
-
-    def _now_ms(self) -> int:
-        return self._clock.now().monotonic_ms

@@ -50,8 +50,8 @@ class Station:
         self.format = profile.format
         self.uuid = _UUIDS[profile.format]
         self.points = tuple(_heard_point(expected, settings) for expected in profile.expected)
-        self._names = frozenset(one.point.name for one in self.points)
-        self.last = LastHeard(self.id, self._names)
+        self._names = {one.said_as or one.point.name: one.point.name for one in profile.expected}
+        self.last = LastHeard(self.id, [one.point.name for one in self.points])
         self.committed: int | None = None
         self.belief = self._new_belief(None)
         self.refused: Counter[Refusal] = Counter()
@@ -92,7 +92,7 @@ class Station:
         self.beyond += len(heard.said) - len(said)
         if not said:
             return None
-        told = sample(self.id, now_ms, [one.point for one in said], [one.value for one in said])
+        told = sample(self.id, now_ms, [self._names[one.point] for one in said], [one.value for one in said])
         self.last.keep(told)
         return told
 

@@ -31,6 +31,12 @@ _AGENTS_FILES: Final = frozenset({"outbox", "state"})
 """Names that a line which keeps a file of its own cannot have: the agent's files stand beside it."""
 _THIS_MACHINE: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _DEV_EUI: Final = re.compile("[0-9A-Fa-f]{16}")
+_SPEAKS_BY: Final[Mapping[type, str]] = {Ble: "silence_s", LoraUdp: "silence_s", Rsmp: "its line's update_s"}
+"""What bounds the silence of devices that are not polled."""
+_NO_SILENCE: Final[Mapping[type, str]] = {
+    Rsmp: "its line's update_s says how often its controller speaks",
+    OpcUa: "heartbeat_s says how often its server is asked again",
+}
 
 
 def check(
@@ -171,8 +177,10 @@ def _shared_addresses(devices: Sequence[DeviceSettings]) -> Iterator[SettingsFau
 
 
 def _device(device: DeviceSettings, line: LineSettings, maps: _Known) -> Iterator[tuple[str, str]]:
-    if device.silence_s is not None and not isinstance(line, Ble):
-        yield "silence_s", "nothing; what is asked is not waited for"
+    if device.silence_s is not None and not isinstance(line, Ble | LoraUdp):
+        yield "silence_s", f"nothing; {_NO_SILENCE.get(type(line), 'what is asked is not waited for')}"
+    if device.poll_s is not None and isinstance(line, Ble | LoraUdp | Rsmp):
+        yield "poll_s", f"nothing; a device that speaks by itself is not polled, see {_SPEAKS_BY[type(line)]}"
     match line:
         case DaliLuba():
             yield from _on_dali(device)
@@ -278,8 +286,6 @@ def _on_ble(device: DeviceSettings) -> Iterator[tuple[str, str]]:
         yield "map", f"a profile ({', '.join(PROFILES)}); {named}"
     if not is_address(device.address):
         yield "address", f"{ADDRESS_RULE}, not {device.address!r}"
-    if device.poll_s is not None:
-        yield "poll_s", "nothing; a device that speaks by itself is not polled, see silence_s"
 
 
 def _maps(maps: Sequence[RegisterMap]) -> Iterator[SettingsFault]:

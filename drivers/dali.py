@@ -35,7 +35,7 @@ _BITS: Final[Mapping[PointName, GearStatus]] = {
     PointName("lamp_on"): GearStatus.LAMP_ON,
     PointName("power_cycle_seen"): GearStatus.POWER_CYCLE_SEEN,
 }
-_POINTS: Final = (
+POINTS: Final = (
     Point(DIMMING_LEVEL, unit="%", writable=True, minimum=0, maximum=100),
     *(Point(name) for name in _BITS),
 )
@@ -70,7 +70,7 @@ class _Lamp:
     def __init__(self, settings: DeviceSettings) -> None:
         self.id = settings.id
         self.address = settings.number
-        self.points = tuple(_polled(point, settings) for point in _POINTS)
+        self.points = tuple(_polled(point, settings) for point in POINTS)
         self.fade: int | None = None
         self.orders = 0
 

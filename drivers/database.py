@@ -7,6 +7,7 @@ from pathlib import Path
 
 WAL_KEPT_BYTES = 16 << 20
 """What the write-ahead log may keep of the disk after it had to grow."""
+_SUFFIXES = ("", "-wal", "-shm")
 
 
 class NewerSchemaError(Exception):
@@ -17,14 +18,15 @@ def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
     """Open a database for writing and bring its schema up to date.
 
     Args:
-        path: made if missing, readable by its owner alone.
+        path: made if missing. It and what SQLite puts beside it are for their owner alone, whatever the umask and
+            whoever has copied them here.
         migrations: SQL scripts; the n-th takes a file from user_version n to n + 1.
 
     Raises:
         NewerSchemaError: if the file is ahead of `migrations`.
-        sqlite3.Error: if it cannot be opened or is damaged.
+        sqlite3.Error, OSError: if it cannot be opened, is damaged, or is somebody else's.
     """
-    path.touch(mode=0o600)
+    _make_private(path)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
     try:
         _prepare(connection, path, migrations)
@@ -32,6 +34,15 @@ def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _make_private(path: Path) -> None:
+    """Make the file if it is missing; SQLite gives what it makes beside it the same mode, and keeps what is there."""
+    path.touch(mode=0o600)
+    for suffix in _SUFFIXES:
+        beside = path.with_name(path.name + suffix)
+        if beside.exists():
+            beside.chmod(0o600)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:

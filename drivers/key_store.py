@@ -78,6 +78,6 @@ class KeyStore:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._connection = open_database(self._path, _MIGRATIONS)
         return self._connection

@@ -176,6 +176,7 @@ class LineDriver(Driver):
         try:
             while True:
                 await self._session()
+                _end_if_cancelled()
                 await asyncio.sleep(self._pause_s())
         finally:
             self._enter(LineState.DOWN, "its task has ended")
@@ -240,6 +241,7 @@ class LineDriver(Driver):
             await self._connect()
             self._came_up()
             while True:
+                _end_if_cancelled()
                 await self._carry_out(await self._next_job())
         except LineDownError as fault:
             self._went_away(str(fault))
@@ -321,3 +323,13 @@ class LineDriver(Driver):
 
     def _now_ms(self) -> int:
         return self._clock.now().monotonic_ms
+
+
+def _end_if_cancelled() -> None:
+    """End the line's task if somebody has cancelled it and a library below has swallowed that.
+
+    `asyncio.wait_for` does so before Python 3.12 when what it waits for comes at the same moment.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from drivers.lora_gateways import Receptions
+from drivers.lora_refusals import Refusal
 from drivers.lora_store import DeviceRow, SessionRow
 from protocols.lorawan.adr import HISTORY, Heard, Link
 from protocols.lorawan.frame import DataFrame
@@ -21,6 +22,12 @@ MAX_SESSIONS: Final = 4
 """Sessions that a device may have begun and not used: it may have missed an accept or two, not more."""
 MAX_REPEATS: Final = 8
 """Times that a confirmed uplink sent again is acknowledged again; beyond it, somebody plays it for our airtime."""
+_HOW: Final = {
+    Refusal.NO_KEY: "",
+    Refusal.WRONG_MIC: "with another key than the one given here",
+    Refusal.JOIN_EUI: "naming another JoinEUI than the one given here",
+    Refusal.NONCE: "with a nonce that it had used before",
+}
 
 
 class Outgoing:
@@ -34,10 +41,10 @@ class Outgoing:
         on_end: called with why, when it was not sent or not acknowledged.
         on_acknowledged: called when its device has acknowledged it.
         sent: whether it was given to a gateway.
-        timer: ends its waiting.
+        timers: end its waiting.
     """
 
-    __slots__ = ("on_acknowledged", "on_end", "payload", "point", "port", "sent", "timer", "value")
+    __slots__ = ("on_acknowledged", "on_end", "payload", "point", "port", "sent", "timers", "value")
 
     def __init__(self, point: PointName, value: Value, port: int, payload: bytes) -> None:
         self.point = point
@@ -47,19 +54,21 @@ class Outgoing:
         self.on_end: Callable[[str], None] = lambda _: None
         self.on_acknowledged: Callable[[], None] = lambda: None
         self.sent = False
-        self.timer: asyncio.TimerHandle | None = None
+        self.timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def end(self, why: str) -> None:
         """Say that it failed, and why, or that nobody knows."""
-        if self.timer is not None:
-            self.timer.cancel()
+        self._stop_timers()
         self.on_end(why)
 
     def acknowledged(self) -> None:
         """Say that its device has taken it."""
-        if self.timer is not None:
-            self.timer.cancel()
+        self._stop_timers()
         self.on_acknowledged()
+
+    def _stop_timers(self) -> None:
+        for timer in self.timers:
+            timer.cancel()
 
 
 class Session:
@@ -119,6 +128,26 @@ class Session:
         self.awaiting: Outgoing | None = None
 
 
+class RefusedJoins(msgspec.Struct, frozen=True):
+    """Join requests in a declared device's name that were refused, since its key was given or it was let in.
+
+    Attributes:
+        why: the last of them was.
+        times: how many there were.
+        at_ms: monotonic milliseconds of the last.
+    """
+
+    why: Refusal
+    times: int
+    at_ms: int
+
+    def text(self, now_ms: int) -> str:
+        """Return a sentence about them for a person."""
+        how = _HOW.get(self.why, f"refused: {self.why.value}")
+        times = "once" if self.times == 1 else f"{self.times} times"
+        return f"it asked to join {times}, the last {(now_ms - self.at_ms) // 1000} s ago{how and f', {how}'}"
+
+
 class RadioDevice:
     """One device of the settings.
 
@@ -128,13 +157,25 @@ class RadioDevice:
         key: its AppKey; None before it is admitted.
         join_eui: the JoinEUI that it must name; None for any.
         join_nonce: the last that was given to it.
+        refused: join requests in its name that were refused; None if there were none.
         nonces: every DevNonce that it ever used with this key: 65,536 at most.
         sessions: oldest first.
         queue: downlinks that wait.
         status_ms: when its battery was last asked for; None for never.
     """
 
-    __slots__ = ("eui", "id", "join_eui", "join_nonce", "key", "nonces", "queue", "sessions", "status_ms")
+    __slots__ = (
+        "eui",
+        "id",
+        "join_eui",
+        "join_nonce",
+        "key",
+        "nonces",
+        "queue",
+        "refused",
+        "sessions",
+        "status_ms",
+    )
 
     def __init__(self, device: DeviceId, eui: str) -> None:
         self.id = device
@@ -146,6 +187,7 @@ class RadioDevice:
         self.sessions: list[Session] = []
         self.queue: deque[Outgoing] = deque()
         self.status_ms: int | None = None
+        self.refused: RefusedJoins | None = None
 
     def restore(self, row: DeviceRow) -> None:
         """Take what was kept of it."""

@@ -1,9 +1,10 @@
-"""What one radio device is to the cabinet: its points, what it said last, when it has been silent for too long."""
+"""What one radio device is to the cabinet: its points, and what it said last."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from drivers.base import PolledPoint
+from drivers.hearing import LastHeard
 from drivers.lora_devices import Told
 from drivers.settings import DeviceSettings, LoraUdp
 from protocols.errors import LocalProtocolError, RemoteProtocolError
@@ -11,12 +12,12 @@ from protocols.lorawan.mac import BATTERY_EXTERNAL, BATTERY_UNKNOWN
 from protocols.lorawan.payloads import PayloadCodec
 from protocols.model.device import Point, Report
 from protocols.model.ids import PointName
-from protocols.model.reading import Fault, Quality, Reason, Sample, Value, failed_sample, sample
+from protocols.model.reading import Fault, Quality, Reason, Sample, Value, sample
 
 RSSI: Final = PointName("rssi")
 SNR: Final = PointName("snr")
 FRAME_COUNTER: Final = PointName("frame_counter")
-BATTERY: Final = PointName("battery")
+BATTERY: Final = PointName("battery_level")
 LEVEL_DEAD_BAND_DB: Final = 3.0
 """Radio levels wander by this much from one uplink to the next with nothing changed."""
 _RADIO: Final = (
@@ -35,29 +36,24 @@ class Sensor:
         settings: the device's.
         line: its line's.
         codec: what its payloads mean.
-        now_ms: since when it could have spoken.
 
     Attributes:
         eui: its DevEUI in lower case.
         points: how each of its points is watched.
+        last: what it said last.
         spoke_ms: when it was last heard; None for never.
-        silent: whether it should have spoken and did not.
     """
 
-    def __init__(self, settings: DeviceSettings, line: LoraUdp, codec: PayloadCodec, now_ms: int) -> None:
+    def __init__(self, settings: DeviceSettings, line: LoraUdp, codec: PayloadCodec) -> None:
         self.id = settings.id
         self.settings = settings
         self.codec = codec
         self.eui = str(settings.address).lower()
         self.points = tuple(_polled(point, settings) for point in _points(codec, line))
         self.spoke_ms: int | None = None
-        self.silent = False
-        self._radio = frozenset(point.name for point in _RADIO) | {BATTERY}
         self._names = {polled.point.name: polled.point for polled in self.points}
         self._own = tuple(point.name for point in codec.points)
-        self._silent_ms = round((settings.poll_s or line.expected_s) * line.silence_factor * 1000)
-        self._expected_from_ms = now_ms
-        self._last: dict[PointName, tuple[Value | Fault, int]] = {}
+        self.last = LastHeard(self.id, self._names)
 
     def point(self, name: PointName) -> Point:
         """Return a point.
@@ -69,22 +65,6 @@ class Sensor:
         if found is None:
             raise LocalProtocolError(f"{self.id} has no point {name}")
         return found
-
-    def give_time(self, now_ms: int) -> None:
-        """Begin to wait for it anew: the line was away, so its silence meant nothing."""
-        self._expected_from_ms = now_ms
-
-    def fell_silent(self, now_ms: int) -> bool:
-        """Tell, once, that it should have spoken by now."""
-        since = max(self._expected_from_ms, self.spoke_ms or 0)
-        if self.silent or now_ms - since < self._silent_ms:
-            return False
-        self.silent = True
-        return True
-
-    def failed(self, reason: Reason, now_ms: int) -> Sample:
-        """Return all of its points as bad."""
-        return failed_sample(self.id, now_ms, tuple(self._names), reason)
 
     def hear(self, told: Told, log: Any) -> tuple[Sample, str]:  # noqa: ANN401  structlog's loggers share no type
         """Take what it said; return that as a sample, and why its codec refused the payload or ""."""
@@ -103,25 +83,14 @@ class Sensor:
         values |= {RSSI: told.rssi_dbm, SNR: told.snr_db, FRAME_COUNTER: told.counter}
         if told.battery is not None and BATTERY in self._names and BATTERY not in self._own:
             values[BATTERY] = _battery(told.battery)
-        self.spoke_ms, self.silent = told.at_ms, False
-        for name, value in values.items():
-            self._last[name] = value, told.at_ms
-        return sample(self.id, told.at_ms, tuple(values), tuple(values.values())), refused
+        self.spoke_ms = told.at_ms
+        said = sample(self.id, told.at_ms, tuple(values), tuple(values.values()))
+        self.last.keep(said)
+        return said, refused
 
     def _decoded(self, port: int, payload: bytes) -> Mapping[PointName, Value | Fault]:
         decoded = self.codec.decode(port, payload)
         return {name: decoded[name] for name in self._own if name in decoded}
-
-    def value(self, name: PointName) -> Value | Fault:
-        """Return what it said last of a point."""
-        return self._last[name][0] if name in self._last else _NOT_AVAILABLE
-
-    def read(self, names: Sequence[PointName], now_ms: int) -> Sample:
-        """Return what it said last, with the time of the oldest of it."""
-        if self.silent:
-            return failed_sample(self.id, now_ms, names, Reason.NO_ANSWER)
-        times = [self._last[name][1] for name in names if name in self._last]
-        return sample(self.id, min(times, default=now_ms), names, [self.value(name) for name in names])
 
 
 def _points(codec: PayloadCodec, line: LoraUdp) -> tuple[Point, ...]:

@@ -169,8 +169,6 @@ class Store:
             raise LineDownError(f"{self._path} cannot be opened: {error}") from error
 
     def _open(self) -> Kept:
-        if self._path.exists():
-            self._path.chmod(0o600)
         connection = open_database(self._path, MIGRATIONS)
         try:
             kept = _kept(connection)

@@ -9,9 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, cast
-
-import structlog
+from typing import Final, NoReturn, Protocol, cast
 
 from drivers.base import (
     Admission,
@@ -21,10 +19,10 @@ from drivers.base import (
     Looked,
     PolledPoint,
     Priority,
-    RadioDriver,
     Written,
 )
 from drivers.errors import LineDownError
+from drivers.hearing import HearingDriver, LastHeard
 from drivers.lora_devices import Outgoing, RadioDevice, Told
 from drivers.lora_gateways import Address, Gateways
 from drivers.lora_refusals import Refusal, Refusals
@@ -38,15 +36,15 @@ from protocols.lorawan.payloads import CODECS
 from protocols.lorawan.region import REGIONS
 from protocols.lorawan.semtech_udp import PullData, PushData, acknowledgement, read_datagram
 from protocols.model.command import CommandState
-from protocols.model.ids import DeviceId, LineId, PointName
-from protocols.model.reading import Fault, Reason, Sample, Value, failed_sample
+from protocols.model.ids import DeviceId, PointName
+from protocols.model.reading import Fault, Value
 
 RECEIVE_BUFFER: Final = 1 << 20
 """Bytes that the kernel holds while the loop is busy: a burst of all gateways at once."""
 MAX_UNSENT_BYTES: Final = 1 << 16
 """What may wait while the kernel takes no datagrams: a flood of questions must not become one of answers."""
 LOOK_S: Final = 1.0
-"""How often silence is looked for, at most."""
+"""How often the gateways and the disk are looked after, at least."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _JOIN_EUIS: Final = 1 << 64
 
@@ -103,22 +101,16 @@ class _Socket(asyncio.DatagramProtocol):
         self._lost(f"its socket was closed: {exc}" if exc else "its socket was closed")
 
 
-class LorawanDriver(RadioDriver):
+class LorawanDriver(HearingDriver):
     """One LoRaWAN line."""
 
     def __init__(
         self, settings: LoraUdp, devices: Sequence[DeviceSettings], clock: Clock, directory: Path
     ) -> None:
-        self.line: LineId = settings.id
-        self.on_sample: Callable[[Sample], None] = lambda _: None
+        super().__init__(settings, devices, clock)
         self._settings = settings
-        self._clock = clock
-        self._log = structlog.get_logger("drivers").bind(line=settings.id)
         region = REGIONS[settings.region]
-        now_ms = self._now_ms()
-        self._sensors = {
-            device.id: Sensor(device, settings, CODECS[device.map], now_ms) for device in devices
-        }
+        self._sensors = {device.id: Sensor(device, settings, CODECS[device.map]) for device in devices}
         self._refusals = Refusals(self._log)
         self._store = Store(directory / f"{settings.id}.db", self._log)
         self._gateways = Gateways(
@@ -135,15 +127,9 @@ class LorawanDriver(RadioDriver):
             tell=self._heard,
         )
         self._opening = asyncio.Lock()
-        self._settled = asyncio.Event()
         self._wake = asyncio.Event()
         self._lost: str | None = None
         self._running = False
-        self._state = LineState.CONNECTING
-        self._reason = ""
-        self._since_ms = now_ms
-        self._attempts = 0
-        self._reconnections = 0
         self._turned_away = 0
 
     # --- the contract ---
@@ -158,26 +144,11 @@ class LorawanDriver(RadioDriver):
             raise LocalProtocolError(f"{device} is not on {self.line}")
         return sensor
 
+    def _last(self, device: DeviceId) -> LastHeard:
+        return self._sensor(device).last
+
     def _radio(self, device: DeviceId) -> RadioDevice:
         return self._server.devices[self._sensor(device).eui]
-
-    async def read(
-        self,
-        device: DeviceId,
-        points: Sequence[PointName],
-        priority: Priority = Priority.POLL,  # noqa: ARG002  nothing is asked, so nobody passes anybody
-    ) -> Sample:
-        """Return what a device said last, with the time at which it did; see `Driver.read`."""
-        sensor, names = self._sensor(device), tuple(points)
-        if not names:
-            raise LocalProtocolError("no point asked")
-        for name in names:
-            sensor.point(name)
-        if self._state is LineState.CONNECTING:
-            await self._settled.wait()
-        if self._state is not LineState.UP:
-            return failed_sample(device, self._now_ms(), names, Reason.LINE_DOWN)
-        return sensor.read(names, self._now_ms())
 
     async def write(
         self,
@@ -187,8 +158,9 @@ class LorawanDriver(RadioDriver):
         *,
         ramp_s: float = 0.0,
         priority: Priority = Priority.COMMAND,  # noqa: ARG002  a device takes one downlink an uplink, in order
+        begin_within_s: float | None = None,
     ) -> Written:
-        """Queue a confirmed downlink that goes out after the device's next uplink; see `Driver.write`.
+        """Queue a confirmed downlink that goes out after the device's next uplink; see `RadioDriver.write`.
 
         APPLIED means that the device acknowledged it, VERIFIED that it also told the value that was written.
         """
@@ -198,8 +170,8 @@ class LorawanDriver(RadioDriver):
         if ramp_s:
             raise LocalProtocolError(f"{device} cannot ramp")
         port, payload = sensor.codec.encode(point, value)
-        if self._state is not LineState.UP:
-            return Written(CommandState.FAILED, None, self._reason or "the line is not up yet")
+        if self._standing.state is not LineState.UP:
+            return Written(CommandState.FAILED, None, self._standing.reason or "the line is not up yet")
         if not self._radio(device).sessions:
             return Written(CommandState.FAILED, None, self.admission(device)[1])
         outgoing = Outgoing(point, value, port, payload)
@@ -209,9 +181,25 @@ class LorawanDriver(RadioDriver):
         if not self._server.downlinks.queue(self._radio(device), outgoing):
             self._turned_away += 1
             return Written(CommandState.FAILED, None, "too many downlinks wait for it")
-        expire = partial(self._expire, device, outgoing)
-        outgoing.timer = asyncio.get_running_loop().call_later(self._settings.write_timeout_s, expire)
-        return await asyncio.shield(ended)
+        limit_s = self._settings.write_timeout_s
+        loop = asyncio.get_running_loop()
+        outgoing.timers = (
+            loop.call_later(limit_s, self._expire, device, outgoing),
+            loop.call_later(
+                limit_s if begin_within_s is None else begin_within_s, self._drop, device, outgoing
+            ),
+        )
+        try:
+            return await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self._drop(device, outgoing)
+            raise
+
+    def _drop(self, device: DeviceId, outgoing: Outgoing) -> None:
+        """Take a downlink back that waits for its device; one that was sent is waited for all the same."""
+        if outgoing in self._radio(device).queue:
+            self._server.downlinks.withdraw(self._radio(device), outgoing)
+            outgoing.end("it did not speak before the command expired")
 
     def _expire(self, device: DeviceId, outgoing: Outgoing) -> None:
         self._server.downlinks.withdraw(self._radio(device), outgoing)
@@ -239,10 +227,9 @@ class LorawanDriver(RadioDriver):
     def admission(self, device: DeviceId) -> tuple[Admission, str]:
         """Return where a device is on its way to being heard."""
         sensor, radio = self._sensor(device), self._radio(device)
-        stranger = self._server.strangers.get(radio.eui)
+        refused = "" if radio.refused is None else f"; {radio.refused.text(self._now_ms())}"
         if radio.key is None:
-            heard = f"; it asked to join {stranger.times} times" if stranger else ""
-            return Admission.NO_KEY, f"its key is not known here{heard}"
+            return Admission.NO_KEY, f"its key is not known here{refused}"
         if sensor.spoke_ms is not None:
             ago_s = (self._now_ms() - sensor.spoke_ms) // 1000
             return Admission.HEARD, f"heard {ago_s} s ago"
@@ -250,21 +237,17 @@ class LorawanDriver(RadioDriver):
             return Admission.JOINED, "joined, and not heard since the agent was started"
         if radio.sessions:
             return Admission.JOINED, "let in, and not heard since"
+        if refused:
+            return Admission.AWAITED, f"a key is known{refused}"
         return Admission.AWAITED, "its key is known, and it has not asked to join since"
 
     def health(self) -> LineHealth:
         """Return how the line is doing; `transactions` are uplinks, joins and downlinks."""
-        return LineHealth(
-            line=self.line,
-            state=self._state,
-            reason=self._reason,
-            since_monotonic_ms=self._since_ms,
+        return self._health(
             transactions=self._server.uplinks + self._server.joins + self._gateways.asked,
             failures=self._refusals.total(),
-            silent=tuple(sorted(sensor.id for sensor in self._sensors.values() if sensor.silent)),
             queued=sum(len(device.queue) for device in self._server.devices.values()),
             turned_away=self._turned_away,
-            reconnections=self._reconnections,
         )
 
     def counters(self) -> dict[str, int]:
@@ -283,7 +266,7 @@ class LorawanDriver(RadioDriver):
         among: Sequence[int] | None = None,  # noqa: ARG002  nobody is asked: whoever speaks is heard
     ) -> AsyncIterator[Found | Looked]:
         """Yield declared devices, strangers that ask to join, and gateways; see `Driver.discover`."""
-        if self._state is not LineState.UP:
+        if self._standing.state is not LineState.UP:
             return
         sights = [*self._declared(), *self._strangers(), *self._seen_gateways()]
         for done, sight in enumerate(sights, start=1):
@@ -315,6 +298,7 @@ class LorawanDriver(RadioDriver):
                 None,
                 f"a gateway, {'reachable' if self._gateways.is_reachable(gateway, now_ms) else 'not reachable'}, "
                 f"{gateway.uplinks} genuine uplinks",
+                declarable=False,
             )
             for gateway in self._gateways.known()
         ]
@@ -325,30 +309,35 @@ class LorawanDriver(RadioDriver):
         """Be the line's task until cancelled."""
         self._running = True
         try:
-            while True:
-                try:
-                    await self._serve()
-                except LineDownError as fault:
-                    self._attempts += 1
-                    self._went_down(str(fault))
-                await asyncio.sleep(self._pause_s())
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._serve_again_and_again())
+                tasks.create_task(self._watch_silence())
         finally:
             self._running = False
             await self._stop()
 
+    async def _serve_again_and_again(self) -> NoReturn:
+        while True:
+            try:
+                await self._serve()
+            except LineDownError as fault:
+                self._went_away(str(fault))
+            await asyncio.sleep(self._standing.pause_s())
+
     async def _serve(self) -> None:
-        """Open file and socket, and look after silence until the socket is lost."""
+        """Open file and socket, and look after the gateways until the socket is lost."""
         await self._open()
         self._lost = None
         transport, protocol = await self._bind()
         try:
             self._gateways.send = partial(_send, cast("_Sender", transport))
             begun_ms = self._now_ms()
+            look_s = max(min(LOOK_S, self._settings.gateway_timeout_s / 4), 0.02)
             while self._lost is None:
                 self._look(begun_ms)
                 self._wake.clear()
                 try:
-                    await asyncio.wait_for(self._wake.wait(), self._look_s())
+                    await asyncio.wait_for(self._wake.wait(), look_s)
                 except TimeoutError:
                     continue
             raise LineDownError(self._lost)
@@ -393,73 +382,29 @@ class LorawanDriver(RadioDriver):
             await self._store.close()
         self._server.end_waiting("the line's task has ended")
         self._gateways.close()
-        self._went_down("its task has ended", told=False)
-
-    def _pause_s(self) -> float:
-        first, bound = self._settings.reconnect_s, self._settings.reconnect_bound_s
-        return min(first * 2.0 ** min(self._attempts - 1, 16), bound)
-
-    def _look_s(self) -> float:
-        """Return how long until silence is looked for again: a fraction of what it takes to be one."""
-        shortest = min(
-            (sensor.settings.poll_s or self._settings.expected_s for sensor in self._sensors.values()),
-            default=LOOK_S,
-        )
-        return max(min(LOOK_S, shortest / 4, self._settings.gateway_timeout_s / 4), 0.02)
+        self._has_ended()
 
     # --- up and down ---
 
     def _look(self, begun_ms: int) -> None:
-        """See whether the line carries anything, and who should have spoken on it."""
+        """See whether the line carries anything."""
         now_ms = self._now_ms()
         if self._store.fault:
-            self._went_down(f"the disk refuses what must be kept: {self._store.fault}")
+            self._carries_nothing(f"the disk refuses what must be kept: {self._store.fault}")
             self._store.write([TRIAL], lambda _: None)
         elif self._gateways.any_reachable(now_ms):
             self._came_up()
         elif now_ms - begun_ms >= self._settings.gateway_timeout_s * 1000:
             wanted = f" ({', '.join(self._settings.gateways)})" if self._settings.gateways else ""
-            self._went_down(
+            self._carries_nothing(
                 f"no packet forwarder{wanted} has spoken for {self._settings.gateway_timeout_s:g} s "
                 f"at {self._settings.host}:{self._settings.port}/udp"
             )
-        if self._state is LineState.UP:
-            self._look_for_silence(now_ms)
 
-    def _look_for_silence(self, now_ms: int) -> None:
-        for sensor in self._sensors.values():
-            if self._server.devices[sensor.eui].sessions and sensor.fell_silent(now_ms):
-                self._log.warning(
-                    "device stopped answering", device=sensor.id, reason="it has not spoken in time"
-                )
-                self._say(sensor.failed(Reason.NO_ANSWER, now_ms))
-
-    def _came_up(self) -> None:
-        if self._state is LineState.UP:
-            return
-        if self._state is LineState.DOWN:
-            self._log.info("line is back")
-            self._reconnections += 1
-        self._attempts = 0
-        self._enter(LineState.UP, "")
-        for sensor in self._sensors.values():
-            sensor.give_time(self._now_ms())
-
-    def _went_down(self, reason: str, *, told: bool = True) -> None:
-        if self._state is LineState.DOWN:
-            self._reason = reason
-            return
-        if told:
-            self._log.warning("line went down", reason=reason)
-        self._enter(LineState.DOWN, reason)
-        if told:
-            for sensor in self._sensors.values():
-                if sensor.spoke_ms is not None:
-                    self._say(sensor.failed(Reason.LINE_DOWN, self._now_ms()))
-
-    def _enter(self, state: LineState, reason: str) -> None:
-        self._state, self._reason, self._since_ms = state, reason, self._now_ms()
-        self._settled.set()
+    def _carries_nothing(self, reason: str) -> None:
+        """Count the line as down, once for each reason: nothing can be tried anew, only waited for."""
+        if (self._standing.state, self._standing.reason) != (LineState.DOWN, reason):
+            self._went_away(reason, tried=True)
 
     # --- what comes in ---
 
@@ -472,6 +417,7 @@ class LorawanDriver(RadioDriver):
         gateway = self._gateways.spoke(said.gateway, address, self._now_ms())
         if gateway is None:
             return
+        self._standing.proved()
         if isinstance(said, PushData):
             self._acknowledge(said, address)
             for why in said.spoiled:
@@ -481,7 +427,7 @@ class LorawanDriver(RadioDriver):
         elif isinstance(said, PullData):
             if self._gateways.pulled(gateway, address, self._now_ms()):
                 self._acknowledge(said, address)
-                if self._state is not LineState.UP:
+                if self._standing.state is not LineState.UP:
                     self._wake.set()
         else:
             self._gateways.acknowledged(said, gateway)
@@ -492,27 +438,16 @@ class LorawanDriver(RadioDriver):
 
     def _heard(self, told: Told) -> None:
         sensor = self._sensors[told.device]
-        was_silent = sensor.silent
+        self._was_heard(sensor.id, told.at_ms)
         heard, refused = sensor.hear(told, self._log)
-        if was_silent:
-            self._log.info("device answers again", device=sensor.id)
         if refused:
             self._refusals.count(Refusal.PAYLOAD, sensor.eui, refused)
-        self._say(heard)
+        self._give(heard)
         if told.answered is not None:
             if told.acknowledged:
                 told.answered.acknowledged()
             else:
                 told.answered.end("it spoke again and did not acknowledge")
-
-    def _say(self, said: Sample) -> None:
-        try:
-            self.on_sample(said)
-        except Exception:  # noqa: BLE001  a listener's bug must not stop the radio
-            self._log.exception("what listens to a line failed for a reason nobody thought of")
-
-    def _now_ms(self) -> int:
-        return self._clock.now().monotonic_ms
 
 
 def _send(transport: _Sender, datagram: bytes, address: Address) -> None:
@@ -532,7 +467,7 @@ def _unacknowledged(outgoing: Outgoing, why: str) -> Written:
 
 
 def _acknowledged(outgoing: Outgoing, sensor: Sensor) -> Written:
-    now = sensor.value(outgoing.point)
+    now = sensor.last.value(outgoing.point)
     if not isinstance(now, Fault) and now == outgoing.value:
         return Written(CommandState.VERIFIED, now)
     told = None if isinstance(now, Fault) else now

@@ -22,6 +22,7 @@ from drivers.lora_devices import (
     DataUplink,
     JoinUplink,
     RadioDevice,
+    RefusedJoins,
     Session,
     Stranger,
     Told,
@@ -189,7 +190,7 @@ class NetworkServer:
             device.nonces.clear()
         for session in tuple(device.sessions):
             self._end(session)
-        self.strangers.pop(device.eui, None)
+        device.refused = None
         return ""
 
     # --- what comes in ---
@@ -289,6 +290,8 @@ class NetworkServer:
         why = self._join_fault(device, reception, request)
         if why is not None:
             self._refusals.count(why, eui)
+            times = device.refused.times + 1 if device.refused else 1
+            device.refused = RefusedJoins(why, times, self._now().monotonic_ms)
             return
         assert device.key is not None  # noqa: S101  judged just before
         accept, row = self._new_session(device, device.key, request)
@@ -378,6 +381,7 @@ class NetworkServer:
         for surplus in self._surplus(device):
             self._end(surplus)
         self._begin(uplink.session)
+        device.refused = None
         self.joins += 1
 
     def _surplus(self, device: RadioDevice) -> list[Session]:

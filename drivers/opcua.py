@@ -32,6 +32,7 @@ from drivers.opcua_devices import VARIANTS, Device, Judged, Plan, judge, whole_n
 from drivers.opcua_lookup import OFF, ON, Directory
 from drivers.opcua_search import Search
 from drivers.opcua_security import Security, status_name
+from drivers.opcua_times import moments
 from drivers.settings import DeviceSettings, OpcUa
 from protocols.clock import Clock
 from protocols.errors import LocalProtocolError
@@ -197,23 +198,20 @@ class OpcUaDriver(LineDriver):
                 said = status_name(status)
                 self._log.warning("read at its heartbeat only", device=device.id, point=name, status=said)
 
-    def _hear(self, items: Sequence[ua.MonitoredItemNotification]) -> None:
+    def _hear(self, values: Sequence[tuple[int, ua.DataValue, int]]) -> None:
         """Take what the server tells, and tell it device by device; several values of a point come one by one."""
-        waiting: dict[DeviceId, dict[PointName, Judged]] = {}
-        for item in items:
-            handle = int(item.ClientHandle)
-            if not 0 <= handle < len(self._items):
-                continue
+        now_ms = self._now_ms()
+        waiting: dict[DeviceId, list[tuple[PointName, Judged, int]]] = {}
+        for handle, value, age_ms in values:
             device, name = self._items[handle]
-            self._count_overflow(item.Value)
-            news = waiting.setdefault(device.id, {})
-            if name in news:
-                self._tell(device, news)
-                news = waiting[device.id] = {}
-            news[name] = judge(device.finish[name], item.Value)
-        for known, news in waiting.items():
-            self._tell(self._devices[known], news)
-            if self._back_off.backed_off(known) and any(_speaks(one) for one in news.values()):
+            self._count_overflow(value)
+            judged = judge(device.finish[name], value)
+            waiting.setdefault(device.id, []).append((name, judged, now_ms - age_ms))
+        for known, told in waiting.items():
+            device = self._devices[known]
+            for at_ms, news in moments(told, device.told_ms):
+                self._tell(device, news, at_ms)
+            if self._back_off.backed_off(known) and any(_speaks(one) for _, one, _ in told):
                 self._note_answer(known)
 
     def _count_overflow(self, value: ua.DataValue) -> None:
@@ -223,15 +221,18 @@ class OpcUaDriver(LineDriver):
             if client.overflows == 1:
                 self._log.warning("values change faster than the server may tell; some were dropped")
 
-    def _tell(self, device: Device, news: Mapping[PointName, Judged], *, all_of_it: bool = False) -> None:
-        """Tell what is new of a device."""
+    def _tell(
+        self, device: Device, news: Mapping[PointName, Judged], at_ms: int, *, all_of_it: bool = False
+    ) -> None:
+        """Tell what is new of a device since `at_ms`, or all of it."""
         told = {name: one for name, one in news.items() if all_of_it or device.told.get(name) != one}
         if not told:
             return
         device.told.update(told)
+        device.told_ms = at_ms
         values = [value for value, _ in told.values()]
         faults = {i: fault for i, (_, fault) in enumerate(told.values()) if fault is not None}
-        self.on_sample(Sample(device.id, self._now_ms(), tuple(told), tuple(values), faults))
+        self.on_sample(Sample(device.id, at_ms, tuple(told), tuple(values), faults))
 
     # --- reading everything again ---
 
@@ -291,7 +292,7 @@ class OpcUaDriver(LineDriver):
         except DeviceError as fault:
             self._log.warning("not read again", device=device.id, reason=str(fault))
             wrong = None, Fault(Quality.BAD, fault.reason)
-            self._tell(device, dict.fromkeys(plan.points, wrong), all_of_it=True)
+            self._tell(device, dict.fromkeys(plan.points, wrong), self._now_ms(), all_of_it=True)
         else:
             self._tell_all(device, plan, results)
 
@@ -299,7 +300,7 @@ class OpcUaDriver(LineDriver):
         news: dict[PointName, Judged] = dict.fromkeys(plan.points, (None, NOT_AVAILABLE))
         for position, finish, result in zip(plan.places, plan.finish, results, strict=True):
             news[plan.points[position]] = judge(finish, result)
-        self._tell(device, news, all_of_it=True)
+        self._tell(device, news, self._now_ms(), all_of_it=True)
 
     def _hear_of_server(self, level: ua.DataValue, state: ua.DataValue) -> None:
         """Log when the server says that it is unwell, and when it is well again."""
@@ -336,7 +337,8 @@ class OpcUaDriver(LineDriver):
                 faults[i] = fault
         if results and len(faults) == len(points):
             _raise_if_gone(device, {faults[i].reason for i in plan.places})
-        return Sample(device.id, self._now_ms(), points, tuple(values), faults)
+        device.told_ms = self._now_ms()
+        return Sample(device.id, device.told_ms, points, tuple(values), faults)
 
     # --- writing ---
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Final, TypeAlias, TypeVar
 
 from asyncua import Client, ua
@@ -23,6 +24,7 @@ from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 from drivers.errors import DeviceError, GarbledError, LineDownError, NoAnswerError, RefusedError
 from drivers.opcua_certificates import leading_certificate
 from drivers.opcua_security import LOST, MODES, POLICIES, Offer, Reasons, Security, offered, status_name
+from drivers.opcua_times import age_ms
 from drivers.settings import OpcUa
 
 # Its own log dumps requests, even those with a user in them; the line says what matters.
@@ -54,7 +56,8 @@ _LIFETIME: Final = 3
 """Keep-alives after which a server may forget a subscription: three at least (OPC 10000-4, 5.14.2.2)."""
 
 Answer = TypeVar("Answer")
-Told: TypeAlias = Callable[[Sequence[ua.MonitoredItemNotification]], None]
+Told: TypeAlias = Callable[[Sequence[tuple[int, ua.DataValue, int]]], None]
+"""Called with the values of a notification: handle, value, and milliseconds that it was old when it was sent."""
 
 
 class _Protocol(UASocketProtocol):
@@ -113,6 +116,8 @@ class OpcUaClient:
         self._watch: asyncio.TimerHandle | None = None
         self._published_s = 0.0
         self._silence_s = 0.0
+        self._oldest_ms = 0.0
+        self._handles = range(0)
         self._next_number: int | None = None
         self._window = (0.0, 0)
         self._unanswered = 0
@@ -319,7 +324,7 @@ class OpcUaClient:
 
         Args:
             nodes: a node's position is its handle in what is told.
-            told: called with each notification's values.
+            told: called with each notification's values; never with a handle that is none.
             on_gap: called when a notification is missing.
         """
         period_ms = self._settings.period_ms
@@ -334,6 +339,8 @@ class OpcUaClient:
         wanted.MaxNotificationsPerPublish = MAX_PUBLISHED
         wanted.PublishingEnabled = True
         made = (await self.ask(request, ua.CreateSubscriptionResponse)).Parameters
+        self._oldest_ms = float(made.RevisedPublishingInterval) * QUEUE_SIZE
+        self._handles = range(len(nodes))
         statuses: list[int] = []
         for at in range(0, len(nodes), self.max_items):
             part = nodes[at : at + self.max_items]
@@ -349,7 +356,7 @@ class OpcUaClient:
     async def _watch_items(self, subscription: int, nodes: Sequence[ua.ReadValueId], first: int) -> list[int]:
         request = ua.CreateMonitoredItemsRequest()
         request.Parameters.SubscriptionId = subscription
-        request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Neither
+        request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Source
         request.Parameters.ItemsToCreate = [
             ua.MonitoredItemCreateRequest(
                 node,
@@ -392,7 +399,7 @@ class OpcUaClient:
         self._next_number = (number % 0xFFFF_FFFF) + 1 if content else number
         for one in content:
             if isinstance(one, ua.DataChangeNotification):
-                told(one.MonitoredItems or ())
+                told(self._aged(one.MonitoredItems or (), message.PublishTime))
             elif isinstance(one, ua.StatusChangeNotification):
                 self._lose(f"the server has ended the subscription: {status_name(int(one.Status.value))}")
         if missing:
@@ -401,6 +408,16 @@ class OpcUaClient:
         return (
             [ua.SubscriptionAcknowledgement(result.SubscriptionId, message.SequenceNumber)] if content else []
         )
+
+    def _aged(
+        self, items: Sequence[ua.MonitoredItemNotification], published: datetime | None
+    ) -> list[tuple[int, ua.DataValue, int]]:
+        """Return values with their handles and ages; what nobody asked for is left out."""
+        return [
+            (handle, item.Value, age_ms(published, item.Value.SourceTimestamp, self._oldest_ms))
+            for item in items
+            if (handle := int(item.ClientHandle)) in self._handles
+        ]
 
     async def _pace(self) -> None:
         """Wait for the next second if this one has had its share."""

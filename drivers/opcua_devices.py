@@ -62,6 +62,7 @@ class Device:
         nodes: what asks for each point; those whose node is not there are missing.
         methods: node ids by point, and whether for true (or any value) or for false.
         told: what was told last of each point.
+        told_ms: the moment of what was told last; what is told after it is not older.
     """
 
     def __init__(self, settings: DeviceSettings, node_map: NodeMap) -> None:
@@ -72,6 +73,7 @@ class Device:
         self.entries = {entry.point: entry for entry in node_map.entries}
         self.points = tuple(_polled(entry, settings) for entry in node_map.entries)
         self.finish: dict[PointName, Finish] = {entry.point: finisher(entry) for entry in node_map.entries}
+        self.told_ms = 0
         self.heard = tuple(one.point.name for one in self.points if one.poll_s is None)
         self.forget()
 

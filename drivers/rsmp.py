@@ -480,7 +480,15 @@ class RsmpDriver(LineDriver, SignalDriver):
     async def cancel(self, junction: DeviceId, request_id: str) -> Written:
         """Take a request back; see `SignalDriver.cancel`."""
         self._check_junction(junction)
-        return await self._prioritise(request_id, cancel_arguments(request_id))
+        written = await self._prioritise(request_id, cancel_arguments(request_id))
+        link = self._link
+        if (
+            written.state is CommandState.APPLIED
+            and link is not None
+            and not FEATURES[link.exchange.core].arrays
+        ):
+            self._requests.pop(request_id, None)  # nobody will tell that it is over
+        return written
 
     async def _prioritise(self, request_id: str, arguments: Mapping[str, str]) -> Written:
         self._transactions += 1
@@ -565,7 +573,8 @@ class RsmpDriver(LineDriver, SignalDriver):
             if component != self._main and not self._is_detector(codes):
                 kinds = sorted({self._sxl.alarms[code].of for code in codes if code in self._sxl.alarms})
                 what = ", ".join(kinds) or "of no known kind"
-                yield Found(component, None, f"{what}, with alarms {', '.join(map(printable, codes))}")
+                text = f"{what}, with alarms {', '.join(map(printable, codes))}"
+                yield Found(component, None, text, declarable=False)
 
     def _detectors(self, marks: str) -> Iterable[Found]:
         """Return the detectors of S0002, by the ids that alarms or the settings give them, else by number."""

@@ -47,6 +47,9 @@ MAX_STRANGERS: Final = 8
 MAX_WAITING: Final = 512 * 1024
 """Bytes that the site does not take: far more than we ever have to say; it is gone."""
 
+REPLACED: Final = "replaced"
+"""The name under which it is counted that a site connects while it is connected: it has held its connection for dead
+before we have, or there are two of that name."""
 LATE: Final = "late_answer"
 """The name under which answers are counted that came when nobody waited for them any more."""
 
@@ -77,6 +80,7 @@ class Link(asyncio.Protocol):
         exchange: its protocol.
         lost: why it is over; None while it is there.
         known: whether it has been the site's.
+        peer: from where it comes, for a person.
     """
 
     def __init__(self, owner: "Listener", terms: Terms, clock: Clock) -> None:
@@ -89,19 +93,20 @@ class Link(asyncio.Protocol):
         self.exchange = Exchange(terms, lambda: str(uuid.uuid4()), clock.now())
         self.lost: str | None = None
         self.known = False
+        self.peer = "nowhere"
 
     # --- asyncio's side ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to listen, unless there are too many that listen already."""
+        """Begin to listen."""
         if not isinstance(transport, asyncio.Transport):
             raise TypeError("an RSMP connection is a stream")
         self._transport = transport
+        address = transport.get_extra_info("peername") or ("nowhere", 0)
+        self.peer = f"{address[0]}:{address[1]}"
         transport.set_write_buffer_limits(high=MAX_WAITING)
-        if self._owner.welcome(self):
-            self._settle()
-        else:
-            self.drop("too many connections that say nothing")
+        self._owner.welcome(self)
+        self._settle()
 
     def data_received(self, data: bytes) -> None:
         """Hear what the site says."""
@@ -268,7 +273,7 @@ class Listener:
         self._on_fault = on_fault
         self._on_lost = on_lost
         self._server: asyncio.Server | None = None
-        self._links: set[Link] = set()
+        self._links: dict[Link, None] = {}
         self._greeted: Link | None = None
         self._arrived = asyncio.Event()
         self._terms = Terms(
@@ -325,11 +330,15 @@ class Listener:
 
     # --- what its links tell it ---
 
-    def welcome(self, link: Link) -> bool:
-        """Take a new connection; False if there are too many strangers."""
-        strangers = sum(one is not self._greeted for one in self._links)
-        self._links.add(link)
-        return strangers < MAX_STRANGERS
+    def welcome(self, link: Link) -> None:
+        """Take a new connection; of too many strangers the oldest gives way, which has had its time to speak.
+
+        Were the newest refused, whoever holds a few silent connections would keep the site out.
+        """
+        strangers = [one for one in self._links if one is not self._greeted]
+        self._links[link] = None
+        if len(strangers) >= MAX_STRANGERS:
+            strangers[0].drop("too many connections that say nothing")
 
     def greeted(self, link: Link) -> None:
         """Let a connection be the site's; the one before is over."""
@@ -338,12 +347,15 @@ class Listener:
         self._refused = ""
         self._arrived.set()
         if before is not None:
+            self.note(
+                link, REPLACED, f"the site connects from {link.peer} while it is connected from {before.peer}"
+            )
             before.drop("the site has connected anew")
             self._on_lost("the site has connected anew")
 
     def ended(self, link: Link) -> None:
         """Forget a connection that is over."""
-        self._links.discard(link)
+        self._links.pop(link, None)
         if link is self._greeted:
             self._greeted = None
             self._on_lost(link.lost or "the connection is gone")

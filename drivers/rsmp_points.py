@@ -92,7 +92,7 @@ def detector_points(settings: DeviceSettings) -> tuple[PolledPoint, ...]:
 def _told(settings: DeviceSettings, point: Point) -> PolledPoint:
     return PolledPoint(
         point=point,
-        poll_s=settings.poll_s,
+        poll_s=None,
         report=settings.report or Report.CHANGE,
         dead_band=settings.dead_band or 0,
         heartbeat_s=settings.heartbeat_s or 900,

@@ -209,8 +209,7 @@ class LoraUdp(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
         lead_s: seconds by which a downlink must be at the gateway before its window opens.
         power_dbm: the most that a gateway puts out, before its antenna.
         antenna_gain_db: of the gateways' antennas, so that the radiated power stays within the sub-band's.
-        expected_s: seconds between two uplinks of a device whose `poll_s` does not say otherwise.
-        silence_factor: so many times that long without an uplink, and the device is silent.
+        silence_s: how long a device may be silent before it is `no_answer`, unless it has its own.
         write_timeout_s: how long a downlink may wait for the device to speak and to acknowledge.
         counter_gap: the most frames of a device that may be lost in a row before it has to join again.
         device_status_s: seconds between two questions for a device's battery; 0 for never.
@@ -229,8 +228,7 @@ class LoraUdp(_Line, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
     lead_s: Annotated[float, msgspec.Meta(ge=0, le=5)] = 0.1
     power_dbm: Annotated[int, msgspec.Meta(ge=0, le=27)] = 14
     antenna_gain_db: Annotated[float, msgspec.Meta(ge=-10, le=15)] = 2.0
-    expected_s: Annotated[float, msgspec.Meta(gt=0, le=604_800)] = 3600.0
-    silence_factor: Annotated[float, msgspec.Meta(ge=1, le=100)] = 3.0
+    silence_s: Silence = 90_000.0
     write_timeout_s: Seconds = 3600.0
     counter_gap: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 16_384
     device_status_s: Annotated[float, msgspec.Meta(ge=0, le=2_592_000)] = 86_400.0
@@ -306,12 +304,11 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         groups: the groups that it belongs to.
         commune: INSEE code, or "".
         stream: the class of its readings.
-        poll_s: seconds between two readings of each of its points, in place of the driver's; for a device that
-            speaks by itself, seconds between two times that it does.
+        poll_s: seconds between two readings of each of its points, in place of the driver's.
         report: when a reading is worth keeping, in place of the driver's.
         dead_band: in place of the driver's.
         heartbeat_s: in place of the driver's.
-        silence_s: how long a device that speaks by itself may be silent, in place of its line's.
+        silence_s: how long a device that is heard and never asked may be silent, in place of its line's.
     """
 
     id: DeviceIdText

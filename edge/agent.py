@@ -1,27 +1,26 @@
 """The cabinet agent: who is wired to whom, and how it starts and ends."""
 
 import asyncio
-import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from drivers.base import Driver, Found, LineState, Looked, RadioDriver, SignalDriver
+from drivers.base import Driver, RadioDriver, SignalDriver
 from drivers.registry import open_line
-from edge import answers
+from edge.alarm_store import AlarmStore
 from edge.alarms import Alarms
+from edge.answering import AGENT_VERSION, Answering, Parts
 from edge.background import Background
 from edge.backhaul import Backhaul, Identity
 from edge.clock import BenchClock, SystemClock
 from edge.commands import Commands, Street
 from edge.config import Settings
-from edge.control import AskedWrongError, ControlServer
-from edge.lighting import DECIDED_POINTS, LEVEL, LampState, Lighting
+from edge.control import ControlServer
+from edge.lighting import DECIDED_POINTS, LampState, Lighting
 from edge.lock import only_agent
 from edge.mqtt import MqttLink, Will
 from edge.outbox.outbox import Outbox
@@ -36,7 +35,6 @@ from protocols.backhaul.messages import (
     AlarmEvent,
     CommandMessage,
     Hello,
-    PriorityEvent,
     SignedPolicy,
     StartEvent,
 )
@@ -44,16 +42,14 @@ from protocols.backhaul.topics import Up, up
 from protocols.clock import ClockQuality
 from protocols.model.alarm import Alarm, AlarmType
 from protocols.model.device import Device, Kind, StreamClass
-from protocols.model.ids import DeviceId, KeyId, LineId
+from protocols.model.ids import DeviceId, KeyId, LineId, PointName
 from protocols.model.lighting import Override
 from protocols.model.policy import Policy, PolicyKind
-from protocols.model.reading import Quality, Sample
+from protocols.model.reading import Sample
 from protocols.rules.acceptance import Standing
-from protocols.rules.priority.generator import RefusedError
 
 log = structlog.get_logger()
 
-AGENT_VERSION = version("luciole")
 LOOK_AT_LINES_S = 1.0
 FINISH_S = 3.0
 """How long a stopping agent waits for the reads that are under way."""
@@ -91,8 +87,8 @@ class Agent:
         }
         self._devices = {device.id: device for device in self._describe_devices()}
         self._driver_of = {device.id: self._drivers[device.line] for device in self._devices.values()}
-        self._alarms = Alarms(self._state.alarms())
-        self._storing = asyncio.Lock()
+        self._alarms = Alarms(self._state.alarms(), dict(self._never_polled()))
+        self._alarm_store = AlarmStore(self._state.store_alarms)
         self._latest: dict[DeviceId, dict[str, Sample]] = {}
         self._lighting = self._make_lighting()
         self._commands = Commands(
@@ -121,7 +117,7 @@ class Agent:
             None if local is None else PositionPort(local, settings.file.parent, self._priority.saw)
         )
         self._pollers = [self._make_poller(driver) for driver in self._drivers.values()]
-        self._control = ControlServer(settings.socket, self._answer)
+        self._control = ControlServer(settings.socket, Answering(self._parts()).answer)
         self._control.on_watch = self._outbox.hurry
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -151,20 +147,28 @@ class Agent:
             await self._commands.recover()
             await _until(stop, [*polling, *lines, *core, *backhaul])
         finally:
-            await self._stop_street(polling, [*lines, *core])
+            await self._stop_street(polling, lines, core)
             await self._leave(backhaul)
 
     async def _stop_street(
-        self, polling: Sequence[asyncio.Task[None]], others: Sequence[asyncio.Task[None]]
+        self,
+        polling: Sequence[asyncio.Task[None]],
+        lines: Sequence[asyncio.Task[None]],
+        core: Sequence[asyncio.Task[None]],
     ) -> None:
-        """Take what the hardware is just giving, then let go of the lines."""
+        """Take what the hardware is just giving, then let go of the lines.
+
+        Radio lines go first: what waits for their devices ends with them, sent or not, and can be told.
+        """
         for poller in self._pollers:
             poller.finish()
         if polling:
             await asyncio.wait(polling, timeout=FINISH_S)
+        by_radio = [isinstance(driver, RadioDriver) for driver in self._drivers.values()]
+        await _cancel([line for line, radio in zip(lines, by_radio, strict=True) if radio])
         await self._commands.close()
         await self._priority.close(FINISH_S)
-        await _cancel([*polling, *others])
+        await _cancel([*polling, *lines, *core])
         await self._background.close(FINISH_S)
 
     async def _leave(self, backhaul: Sequence[asyncio.Task[None]]) -> None:
@@ -181,6 +185,30 @@ class Agent:
 
     # Making the parts
 
+    def _parts(self) -> Parts:
+        return Parts(
+            settings=self._settings,
+            boot=self._boot,
+            started_ms=self._started_ms,
+            last_end=self._store.last_end,
+            clock=self._clock,
+            state=self._state,
+            outbox=self._outbox,
+            drivers=self._drivers,
+            devices=self._devices,
+            driver_of=self._driver_of,
+            alarms=self._alarms,
+            lighting=self._lighting,
+            commands=self._commands,
+            policies=self._policies,
+            priority=self._priority,
+            positions=self._positions,
+            backhaul=self._backhaul,
+            pollers=self._pollers,
+            latest=self._latest,
+            sample_came=self._sample_came,
+        )
+
     def _describe_devices(self) -> Iterator[Device]:
         for one in self._settings.document.device:
             points = [polled.point for polled in self._drivers[one.line].points(one.id)]
@@ -196,6 +224,13 @@ class Agent:
                 commune=one.commune or self._settings.document.cabinet.commune,
                 points=tuple(points),
             )
+
+    def _never_polled(self) -> Iterator[tuple[DeviceId, tuple[PointName, ...]]]:
+        """Yield the devices that say everything by themselves, with their points."""
+        for device, driver in self._driver_of.items():
+            points = driver.points(device)
+            if all(polled.poll_s is None for polled in points):
+                yield device, tuple(polled.point.name for polled in points)
 
     def _make_lighting(self) -> Lighting:
         stored = self._state.policies().get(PolicyKind.LIGHTING)
@@ -287,11 +322,8 @@ class Agent:
             self._outbox.add_event(
                 AlarmEvent(alarm.device, alarm.type, alarm.raised_ms, alarm.cleared_ms, alarm.text)
             )
-        self._background.spawn(self._store_alarms(changed), "store alarms")
-
-    async def _store_alarms(self, changed: list[Alarm]) -> None:
-        async with self._storing:  # in the order in which they changed
-            await asyncio.to_thread(self._state.store_alarms, changed)
+        self._alarm_store.add(changed)
+        self._background.spawn(self._alarm_store.write(), "store alarms")
 
     def _override_ended(self, device: DeviceId, override: Override) -> None:
         self._background.spawn(asyncio.to_thread(self._state.end_override, device, override), "end override")
@@ -325,6 +357,8 @@ class Agent:
             now_ms = self._clock.now().utc_ms
             for driver in self._drivers.values():
                 self._alarms_changed(self._alarms.look_at_line(driver.health(), now_ms))
+            if self._alarm_store.is_refused:
+                await self._alarm_store.write()
             await asyncio.sleep(LOOK_AT_LINES_S)
 
     async def _supervise(self, name: str, run: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -360,168 +394,6 @@ class Agent:
             keys=tuple(KeyId(key.key) for key in self._settings.trusted),
             sqlite_version=sqlite3.sqlite_version,
         )
-
-    async def _answer(self, request: answers.Request) -> object:  # noqa: C901, PLR0911, PLR0912  one branch a question
-        match request:
-            case answers.Status():
-                return await self._status()
-            case answers.Devices():
-                return [self._device(device) for device in self._devices.values()]
-            case answers.Read(device=device, points=points):
-                return await self._read(device, points)
-            case answers.Set(command=command):
-                return await self._commands.outcome(command)
-            case answers.Buffer(limit=limit):
-                return await self._buffer(limit)
-            case answers.PolicyShow():
-                return await self._policy()
-            case answers.PolicyApply(body=body, key=key, signature=signature):
-                signed = SignedPolicy(body.encode(), KeyId(key), signature)
-                reasons = await self._policies.receive(signed)
-                if reasons:
-                    raise AskedWrongError("rejected: " + "; ".join(reasons))
-                return await self._policy()
-            case answers.PriorityShow() | answers.PriorityWant():
-                return await self._answer_of_priority(request)
-            case answers.Discover(line=line, among=among):
-                return self._discover(line, among)
-            case answers.Join():
-                return await self._join(request)
-            case answers.Watch(device=device):
-                if device is not None and device not in self._devices:
-                    raise AskedWrongError(_no_device(device))
-                return None
-
-    async def _status(self) -> answers.StatusAnswer:
-        lamps = self._lighting.lamps.values()
-        return answers.StatusAnswer(
-            cabinet=self._settings.cabinet,
-            agent_version=AGENT_VERSION,
-            boot=self._boot,
-            pid=os.getpid(),
-            started_ms=self._started_ms,
-            now=self._clock.now(),
-            civil=self._clock.civil(),
-            lines=tuple(driver.health() for driver in self._drivers.values()),
-            backhaul=self._backhaul.figures(),
-            outbox=await self._outbox.figures(),
-            policies=await asyncio.to_thread(self._state.in_force),
-            rejected=self._policies.rejected,
-            alarms=tuple(self._alarms.active.values()),
-            lamps=len(lamps),
-            lamps_settled=sum(1 for lamp in lamps if self._is_at_level(lamp)),
-            overrides=len(self._lighting.overrides),
-            reasserted=self._lighting.reasserted,
-            read=sum(poller.read for poller in self._pollers),
-            skipped=sum(poller.skipped for poller in self._pollers),
-            last_end=self._store.last_end.value,
-            sqlite_version=sqlite3.sqlite_version,
-            priority=self._priority.figures(),
-        )
-
-    def _is_at_level(self, lamp: LampState) -> bool:
-        """Tell whether a lamp is known to be where it was decided: confirmed, and answering since."""
-        sample = self._latest.get(lamp.lamp.id, {}).get(LEVEL)
-        answers_now = sample is not None and sample.fault(sample.points.index(LEVEL)) is None
-        return lamp.decision is not None and lamp.settled and answers_now
-
-    def _device(self, device: Device) -> answers.DeviceAnswer:
-        lamp = self._lighting.lamps.get(device.id)
-        latest = self._latest.get(device.id, {})
-        return answers.DeviceAnswer(
-            device=device,
-            latest=tuple(
-                self._value(device, latest[point.name], latest[point.name].points.index(point.name))
-                for point in device.points
-                if point.name in latest
-            ),
-            decision=lamp.decision if lamp else None,
-            trouble=lamp.trouble if lamp else "",
-        )
-
-    def _value(self, device: Device, sample: Sample, position: int) -> answers.LatestValue:
-        name = sample.points[position]
-        fault = sample.fault(position)
-        return answers.LatestValue(
-            point=name,
-            value=sample.values[position],
-            unit=next((point.unit for point in device.points if point.name == name), ""),
-            quality=fault.quality if fault else Quality.GOOD,
-            reason=fault.reason if fault else None,
-            age_s=(self._clock.now().monotonic_ms - sample.monotonic_ms) / 1000,
-        )
-
-    async def _read(self, device_id: DeviceId, wanted: tuple[str, ...]) -> list[answers.LatestValue]:
-        device = self._devices.get(device_id)
-        if device is None:
-            raise AskedWrongError(_no_device(device_id))
-        driver = self._driver_of[device_id]
-        readable = [polled.point.name for polled in driver.points(device_id)]
-        unknown = [point for point in wanted if point not in readable]
-        if unknown:
-            raise AskedWrongError(f"{device_id} has no {', '.join(unknown)}; it has {', '.join(readable)}")
-        points = [point for point in readable if not wanted or point in wanted]
-        sample = await driver.read(device_id, points)
-        self._sample_came(sample)
-        self._outbox.add(device.stream, sample)  # what the hardware gave is taken, whoever asked for it
-        return [self._value(device, sample, position) for position in range(len(points))]
-
-    async def _answer_of_priority(
-        self, request: answers.PriorityShow | answers.PriorityWant
-    ) -> answers.PriorityAnswer | PriorityEvent:
-        if isinstance(request, answers.PriorityShow):
-            return self._priority.answer(self._positions.figures() if self._positions else None)
-        try:
-            return await self._priority.want(request.approach, request.who, shadow=request.shadow)
-        except RefusedError as error:
-            raise AskedWrongError(str(error)) from error
-
-    def _discover(self, line: LineId, among: tuple[int, ...] | None) -> AsyncIterator[answers.Sight]:
-        driver = self._drivers.get(line)
-        if driver is None:
-            raise AskedWrongError(f"this cabinet has no line {line!r}; it has {', '.join(self._drivers)}")
-        health = driver.health()
-        if health.state is LineState.DOWN:
-            raise AskedWrongError(f"{line} is down: {health.reason}")
-        return _sights(driver, among)
-
-    async def _join(self, request: answers.Join) -> answers.JoinAnswer:
-        driver = self._driver_of.get(request.device)
-        if driver is None:
-            raise AskedWrongError(_no_device(request.device))
-        if not isinstance(driver, RadioDriver):
-            raise AskedWrongError(
-                f"{request.device} is on {driver.line}, which is no radio line: it needs no key"
-            )
-        if request.key is not None:
-            await driver.admit(request.device, request.key, request.join_eui)
-            log.info("radio_key_taken", device=request.device)
-        return answers.JoinAnswer(request.device, *driver.admission(request.device))
-
-    async def _buffer(self, limit: int) -> answers.BufferAnswer:
-        oldest = await self._outbox.ask(lambda store: store.oldest(limit))
-        return answers.BufferAnswer(await self._outbox.figures(), oldest)
-
-    async def _policy(self) -> answers.PolicyAnswer:
-        stored = await asyncio.to_thread(self._state.policies)
-        return answers.PolicyAnswer(
-            in_force=await asyncio.to_thread(self._state.in_force),
-            bodies={kind.value: one.signed.body.decode() for kind, one in stored.items()},
-            rejected=self._policies.rejected,
-        )
-
-
-async def _sights(driver: Driver, among: tuple[int, ...] | None) -> AsyncIterator[answers.Sight]:
-    async for sight in driver.discover(among):
-        match sight:
-            case Found():
-                yield answers.Sight(found=sight)
-            case Looked(done=done, total=total):
-                yield answers.Sight(done=done, total=total)
-
-
-def _no_device(device: DeviceId) -> str:
-    return f"this cabinet has no device {device!r}; see `luciole-edge devices`"
 
 
 async def run_agent(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """What a cabinet raises from what it reads. One per (device, type); a dead line speaks for all there."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import structlog
 
@@ -13,7 +13,8 @@ from protocols.model.reading import Reason, Sample, Value
 log = structlog.get_logger()
 
 SILENT_READS = 3
-"""So many reads without an answer in a row are a loss of communication, not bad luck."""
+"""So many reads without an answer in a row are a loss of communication, not bad luck. A device that speaks by itself
+is not asked thrice: its driver has waited for it, and tells of its silence once."""
 DISAGREEING_READS = 2
 """A contactor takes a moment: so many reads in a row must disagree with its feedback."""
 
@@ -48,11 +49,19 @@ MAX_TEXT = 400
 class Alarms:
     """The cabinet's alarms.
 
+    Args:
+        active: those that last from an earlier run.
+        heard: by device, the points of those that are never polled: a sample in which none of them has anything to
+            say is the verdict of a driver that has waited.
+
     Attributes:
         active: those that last.
     """
 
-    def __init__(self, active: Iterable[Alarm] = ()) -> None:
+    def __init__(
+        self, active: Iterable[Alarm] = (), heard: Mapping[DeviceId, Collection[PointName]] | None = None
+    ) -> None:
+        self._heard = {device: frozenset(points) for device, points in (heard or {}).items()}
         self.active = {(alarm.device, alarm.type): alarm for alarm in active}
         self._silent: Counter[DeviceId] = Counter()
         self._disagreeing: Counter[DeviceId] = Counter()
@@ -95,8 +104,14 @@ class Alarms:
             yield AlarmType.COMMUNICATION_FAILURE, False, ""
         elif not reasons & _UNASKED:
             self._silent[sample.device] += 1
-            if self._silent[sample.device] >= SILENT_READS:
+            if self._is_verdict(sample):
+                yield AlarmType.COMMUNICATION_FAILURE, True, f"{sample.device} is not heard any more"
+            elif self._silent[sample.device] >= SILENT_READS:
                 yield AlarmType.COMMUNICATION_FAILURE, True, f"{sample.device} does not answer"
+
+    def _is_verdict(self, sample: Sample) -> bool:
+        heard = self._heard.get(sample.device)
+        return heard is not None and heard <= frozenset(sample.points)
 
     def _contactor(self, sample: Sample) -> Iterator[tuple[AlarmType, bool, str]]:
         values = dict(zip(sample.points, sample.values, strict=True))

@@ -14,7 +14,7 @@ from protocols.clock import Instant
 from protocols.model.alarm import Alarm
 from protocols.model.command import Command
 from protocols.model.device import Device
-from protocols.model.ids import DeviceId, LineId, PointName
+from protocols.model.ids import CommandId, DeviceId, LineId, PointName
 from protocols.model.lighting import Decision
 from protocols.model.reading import Quality, Reason, Sample, Value
 from protocols.rules.priority.counts import Counts
@@ -39,9 +39,15 @@ class Read(msgspec.Struct, frozen=True, tag_field="ask", tag="read"):
 
 
 class Set(msgspec.Struct, frozen=True, tag_field="ask", tag="set"):
-    """Carry out a command, and say how it ended."""
+    """Carry out a command, and say how it ended, or where it is if it takes long."""
 
     command: Command
+
+
+class Commands(msgspec.Struct, frozen=True, tag_field="ask", tag="commands"):
+    """Where is a command? Without an id: which have not ended?"""
+
+    id: CommandId | None = None
 
 
 class Watch(msgspec.Struct, frozen=True, tag_field="ask", tag="watch"):
@@ -141,6 +147,7 @@ Request = (
     | Devices
     | Read
     | Set
+    | Commands
     | Watch
     | Buffer
     | PolicyShow

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from drivers.settings import LoraUdp
 from edge.answers import PolicyApply, Reply, Watch
 from edge.clock import BenchClock, SystemClock
 from edge.config import Settings
@@ -29,6 +30,8 @@ MAX_NUMBER = 1e15
 """As a command's value is bounded."""
 ANSWER_TIMEOUT_S = 120.0
 """A ramp of 90 s ends within it."""
+EXPIRES_S = 10.0
+"""How long the technician's command may wait to be begun, unless told: whoever types it looks at the device."""
 LONGEST_S = 366 * 86_400
 """As the centre bounds an override; what is longer is a slip of the finger."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
@@ -111,7 +114,7 @@ def duration_s(text: str) -> float:
 
 
 def technician_command(
-    settings: Settings, device: str, point: str, value: str, times: tuple[str, str, float]
+    settings: Settings, device: str, point: str, value: str, times: tuple[str, str | None, float]
 ) -> Command:
     """Write down what the technician wants.
 
@@ -120,7 +123,8 @@ def technician_command(
         device: whose.
         point: which.
         value: as typed.
-        times: how long a lamp keeps it, when it is too late to begin, and the ramp in seconds.
+        times: how long a lamp keeps it, when it is too late to begin (None for what suits the device), and the ramp
+            in seconds.
 
     Raises:
         ValueError: with what is wrong, for a person.
@@ -140,10 +144,20 @@ def technician_command(
         point=PointName(point),
         value=typed,
         issuer=technician(),
-        expires_ms=clock.now().utc_ms + round(duration_s(expires) * 1000),
+        expires_ms=clock.now().utc_ms + round(_patience_s(settings, device, expires) * 1000),
         until_ms=until_ms if lasts else None,
         ramp_s=ramp_s,
     )
+
+
+def _patience_s(settings: Settings, device: str, expires: str | None) -> float:
+    """Return for how long a command may be begun: at once, or when a LoRaWAN device speaks next."""
+    if expires is not None:
+        return duration_s(expires)
+    document = settings.document
+    on = {one.line for one in document.device if one.id == device}
+    waits = [one.write_timeout_s for one in document.line if one.id in on and isinstance(one, LoraUdp)]
+    return max([EXPIRES_S, *waits])
 
 
 def technician() -> str:

@@ -24,9 +24,11 @@ class Background:
         return task
 
     async def close(self, patience_s: float = 0.0) -> None:
-        """Give what is under way some time to end, then cancel it and wait until it has."""
-        if self._tasks and patience_s > 0:
-            await asyncio.wait(self._tasks, timeout=patience_s)
+        """Give what is under way, and what it begins, some time to end; then cancel it and wait until it has."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + patience_s
+        while self._tasks and (left_s := until_s - loop.time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -261,6 +261,8 @@ class Backhaul:
             ):  # one line a topic: noise must not fill the log
                 self._told.add(topic)
                 log.warning("backhaul_message_refused", topic=topic, error=str(error))
+        except Exception:  # paho would lose its place in the stream, and with it the connection
+            log.exception("backhaul_message_broke", topic=topic)
 
     def _acknowledged(self, ack: Ack) -> None:
         if ack.epoch == self._epoch:

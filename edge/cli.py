@@ -4,12 +4,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
 from edge import exits
 from edge.config import DEFAULT_PATH, Settings, SettingsError, load
+
+if TYPE_CHECKING:
+    from protocols.model.command import CommandState
 
 T = TypeVar("T")
 
@@ -132,12 +135,19 @@ def set_point(
         str, typer.Option("--for", help="How long a lamp keeps the level: 90s, 20m, 2h.", metavar="TIME")
     ] = "30m",
     expires: Annotated[
-        str, typer.Option("--expires", help="Not to be begun any more after this time.", metavar="TIME")
-    ] = "10s",
+        str | None,
+        typer.Option(
+            "--expires",
+            help="Not to be begun any more after this time: 10s, or for a LoRaWAN device its line's write_timeout_s.",
+            metavar="TIME",
+        ),
+    ] = None,
     ramp_s: Annotated[float, typer.Option("--ramp", help="Seconds to get there.", min=0, max=90)] = 0.0,
     as_json: Json = False,
 ) -> None:
     """Set a point and say what became of it. A lamp returns to its program by itself.
+
+    A command to a LoRaWAN device waits until the device speaks; look it up with `luciole-edge commands`.
 
     Example: `luciole-edge set lamp-03 dimming_level 40 --for 20m`
     """
@@ -152,8 +162,43 @@ def set_point(
         _fail(str(error), exits.WRONG)
     answer = _need(settings, answers.Set(command), CommandRecord)
     show.command(answer, as_json=as_json)
-    if answer.state.value not in {"verified", "applied"}:
-        raise typer.Exit(exits.FAILED)
+    raise typer.Exit(_how_it_ended(answer.state))
+
+
+@app.command()
+def commands(
+    command_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="One command's id; all that have not ended by default.")
+    ] = None,
+    config: Config = DEFAULT_PATH,
+    as_json: Json = False,
+) -> None:
+    """Say where commands are: one, or all that have not ended; also when no agent runs.
+
+    Example: `luciole-edge commands cli-5f0c2a9d41b7e6c38a10`
+    """
+    from edge import answers, offline, show  # noqa: PLC0415
+    from edge.state import CommandRecord  # noqa: PLC0415
+    from protocols.model.ids import CommandId  # noqa: PLC0415
+
+    settings = _settings(config)
+    wanted = None if command_id is None else CommandId(command_id)
+    found = _ask(settings, answers.Commands(wanted), list[CommandRecord])
+    if found is None:
+        found = _offline(settings, lambda held: offline.commands(held, wanted))
+    if wanted is None:
+        show.commands(found, as_json=as_json)
+        return
+    if not found:
+        _fail(f"this cabinet has no command {wanted!r}, or has forgotten it", exits.WRONG)
+    show.command(found[0], as_json=as_json)
+    raise typer.Exit(_how_it_ended(found[0].state))
+
+
+def _how_it_ended(state: "CommandState") -> int:
+    if state.value in {"verified", "applied"}:
+        return 0
+    return exits.UNDER_WAY if state.value in {"queued", "executing"} else exits.FAILED
 
 
 @app.command()
@@ -224,7 +269,10 @@ def discover(
         numbers = searching.numbers(among)
     except ValueError as error:
         _fail(f"--among: {error}", exits.WRONG)
-    lines = [one.id for one in settings.document.line] if line is None else [LineId(line)]
+    known = [one.id for one in settings.document.line]
+    if line is not None and line not in known:
+        _fail(f"this cabinet has no line {line!r}; it has {', '.join(known)}", exits.WRONG)
+    lines = known if line is None else [LineId(line)]
     found = searching.search(settings, lines, numbers, quiet=as_json)
     if found is None:
         _no_agent(settings)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 import msgspec
 import structlog
 
-from drivers.base import Driver, Written
+from drivers.base import Driver, RadioDriver, Written
 from edge.background import Background
 from edge.lighting import LEVEL, Lighting
 from edge.state import CommandRecord, State
@@ -19,7 +19,7 @@ from protocols.clock import Clock
 from protocols.errors import LocalProtocolError
 from protocols.model.command import Command, CommandState
 from protocols.model.device import Device
-from protocols.model.ids import DeviceId
+from protocols.model.ids import CommandId, DeviceId
 from protocols.model.lighting import Lamp, Override
 from protocols.model.policy import Limits
 from protocols.model.reading import Value
@@ -29,6 +29,12 @@ log = structlog.get_logger()
 
 LOOK_AT_CLOCK_S = 10.0
 """How often a command that must wait looks at the clock again."""
+ANSWER_S = 100.0
+"""How long whoever asks here is kept waiting for the outcome: a ramp of 90 s ends within it."""
+RADIO_ANSWER_S = 1.0
+"""The same for a device that speaks when it likes: as long as it takes to see why nothing can be sent at all."""
+CLOSE_S = 3.0
+"""How long the end of what waited for a radio device may take to be written down."""
 MAX_WAITING = 512
 """Commands that may wait or be under way at a time; more are rejected, and the centre sends them again."""
 
@@ -88,6 +94,7 @@ class Commands:
         self._report = report
         self._background = Background()
         self._under_way: dict[str, asyncio.Task[CommandRecord]] = {}
+        self._on_radio: set[asyncio.Task[object]] = set()
         self._lock = asyncio.Lock()
 
     async def recover(self) -> None:
@@ -118,14 +125,39 @@ class Commands:
         return record
 
     async def close(self) -> None:
-        """Leave what is under way; it is taken up again at the next start."""
+        """Leave what is under way; it is taken up again at the next start.
+
+        What waits for a radio device ends with its line, which is gone by now; how, is written down.
+        """
+        if self._on_radio:
+            await asyncio.wait(self._on_radio, timeout=CLOSE_S)
         await self._background.close()
 
-    async def outcome(self, command: Command) -> CommandRecord:
-        """Take a command and wait until it has ended."""
+    async def outcome(self, command: Command, patience_s: float | None = None) -> CommandRecord:
+        """Take a command and wait until it has ended, or return where it is when patience is over.
+
+        Args:
+            command: what somebody wants.
+            patience_s: how long to wait; None for as long as its device deserves.
+        """
         record = await self.receive(command)
         task = self._under_way.get(command.id)
-        return await asyncio.shield(task) if task is not None else record
+        if task is None:
+            return record
+        if patience_s is None:
+            radio = isinstance(self._street.drivers.get(command.device), RadioDriver)
+            patience_s = RADIO_ANSWER_S if radio else ANSWER_S
+        await asyncio.wait([task], timeout=patience_s)
+        if task.done() and not task.cancelled():
+            return await task
+        return await asyncio.to_thread(self._state.command, command.id) or record
+
+    async def look_up(self, command_id: CommandId | None) -> list[CommandRecord]:
+        """Return one command, if it was ever here, or all that have not ended."""
+        if command_id is None:
+            return await asyncio.to_thread(self._state.open_commands)
+        found = await asyncio.to_thread(self._state.command, command_id)
+        return [] if found is None else [found]
 
     def _judge(self, command: Command) -> tuple[CommandState, str]:
         reason = objection(self._street, command)
@@ -155,16 +187,35 @@ class Commands:
             self._tell(record)
             written = await self._lighting.override(command.device, override)
         else:
-            record = await self._advance(record, CommandState.EXECUTING, "", None)
+            record = await self._advance(
+                record, CommandState.EXECUTING, self._what_it_waits_for(command), None
+            )
             written = await self._write(command)
         return await self._advance(record, written.state, written.reason, written.value)
 
     async def _write(self, command: Command) -> Written:
         driver = self._street.drivers[command.device]
         try:
+            if isinstance(driver, RadioDriver):
+                return await self._write_by_radio(driver, command)
             return await driver.write(command.device, command.point, command.value, ramp_s=command.ramp_s)
         except LocalProtocolError as error:
             return Written(CommandState.FAILED, None, str(error))
+
+    async def _write_by_radio(self, driver: RadioDriver, command: Command) -> Written:
+        """Write once the device speaks, which must be before the command expires."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  this runs in one
+        self._on_radio.add(task)
+        task.add_done_callback(self._on_radio.discard)
+        left_s = max(command.expires_ms - self._now_ms(), 0) / 1000
+        return await driver.write(
+            command.device, command.point, command.value, ramp_s=command.ramp_s, begin_within_s=left_s
+        )
+
+    def _what_it_waits_for(self, command: Command) -> str:
+        radio = isinstance(self._street.drivers[command.device], RadioDriver)
+        return f"it is sent when {command.device} speaks, unless it expires before" if radio else ""
 
     async def _read_back(self, record: CommandRecord) -> CommandRecord:
         """Find out what became of a command that was begun before a crash; never do it again."""
@@ -180,7 +231,9 @@ class Commands:
         value = sample.values[0]
         if sample.fault(0) is None and value == command.value:
             return await self._advance(record, CommandState.VERIFIED, "", value)
-        why = "the agent ended while it was under way, and the value is not as wanted"
+        fault = sample.fault(0)
+        found = "is not as wanted" if fault is None else f"cannot be read: {fault.reason.value}"
+        why = f"the agent ended while it was under way, and the value {found}"
         return await self._advance(record, CommandState.OUTCOME_UNKNOWN, why, value)
 
     async def _advance(

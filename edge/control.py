@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from drivers.errors import DriverError
 from edge.answers import MAX_REQUEST_BYTES, Reply, Request, Watch
 from protocols.errors import ProtocolError
 from protocols.model.ids import DeviceId
@@ -101,6 +103,11 @@ class ControlServer:
             reply = Reply(error=str(error))
         except ConnectionError:
             raise
+        except (
+            DriverError,
+            sqlite3.Error,
+        ) as error:  # a line that is down, a disk that refuses: no bug of ours
+            reply = Reply(error=f"it was not done: {error}")
         except Exception as error:
             log.exception("control_request_broke")
             reply = Reply(error=f"the agent cannot answer: {str(error) or type(error).__name__}")

@@ -26,7 +26,12 @@ max_age_days = 90
 # [[trusted_key]]
 # id = "city-2026"
 # public = "…"
-# kinds = ["lighting"]
+# kinds = ["lighting", "priority"]
+
+# [local_positions]               # vehicles that reach the cabinet itself, without the backhaul
+# host = "192.0.2.1"
+# port = 12733
+# key_file = "fleet.key"          # openssl rand -base64 32 > fleet.key; chmod 600 fleet.key
 
 [[line]]
 id = "dali-1"
@@ -66,4 +71,53 @@ line = "rs485-1"
 address = 1
 map = "cabinet_io"
 stream = "critical"
+
+# Other lines, to be taken in by removing the marks. `luciole-edge discover` tells what is there.
+
+# [[line]]
+# id = "tlc-1"
+# driver = "rsmp"                   # a signal controller, which connects to us
+# site = "KK+AG0503=001TC000"
+
+# [[device]]
+# id = "junction-foch"
+# kind = "junction"
+# line = "tlc-1"
+# address = "KK+AG0503=001TC000"
+# stream = "critical"
+
+# [[line]]
+# id = "plc-1"
+# driver = "opcua"                  # luciole-edge opcua-certificate makes our certificate
+# url = "opc.tcp://192.0.2.20:4840"
+
+# [[device]]
+# id = "pumps-ouche"
+# kind = "pumping_station"
+# line = "plc-1"
+# address = "station-1"
+# map = "pumping_station"
+
+# [[line]]
+# id = "air-1"
+# driver = "lorawan-udp"            # a packet forwarder on this machine, or behind a tunnel
+
+# [[device]]
+# id = "bin-17"                     # luciole-edge join bin-17 takes its key
+# kind = "bin"
+# line = "air-1"
+# address = "24e124136b502301"
+# map = "milesight-em400-mud"
+
+# [[line]]
+# id = "ble-1"
+# driver = "ble"
+# adapter = "hci0"
+
+# [[device]]
+# id = "cabinet-climate"
+# kind = "sensor"
+# line = "ble-1"
+# address = "a4:c1:38:8d:18:b2"
+# map = "bthome-thermometer"
 """

@@ -144,6 +144,7 @@ class MqttLink:
         client.on_disconnect = self._disconnected
         client.on_message = self._received
         client.on_publish = self._published
+        client.on_subscribe = self._subscribed
         client.on_socket_close = lambda _client, _userdata, _socket: self._leave_loop()
         if self._tls is not None:
             client.tls_set_context(self._tls)
@@ -266,6 +267,18 @@ class MqttLink:
 
     def _received(self, _client: Client, _userdata: object, message: MQTTMessage) -> None:
         self.on_message(message.topic, bytes(message.payload))
+
+    def _subscribed(
+        self,
+        _client: Client,
+        _userdata: object,
+        _mid: int,
+        reasons: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        refused = sorted({str(reason) for reason in reasons if reason.is_failure})
+        if refused:  # what is not heard is missed by nobody, so it has to be said
+            log.error("backhaul_subscription_refused", reasons=refused)
 
     def _published(
         self,

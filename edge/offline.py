@@ -11,10 +11,11 @@ from edge.answers import BufferAnswer, PolicyAnswer, PriorityAnswer
 from edge.config import Settings
 from edge.lock import AlreadyRunsError, only_agent
 from edge.outbox.store import OutboxFigures, oldest_batches, weigh
-from edge.state import State
+from edge.state import CommandRecord, State
 from protocols.backhaul.messages import PolicyInForce, StreamHead
 from protocols.model.alarm import Alarm
 from protocols.model.device import StreamClass
+from protocols.model.ids import CommandId
 from protocols.model.policy import PolicyKind
 
 
@@ -60,6 +61,19 @@ def policy(settings: Settings) -> PolicyAnswer:
         try:
             bodies = {kind.value: one.signed.body.decode() for kind, one in state.policies().items()}
             return PolicyAnswer(state.in_force(), bodies, ())
+        finally:
+            state.close()
+
+
+def commands(settings: Settings, command_id: CommandId | None) -> list[CommandRecord]:
+    """Return one command, or all that have not ended; raises NothingHereError."""
+    with _held(settings):
+        state = State.look_at(settings.directory / "state.db")
+        try:
+            if command_id is None:
+                return state.open_commands()
+            found = state.command(command_id)
+            return [] if found is None else [found]
         finally:
             state.close()
 

@@ -107,11 +107,12 @@ class Priority:
         self._chains: dict[str, asyncio.Task[None]] = {}
         self._looking: set[DeviceId] = set()
         self._lists: Counter[DeviceId] = Counter()
-        self._failing: set[DeviceId] = set()
+        self._useless: dict[DeviceId, bool] = {}
         self._detectors: dict[tuple[DeviceId, PointName], list[str]] = {}
         self._values: dict[tuple[DeviceId, PointName], Value] = {}
         self._unwritable = ""
         self._watched: dict[str, _Watched] = {}
+        self._did = asyncio.Event()
         prefix = f"lu-{zlib.crc32(junctions.cabinet.encode()):08x}-"
         self.generator = Generator(prefix, secrets.token_hex(3), state.trusted_ms())
         for driver in set(junctions.drivers.values()):
@@ -141,12 +142,23 @@ class Priority:
         ]
         self.hear_positions(position_filters(areas))
         self._detectors = self._find_detectors(policy)
+        asked = {approach.junction for approach in policy.approaches}
         for junction in junctions.drivers:
+            if junction not in asked:  # nothing is promised there any more
+                self.generator.book.failing[junction] = 0
             self._see_groups(junction, self._values.get((junction, SIGNAL_GROUPS)))
+        self._judge()
 
     async def close(self, patience_s: float) -> None:
-        """Take everything back, give the controllers a moment to hear it, and let go of the rest."""
+        """Take everything back, give the controllers a moment to say that it is over, and let go of the rest."""
         self._do(self.generator.end("the agent ends", self._clock.now()))
+        try:
+            async with asyncio.timeout(patience_s):
+                while self.generator.book.is_awaiting():
+                    self._did.clear()
+                    await self._did.wait()
+        except TimeoutError:
+            log.info("priority_unconfirmed_at_end")
         await self._background.close(patience_s)
 
     # What is heard
@@ -286,6 +298,7 @@ class Priority:
                     assert_never(action)
         if actions:
             self._judge()
+            self._did.set()
 
     def _chain(self, request: str, work: Coroutine[None, None, None]) -> None:
         """Begin something about a request once everything before it about the same is done."""
@@ -371,14 +384,14 @@ class Priority:
             self._unwritable = str(error)
 
     def _judge(self) -> None:
+        """Say of each junction, once it changes, whether its requests are of any use."""
         for junction, count in self.generator.book.failing.items():
-            if count >= FAILING and junction not in self._failing:
-                self._failing.add(junction)
-                self.on_failing(
-                    junction, f"{count} requests in a row were of no use: not granted, lost or never ended"
-                )
-            elif count == 0 and junction in self._failing:
-                self._failing.discard(junction)
+            if count >= FAILING and self._useless.get(junction) is not True:
+                self._useless[junction] = True
+                why = f"{count} requests in a row were of no use: not granted, lost or never ended"
+                self.on_failing(junction, why)
+            elif count == 0 and self._useless.get(junction) is not False:
+                self._useless[junction] = False  # also of what an earlier run has raised
                 self.on_failing(junction, "")
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from drivers.base import Admission
+from drivers.base import Admission, Found, LineHealth
 from edge.answers import (
     BufferAnswer,
     DeviceAnswer,
@@ -32,8 +33,19 @@ from protocols.model.reading import Quality, Reason, Sample, Value
 if TYPE_CHECKING:
     from drivers.opcua_certificates import Made  # only where a line needs it
 
-out = Console(highlight=False, soft_wrap=True)
+WIDE = 1000
+"""Columns of what is no terminal: in a file or a pipe a row is one line, for whoever searches it."""
 
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
+
+
+def plain(text: str) -> str:
+    """Return a text as it is to be read: what a peer says colours nothing, breaks nothing, and moves no cursor."""
+    return escape("".join(one if one.isprintable() else "?" for one in text))
+
+
+SHOWN_VALUES = 6
+"""Of each device in a list of many; `read` shows all of one."""
 _DECIDED = {point.name for point in DECIDED_POINTS}
 
 
@@ -78,7 +90,7 @@ def status(answer: StatusAnswer, *, as_json: bool) -> None:
     if abs(answer.civil.utc_ms - answer.now.utc_ms) > 1000:
         out.print(f"          bench clock, deciding sees {when(answer.civil.utc_ms)}")
     backhaul = answer.backhaul
-    state = "[green]connected[/]" if backhaul.connected else f"[red]gone[/]: {backhaul.reason}"
+    state = "[green]connected[/]" if backhaul.connected else f"[red]gone[/]: {plain(backhaul.reason)}"
     under_way = _count(backhaul.in_flight, "batch", "batches")
     out.print(f"backhaul  {state} since {when(backhaul.since_ms)}; {under_way} on the way")
     _outbox(answer.outbox)
@@ -87,13 +99,7 @@ def status(answer: StatusAnswer, *, as_json: bool) -> None:
         f"lamps     {answer.lamps_settled} of {answer.lamps} at their level, {answer.overrides} overridden"
     )
     _priority(answer.priority)
-    table = table_of("line", "state", "asked", "failed", "waiting", "why, or silent devices")
-    for line in answer.lines:
-        why = line.reason or ", ".join(line.silent)
-        colour = "green" if line.state.value == "up" else "red"
-        counts = (str(line.transactions), str(line.failures), str(line.queued))
-        table.add_row(line.line, f"[{colour}]{line.state.value}[/]", *counts, why)
-    out.print(table)
+    _lines(answer.lines)
     _alarms(answer.alarms)
 
 
@@ -115,11 +121,10 @@ def devices(answer: list[DeviceAnswer], *, as_json: bool) -> None:
         return
     table = table_of("device", "kind", "line", "address", "values", "decided")
     for one in answer:
-        shown = [text for value in one.latest if (text := _brief(value))]
-        values_text = "  ".join(shown) or ("nothing remarkable" if one.latest else "not read yet")
+        values_text = _briefly(one.latest)
         decided = f"{one.decision.level} %: {one.decision.because}" if one.decision else ""
         if one.trouble:
-            decided += f" [red]({one.trouble})[/]"
+            decided += f" [red]({plain(one.trouble)})[/]"
         device = one.device
         table.add_row(device.id, device.kind.value, device.line, device.address, values_text, decided)
     out.print(table)
@@ -143,10 +148,31 @@ def command(record: CommandRecord, *, as_json: bool) -> None:
         return
     wanted = record.command
     back = "" if record.value is None else f", read back {_bare(record.value, '')}"
-    why = f": {record.reason}" if record.reason else ""
+    why = f": {plain(record.reason)}" if record.reason else ""
     out.print(f"{wanted.device} {wanted.point}: {record.state.value}{back}{why}")
     if wanted.until_ms is not None and record.state.value in {"verified", "applied"}:
         out.print(f"It returns to its program at {when(wanted.until_ms)}.")
+    if record.state.value in {"queued", "executing"}:
+        out.print(f"It has until {when(wanted.expires_ms)} to be begun.")
+        out.print(f"Look it up: luciole-edge commands {wanted.id}", soft_wrap=True)
+
+
+def commands(records: Sequence[CommandRecord], *, as_json: bool) -> None:
+    """Show the commands that have not ended."""
+    if as_json:
+        as_json_line(records)
+        return
+    if not records:
+        out.print("No command is under way.")
+        return
+    table = table_of("id", "device", "point", "value", "state", "not begun after", "why")
+    for record in records:
+        wanted = record.command
+        value, expires = _bare(wanted.value, ""), when(wanted.expires_ms)
+        table.add_row(
+            wanted.id, wanted.device, wanted.point, value, record.state.value, expires, plain(record.reason)
+        )
+    out.print(table)
 
 
 def found(searched: Sequence[Searched], *, as_json: bool) -> None:
@@ -158,12 +184,14 @@ def found(searched: Sequence[Searched], *, as_json: bool) -> None:
     for line in searched:
         for one in line.found:
             kind = one.kind.value if one.kind else "?"
-            table.add_row(line.line, one.address, kind, one.device or "[yellow]nobody[/]", one.text)
-    out.print(table)
+            declared = one.device or ("[yellow]nobody[/]" if one.declarable else "–")
+            table.add_row(line.line, plain(one.address), kind, declared, plain(one.text))
+    if any(line.found for line in searched):
+        out.print(table)
     for line in searched:
         if line.trouble:
-            out.print(f"[red]{line.line}[/]: {line.trouble}")
-    undeclared = sum(one.device is None for line in searched for one in line.found)
+            out.print(f"[red]{line.line}[/]: {plain(line.trouble)}")
+    undeclared = sum(len(_undeclared(line)) for line in searched)
     if undeclared:
         out.print(
             f"{_count(undeclared, 'address', 'addresses')} nobody has declared: --toml prints tables for them."
@@ -173,14 +201,23 @@ def found(searched: Sequence[Searched], *, as_json: bool) -> None:
 def device_tables(searched: Sequence[Searched]) -> None:
     """Print settings for what nobody has declared, to be completed by whoever knows it."""
     for line in searched:
-        for number, one in enumerate((one for one in line.found if one.device is None), start=1):
+        for number, one in enumerate(_undeclared(line), start=1):
             address = one.address if one.address.isdecimal() else msgspec.json.encode(one.address).decode()
-            text = " ".join(one.text.split())
+            text = " ".join("".join(c if c.isprintable() else " " for c in one.text).split())
             kind = one.kind.value if one.kind else "sensor"
             sys.stdout.write(
                 f'\n[[device]]  # {text}\nid = "{line.line}-new-{number}"\nkind = "{kind}"\n'
                 f'line = "{line.line}"\naddress = {address}\n'
             )
+        if line.trouble:
+            sys.stderr.write(f"{line.line}: {line.trouble}\n")
+    if not any(map(_undeclared, searched)) and not any(line.trouble for line in searched):
+        sys.stderr.write("Everything that was found is declared.\n")
+
+
+def _undeclared(line: Searched) -> list[Found]:
+    """Return what could stand in the settings as a device, and does not."""
+    return [one for one in line.found if one.device is None and one.declarable]
 
 
 def certificate(made: "Made", *, as_json: bool) -> None:
@@ -200,7 +237,7 @@ def joined(answer: JoinAnswer, *, as_json: bool) -> None:
         as_json_line(answer)
         return
     colour = "green" if answer.admission in {Admission.HEARD, Admission.JOINED} else "yellow"
-    out.print(f"{answer.device}: [{colour}]{answer.admission.value}[/]. {answer.text}")
+    out.print(f"{answer.device}: [{colour}]{answer.admission.value}[/]. {plain(answer.text)}")
 
 
 def sample(one: Sample, *, as_json: bool) -> None:
@@ -246,6 +283,20 @@ def policy(answer: PolicyAnswer, *, body: bool, as_json: bool) -> None:
     _policies(answer.in_force, answer.rejected)
 
 
+def _lines(lines: Iterable[LineHealth]) -> None:
+    """Show the lines; why one is down stands below, uncut: it may name a command to be copied."""
+    listed = tuple(lines)
+    table = table_of("line", "state", "asked", "failed", "waiting", "silent devices")
+    for line in listed:
+        colour = "green" if line.state.value == "up" else "red"
+        counts = (str(line.transactions), str(line.failures), str(line.queued))
+        table.add_row(line.line, f"[{colour}]{line.state.value}[/]", *counts, ", ".join(line.silent))
+    out.print(table)
+    for line in listed:
+        if line.reason:
+            out.print(f"{line.line}: {plain(line.reason)}")
+
+
 def _priority(figures: PriorityFigures) -> None:
     if not figures.approaches:
         return
@@ -260,7 +311,7 @@ def _policies(in_force: Iterable[PolicyInForce], rejected: tuple[str, ...]) -> N
     texts = [f"{one.kind} version {one.version} ({one.hash[:12]})" for one in in_force]
     out.print(f"policies  {', '.join(texts) or 'none yet: the lamps stay as they are'}")
     for reason in rejected:
-        out.print(f"          [yellow]last one rejected[/]: {reason}")
+        out.print(f"          [yellow]last one rejected[/]: {plain(reason)}")
 
 
 def _outbox(figures: OutboxFigures) -> None:
@@ -273,7 +324,7 @@ def _outbox(figures: OutboxFigures) -> None:
     if figures.shed_readings:
         out.print(f"          [yellow]{figures.shed_readings} readings shed since the start[/]")
     if figures.error:
-        out.print(f"          [red]the disk refuses: {figures.error}[/]")
+        out.print(f"          [red]the disk refuses: {plain(figures.error)}[/]")
 
 
 def _alarms(alarms: Iterable[Alarm]) -> None:
@@ -284,16 +335,27 @@ def _alarms(alarms: Iterable[Alarm]) -> None:
     table = table_of("alarm", "severity", "whose", "since", "what")
     for alarm in listed:
         severity = SEVERITY[alarm.type].value
-        table.add_row(alarm.type.value, severity, alarm.device, when(alarm.raised_ms), alarm.text)
+        table.add_row(alarm.type.value, severity, alarm.device, when(alarm.raised_ms), plain(alarm.text))
     out.print(table)
 
 
 def table_of(*columns: str) -> Table:
-    """Return an empty table."""
+    """Return an empty table; what names something is never cut, for somebody may want to type it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column)
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     return table
+
+
+def _briefly(values: Sequence[LatestValue]) -> str:
+    """Return a device's values for a list of many devices; what is wrong with all of them is said once."""
+    reasons = {value.reason if value.quality is Quality.BAD else None for value in values}
+    if len(values) > 1 and len(reasons) == 1 and None not in reasons:
+        return f"everything {_quality(Quality.BAD, values[0].reason)}"
+    shown = [text for value in values if (text := _brief(value))]
+    if len(shown) > SHOWN_VALUES:
+        shown[SHOWN_VALUES:] = [f"[dim]and {len(shown) - SHOWN_VALUES} more[/]"]
+    return "  ".join(shown) or ("nothing remarkable" if values else "not read yet")
 
 
 def _brief(value: LatestValue) -> str:
@@ -308,8 +370,9 @@ def _brief(value: LatestValue) -> str:
 def _bare(value: Value, unit: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return f"{text} {unit}".strip() if value is not None else "–"
+    text = f"{value:.6g}" if isinstance(value, float) else plain(str(value))
+    shown = "" if unit.startswith("{") else unit  # UCUM's annotations say what is counted, and are no unit
+    return f"{text} {shown}".strip() or "–" if value is not None else "–"
 
 
 def _quality(quality: Quality, reason: Reason | None) -> str:

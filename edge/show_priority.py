@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from edge.answers import PriorityAnswer
-from edge.show import as_json_line, out, table_of, when
+from edge.show import as_json_line, out, plain, table_of, when
 from protocols.backhaul.messages import PriorityEvent
 from protocols.model.priority import RequestState
 from protocols.rules.priority.view import ApproachView, RequestView
@@ -41,7 +41,9 @@ def outcome(event: PriorityEvent, *, as_json: bool) -> None:
         return
     state = event.state.value if event.state else "the controller has not answered"
     state = "shadow, nothing was asked" if event.shadow else state
-    out.print(f"{event.approach} {event.request}: {state}" + (f": {event.reason}" if event.reason else ""))
+    out.print(
+        f"{event.approach} {event.request}: {state}" + (f": {plain(event.reason)}" if event.reason else "")
+    )
 
 
 def is_granted(event: PriorityEvent) -> bool:
@@ -58,7 +60,7 @@ def _approaches(approaches: Iterable[ApproachView]) -> None:
     table = table_of("approach", "junction", "group", "light", "granted/h", "vehicles", "remarks")
     for one in approaches:
         vehicles = [
-            f"{vehicle.vehicle or vehicle.source.value} {vehicle.to_stop_line_m:.0f} m {vehicle.stage}"
+            f"{plain(vehicle.vehicle or vehicle.source.value)} {vehicle.to_stop_line_m:.0f} m {vehicle.stage}"
             for vehicle in one.vehicles
         ]
         remarks = [
@@ -82,10 +84,11 @@ def _requests(requests: Iterable[RequestView]) -> None:
     if not listed:
         out.print("requests  none are open")
         return
-    table = table_of("request", "approach", "vehicle", "phase", "controller says", "age", "why taken back")
+    table = table_of("request", "approach", "vehicle", "phase", "controller", "age", "why")
     for one in listed:
         state = one.state.value if one.state else "nothing yet"
         again = f"{one.reason} (cancelled {one.cancels} times)" if one.cancels else one.reason
+        again = plain(again)
         table.add_row(one.request, one.approach, one.vehicle, one.phase, state, f"{one.age_s:.0f} s", again)
     out.print(table)
 
@@ -94,12 +97,15 @@ def _events(title: str, events: Iterable[PriorityEvent]) -> None:
     listed = tuple(events)
     if not listed:
         return
-    table = table_of(title, "when", "approach", "vehicle", "controller says", "green +", "red −", "why")
+    out.print(title)
+    table = table_of("request", "when", "approach", "vehicle", "controller", "why, and what it gave")
     for one in listed:
         state = "shadow" if one.shadow else one.state.value if one.state else "–"
-        gains = tuple("" if gain is None else f"{gain} s" for gain in (one.extension_s, one.reduction_s))
+        gains = ((one.extension_s, "s more green"), (one.reduction_s, "s less red"))
+        given = [f"{gain} {what}" for gain, what in gains if gain]
         vehicle = one.vehicle or one.source.value
-        table.add_row(one.request, when(one.at_ms), one.approach, vehicle, state, *gains, one.reason)
+        why = plain("; ".join(filter(None, (one.reason, *given))))
+        table.add_row(one.request, when(one.at_ms), one.approach, plain(vehicle), state, why)
     out.print(table)
 
 
@@ -112,6 +118,6 @@ def _counts(answer: PriorityAnswer) -> None:
         out.print(f"          [yellow]{junction}: {count} requests in a row were of no use[/]")
     local = answer.local
     if local is not None:
-        state = "open" if local.listening else f"[red]closed[/]: {local.reason}"
-        last = f" (last: {local.last_refusal})" if local.last_refusal else ""
+        state = "open" if local.listening else f"[red]closed[/]: {plain(local.reason)}"
+        last = f" (last: {plain(local.last_refusal)})" if local.last_refusal else ""
         out.print(f"local     {state}; {local.taken} positions taken, {local.refused} refused{last}")

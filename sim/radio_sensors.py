@@ -288,7 +288,7 @@ def _ws558(sensor: Sensor, _: Truth) -> Report:
         "voltage": 230.1,
         "active_power": on * _SWITCH_W,
         "power_factor": 95,
-        "active_energy": sensor.reports * 7 / 1000,
+        "cumulative_active_energy": sensor.reports * 7 / 1000,
         "current": on * 210 / 1000,
     }
     values |= {f"switch_{index + 1}": bool(sensor.switches >> index & 1) for index in range(SWITCHES)}

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -86,6 +87,7 @@ class _Subscriptions(SubscriptionService):
         super().__init__(server.aspace, server)
         self.books = books
         self._watched: dict[tuple[int, int], str] = {}
+        self._without_time: set[tuple[int, int]] = set()
 
     async def create_subscription(
         self,
@@ -95,7 +97,7 @@ class _Subscriptions(SubscriptionService):
         request_callback: Callable[..., Any] | None = None,
     ) -> ua.CreateSubscriptionResult:
         async def counted(result: ua.PublishResult, *rest: Any) -> None:  # noqa: ANN401
-            self._count(result)
+            self._look_through(result)
             await callback(result, *rest)
 
         def asked(subscription: int) -> Any:  # noqa: ANN401
@@ -111,15 +113,20 @@ class _Subscriptions(SubscriptionService):
         for item in params.ItemsToCreate:
             key = int(params.SubscriptionId), int(item.RequestedParameters.ClientHandle)
             self._watched[key] = str(item.ItemToMonitor.NodeId.Identifier)
+            if params.TimestampsToReturn not in {ua.TimestampsToReturn.Source, ua.TimestampsToReturn.Both}:
+                self._without_time.add(key)
         results: list[ua.MonitoredItemCreateResult] = await super().create_monitored_items(params)
         return results
 
-    def _count(self, result: ua.PublishResult) -> None:
+    def _look_through(self, result: ua.PublishResult) -> None:
+        """Count what is published, and leave out the times that nobody has asked for, which asyncua does not."""
         for notification in result.NotificationMessage.NotificationData or ():
             if isinstance(notification, ua.DataChangeNotification):
                 for item in notification.MonitoredItems:
-                    node = self._watched.get((int(result.SubscriptionId), int(item.ClientHandle)), "?")
-                    self.books.published[node] += 1
+                    key = int(result.SubscriptionId), int(item.ClientHandle)
+                    self.books.published[self._watched.get(key, "?")] += 1
+                    if key in self._without_time:
+                        item.Value = replace(item.Value, SourceTimestamp=None)
 
 
 class _SmallSpace:

@@ -35,11 +35,13 @@ class Expected(msgspec.Struct, frozen=True):
         point: what it is.
         report: EACH for what happens, so that two presses of a button are two readings.
         dead_band: the change, in the point's unit, below which nothing has changed.
+        said_as: its name in the packet, where that does not say whose it is.
     """
 
     point: Point
     report: Report = Report.CHANGE
     dead_band: float = 0.0
+    said_as: PointName | None = None
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -67,13 +69,21 @@ _DEAD_BANDS: Final[Mapping[str, float]] = MappingProxyType({
 """In the point's unit: what is noise to a city. A device's settings say otherwise where it matters."""
 
 
+_NAMED: Final[Mapping[str, PointName]] = MappingProxyType({
+    "wind_speed": PointName("speed"),
+    "wind_direction": PointName("direction"),
+})  # fmt: skip
+"""Points that have the name of the same thing on other lines, and what BTHome calls them."""
+
+
 def _expected(name: str) -> Expected:
     """Return a point by its name, numbered or not: that of "button_2" is a button."""
-    stem = name.rstrip("0123456789").rstrip("_") if name not in _ROWS else name
+    said_as = _NAMED.get(name)
+    stem = said_as or (name.rstrip("0123456789").rstrip("_") if name not in _ROWS else name)
     row = _ROWS[stem]
     point = Point(PointName(name), unit=row.unit, minimum=row.minimum, maximum=row.maximum)
     report = Report.EACH if row.form in EVENTS else Report.CHANGE
-    return Expected(point, report, _DEAD_BANDS.get(stem, 0.0))
+    return Expected(point, report, _DEAD_BANDS.get(stem, 0.0), said_as)
 
 
 def _bthome(name: str, *points: str) -> Profile:
@@ -84,7 +94,7 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType({
     profile.name: profile
     for profile in (
         _bthome("thermometer", "temperature", "relative_humidity", "battery_level"),
-        _bthome("weather", "temperature", "relative_humidity", "air_pressure", "speed", "direction",
+        _bthome("weather", "temperature", "relative_humidity", "air_pressure", "wind_speed", "wind_direction",
                 "precipitation", "illuminance", "uv_index", "battery_level"),
         _bthome("air", "co2", "tvoc", "pm2_5", "pm10", "temperature", "relative_humidity", "battery_level"),
         _bthome("soil", "moisture", "temperature", "conductivity", "illuminance", "battery_level"),

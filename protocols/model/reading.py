@@ -29,7 +29,7 @@ class Reason(StrEnum):
     """Why a value is not good. The words are on the wire: append only."""
 
     NO_ANSWER = "no_answer"
-    """The device was asked on a working line and stayed silent."""
+    """The device was asked on a working line, or should have spoken by itself, and stayed silent."""
     GARBLED = "garbled"
     """Something answered, and it was not a valid frame."""
     COLLISION = "collision"

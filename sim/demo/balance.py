@@ -76,7 +76,7 @@ class Balance(msgspec.Struct, frozen=True):
         priority_granted: of them, those that it says it has activated and completed.
         green_seconds_gained: of green prolonged and red shortened, as the controller says.
         lorawan_uplinks: genuine uplinks whose readings are at the centre.
-        forged_accepted: radio readings at the centre beyond those that the sensors themselves have sent.
+        forged_accepted: radio frames at the centre that no sensor has sent, or that are there twice.
         protocols: the kinds of line of which the centre has good readings.
         unsealed_at_kill: readings that the hardware gave to a cabinet whose agent was killed and which are
             not at the centre, where the agent has reported a crash gap; not compared with the gap's times.
@@ -199,15 +199,30 @@ def _greens_at_the_centre(db: sqlite3.Connection) -> Greens:
 
 
 def _uplinks(db: sqlite3.Connection, evidence: Sequence[Evidence]) -> tuple[int, int]:
-    """Return how many uplinks are at the centre, and how many of them no sensor has sent."""
-    found = surplus = 0
+    """Return how many uplinks are at the centre, and how many of them no sensor has sent.
+
+    A sensor counts its frames from 0, and each once: a counter that it has not reached is a forger's, one that is
+    there twice a forger's or a recording.
+    """
+    found = forged = 0
     for one in evidence:
         for sensor in one.street.sensors:
-            good, _ = _rows(db, sensor_id(one.street, sensor), "frame_counter")
-            found += good
+            counters = _good_values(db, sensor_id(one.street, sensor), "frame_counter")
+            found += len(counters)
             if not one.restarted:
-                surplus += max(0, good - one.counters.radio[RADIO].sensors[sensor.name].uplinks)
-    return found, surplus
+                reached = one.state.radio[RADIO].sensors[sensor.name].counter_up
+                genuine = {counter for counter in counters if counter < reached}
+                forged += len(counters) - len(genuine)
+    return found, forged
+
+
+def _good_values(db: sqlite3.Connection, device: str, point: str) -> list[float]:
+    rows = db.execute(
+        "SELECT value FROM reading JOIN series ON series.id = series_id"
+        " WHERE device = ? AND point = ? AND quality = 0",
+        (device, point),
+    )
+    return [row[0] for row in rows]
 
 
 def _protocols(db: sqlite3.Connection) -> list[str]:

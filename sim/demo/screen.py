@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Iterator
 
 import msgspec
 from rich.console import Console, Group
@@ -13,7 +14,9 @@ from rich.text import Text
 
 from sim.demo.asking import Api, agent_status, street_state
 from sim.demo.cut import Backhaul
-from sim.demo.setting import LAMPS, Setting, StreetFiles
+from sim.demo.files import PUMPS, RADIO
+from sim.demo.setting import LAMPS, VEHICLES, Setting, StreetFiles, Vehicle
+from sim.report import JunctionState, StreetState
 
 LINES_KEPT = 14
 LOOK_S = 0.4
@@ -29,6 +32,7 @@ class Scenery(msgspec.Struct):
     waiting: int = 0
     connected: bool = False
     readings: int = 0
+    beside: str = ""
 
 
 class Screen:
@@ -86,6 +90,7 @@ class Screen:
             ]
             scenery.power_w = state.meter.total_w if state.meter else 0.0
             scenery.lux = next((lux.daylight_lx for lux in state.lux.values()), 0.0)
+            scenery.beside = "   ".join(_beside(state))
         status = await agent_status(street.agent_socket)
         scenery.connected = bool(status and status["backhaul"]["connected"])
         if status is not None:
@@ -108,12 +113,17 @@ class Screen:
                 str(scenery.waiting),
                 "[green]up[/]" if scenery.connected else "[red]cut[/]",
             )
+        beside = Table(box=None, pad_edge=False, show_header=False)
+        for scenery in self._streets.values():
+            beside.add_row(Text.from_markup(scenery.beside))
         lux = next(iter(self._streets.values())).lux
         now = f"[bold]{self._setting.civil():%A %d %B, %H:%M}[/]"
         head = f"{now}   daylight {lux:,.0f} lx   at the centre {self._committed:,} readings"
         story = Text.from_markup("\n".join(self._lines))
         where = f"[dim]API {self._api.base}/schema   files {self._setting.folder}   Ctrl-C ends[/]"
-        return Panel(Group(head, "", table, "", story, "", where), title="Luciole", border_style="dim")
+        return Panel(
+            Group(head, "", table, beside, "", story, "", where), title="Luciole", border_style="dim"
+        )
 
 
 def _lamps(lamps: list[tuple[float, bool]]) -> Text:
@@ -124,3 +134,37 @@ def _lamps(lamps: list[tuple[float, bool]]) -> Text:
         else:
             text.append(_BLOCKS[round(light * (len(_BLOCKS) - 1))], "yellow")
     return text
+
+
+def _beside(state: StreetState) -> Iterator[str]:
+    """Tell in a line each what else stands in a street: its junction and buses, its pumps, its radio sensors."""
+    for junction in state.junctions.values():
+        yield f"junction {' '.join(_lights(junction))}"
+        yield from (_bus(state, one) for one in VEHICLES)
+    for station in state.pumping[PUMPS].stations.values() if PUMPS in state.pumping else ():
+        well = station.well
+        yield f"pumps level {well.level_m:.2f} m, {sum(well.running)} of {len(well.running)} run"
+    if RADIO in state.radio:
+        sensors = state.radio[RADIO].sensors
+        told = sum(sensor.counter_up for sensor in sensors.values())
+        yield f"radio {sum(sensor.joined for sensor in sensors.values())} sensors joined, {told} uplinks"
+
+
+def _lights(junction: JunctionState) -> Iterator[str]:
+    """Paint the signal groups that the buses look at."""
+    for one in VEHICLES:
+        aspect = junction.lamps[str(one.group)]
+        colour = {"green": "green", "red": "red"}.get(aspect, "yellow")
+        yield f"{one.approach} [{colour}]●[/]"
+
+
+def _bus(state: StreetState, vehicle: Vehicle) -> str:
+    """Say where a bus is, and what the controller says of its request."""
+    bus = state.buses[vehicle.name]
+    if bus.last is None:
+        return f"[dim]{vehicle.line} waits[/]"
+    return (
+        f"{vehicle.line} {bus.last.speed_m_s * 3.6:2.0f} km/h"
+        if bus.riding
+        else f"[dim]{vehicle.line} has passed[/]"
+    )

@@ -109,7 +109,7 @@ class Story:
                 self._radio.attack,
                 self._radio.all_heard,
                 "the centre has readings of all six radio sensors, and of nobody else",
-                25.0,
+                45.0,
             ),
             Scene(
                 DUSK_AT, "the sun sets", _nothing, self._all_at(100), f"all {2 * LAMPS} lamps rise to 100 %"

@@ -144,8 +144,7 @@ class _Product:
 
     def _passed(self) -> int:
         wire = ask_street(self._control, {"do": "counters"})["junctions"]["junction-1"]["rsmp"]
-        counts = [*wire["sent"].values(), *wire["received"].values()]
-        return sum(map(int, counts))
+        return int(sum(wire["sent"].values()) + sum(wire["received"].values()))
 
     def stop(self) -> None:
         self._driver.stop()

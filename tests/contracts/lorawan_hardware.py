@@ -62,8 +62,7 @@ class LorawanBench(Bench):
             gateway_timeout_s=1.5,
             dedup_s=0.01,
             lead_s=0.0,
-            expected_s=1.0,
-            silence_factor=3.0,
+            silence_s=3.0,
             device_status_s=0,
             reconnect_s=0.05,
         )

@@ -9,15 +9,15 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import structlog
 
-from drivers.base import Admission, Found, LineState, Written
+from drivers.base import Admission, Found, LineState
 from drivers.errors import LineDownError
 from protocols.errors import LocalProtocolError
-from protocols.model.command import CommandState
 from protocols.model.ids import DeviceId, PointName
-from protocols.model.reading import Reason, Value
+from protocols.model.reading import Reason
 from tests.drivers.air import (
     BAY,
     BAY_EUI,
@@ -96,7 +96,9 @@ async def test_a_port_that_is_no_applications_is_counted_and_not_decoded(tmp_pat
 
 
 async def test_a_device_that_does_not_speak_in_time_is_silent_once_and_comes_back(tmp_path: Path) -> None:
-    async with air(tmp_path, settings(free_port(), silence_factor=2.0), devices(poll_s=0.5)) as line:
+    bay, switch = devices()
+    bay = msgspec.structs.replace(bay, silence_s=0.5)
+    async with air(tmp_path, settings(free_port(), silence_s=600.0), known=[bay, switch]) as line:
         gateway = await line.forwarder()
         await line.joined(gateway)
         gateway.push(line.bay.uplink())
@@ -109,8 +111,29 @@ async def test_a_device_that_does_not_speak_in_time_is_silent_once_and_comes_bac
             await line.until(lambda: line.values(BAY, "occupied")[-1] is False)
             assert line.driver.health().silent == ()
         told = [entry["event"] for entry in logs if entry.get("device") == BAY]
-        assert told[:2] == ["device stopped answering", "device answers again"]
+        assert told[:2] == ["device is silent", "device is heard again"]
         assert line.faults(SWITCH) == []
+
+
+async def test_a_device_that_never_joined_falls_silent_like_any_other(tmp_path: Path) -> None:
+    async with air(tmp_path, settings(free_port(), silence_s=0.2), admitted=False) as line:
+        await line.forwarder()
+        await line.until(lambda: line.driver.health().silent == (BAY, SWITCH))
+        for device in (BAY, SWITCH):
+            assert set(line.faults(device)) == {Reason.NO_ANSWER}
+            assert len([one for one in line.said if one.device == device]) == 1
+
+
+async def test_a_device_that_was_silent_before_the_line_went_down_is_told_so_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    async with air(tmp_path, settings(free_port(), silence_s=0.2, gateway_timeout_s=0.4)) as line:
+        gateway = await line.forwarder()
+        await line.until(lambda: Reason.LINE_DOWN in line.faults(BAY))
+        gateway.pull()
+        await line.until(lambda: line.faults(BAY)[-1] is Reason.NO_ANSWER)
+        told = [next(iter(one.faults.values())).reason for one in line.said if one.device == BAY]
+        assert told[:3] == [Reason.NO_ANSWER, Reason.LINE_DOWN, Reason.NO_ANSWER]
 
 
 # --- the line ---
@@ -132,7 +155,7 @@ async def test_when_the_line_goes_down_what_was_heard_is_no_longer_good(tmp_path
         await line.joined(gateway)
         gateway.push(line.bay.uplink())
         await line.until(lambda: Reason.LINE_DOWN in line.faults(BAY))
-        assert line.faults(SWITCH) == []
+        await line.until(lambda: set(line.faults(SWITCH)) == {Reason.LINE_DOWN})
         gateway.pull()
         await line.until(lambda: line.driver.health().state is LineState.UP)
         assert (await line.driver.read(BAY, (OCCUPIED,))).values == (True,)
@@ -235,147 +258,6 @@ async def test_strangers_that_ask_to_join_are_found_the_latest_of_them(tmp_path:
         assert "reachable, 0 genuine uplinks" in found[f"{GATEWAY:016x}"].text
 
 
-# --- writing ---
-
-
-async def begun(line: Air, value: Value = True) -> "asyncio.Task[Written]":
-    task = asyncio.create_task(line.driver.write(SWITCH, SWITCH_1, value))
-    await line.until(lambda: line.driver.health().queued == 1)
-    return task
-
-
-async def test_a_write_goes_out_after_the_next_uplink_and_is_verified_by_what_the_device_tells(
-    tmp_path: Path,
-) -> None:
-    async with air(tmp_path) as line:
-        gateway = await line.forwarder()
-        switch = await line.joined(gateway, line.switch)
-        write = await begun(line)
-        gateway.push(switch.uplink(OFF, 85))
-        frame, plain, _ = switch.hear((await line.downlink(gateway, 1)).wire)
-        assert (frame.confirmed, frame.port, plain[0]) == (True, 85, 0x08)
-        assert line.driver.health().queued == 0
-        gateway.push(switch.uplink(ON, 85, ack=True))
-        assert await write == Written(CommandState.VERIFIED, True)
-
-
-async def test_a_write_that_is_acknowledged_and_not_told_is_applied(tmp_path: Path) -> None:
-    async with air(tmp_path) as line:
-        gateway = await line.forwarder()
-        switch = await line.joined(gateway, line.switch)
-        write = await begun(line)
-        gateway.push(switch.uplink(OFF, 85))
-        await line.downlink(gateway, 1)
-        gateway.push(switch.uplink(port=None, ack=True))
-        assert (await write).state is CommandState.APPLIED
-
-
-async def test_a_write_that_is_not_acknowledged_has_an_unknown_outcome(tmp_path: Path) -> None:
-    async with air(tmp_path) as line:
-        gateway = await line.forwarder()
-        switch = await line.joined(gateway, line.switch)
-        write = await begun(line)
-        gateway.push(switch.uplink(OFF, 85))
-        await line.downlink(gateway, 1)
-        gateway.push(switch.uplink(OFF, 85))
-        assert (await write).state is CommandState.OUTCOME_UNKNOWN
-        await line.settled(gateway)
-        assert len(gateway.downlinks) == 2
-
-
-async def test_a_write_to_a_device_that_does_not_speak_fails_in_time(tmp_path: Path) -> None:
-    async with air(tmp_path, settings(free_port(), write_timeout_s=0.5)) as line:
-        gateway = await line.forwarder()
-        switch = await line.joined(gateway, line.switch)
-        assert await line.driver.write(SWITCH, SWITCH_1, True) == Written(
-            CommandState.FAILED, None, "it did not speak in time"
-        )
-        write = await begun(line)
-        gateway.push(switch.uplink(OFF, 85))
-        await line.downlink(gateway, 1)
-        assert await write == Written(CommandState.OUTCOME_UNKNOWN, None, "it did not acknowledge in time")
-        gateway.push(switch.uplink(OFF, 85))
-        await line.settled(gateway)
-        assert len(gateway.downlinks) == 2
-
-
-async def test_a_write_that_the_gateway_refuses_to_send_fails(tmp_path: Path) -> None:
-    async with air(tmp_path) as line:
-        gateway = await line.forwarder()
-        switch = await line.joined(gateway, line.switch)
-        gateway.errors = ["TX_FREQ", "TX_FREQ"]
-        write = await begun(line)
-        gateway.push(switch.uplink(OFF, 85))
-        assert await write == Written(CommandState.FAILED, None, "the gateway says TX_FREQ")
-
-
-async def test_of_two_values_for_one_point_the_newer_goes_out(tmp_path: Path) -> None:
-    async with air(tmp_path) as line:
-        gateway = await line.forwarder()
-        switch = await line.joined(gateway, line.switch)
-        older = await begun(line, False)
-        newer = asyncio.create_task(line.driver.write(SWITCH, SWITCH_1, True))
-        assert (await older).reason == "another value was asked for meanwhile"
-        gateway.push(switch.uplink(OFF, 85))
-        await line.downlink(gateway, 1)
-        gateway.push(switch.uplink(ON, 85, ack=True))
-        assert (await newer).state is CommandState.VERIFIED
-
-
-async def test_one_downlink_an_uplink_and_more_is_announced(tmp_path: Path) -> None:
-    async with air(tmp_path) as line:
-        gateway = await line.forwarder()
-        switch = await line.joined(gateway, line.switch)
-        points = [PointName(f"switch_{number}") for number in range(1, 9)]
-        writes = [asyncio.create_task(line.driver.write(SWITCH, point, True)) for point in points]
-        await line.until(lambda: line.driver.health().queued == 8)
-        gateway.push(switch.uplink(OFF, 85))
-        frame, _, _ = switch.hear((await line.downlink(gateway, 1)).wire)
-        assert frame.pending
-        await line.settled(gateway)
-        assert (len(gateway.downlinks), line.driver.health().queued) == (2, 7)
-        line.task.cancel()
-        states = [written.state for written in await asyncio.gather(*writes)]
-        assert states == [CommandState.OUTCOME_UNKNOWN, *[CommandState.FAILED] * 7]
-
-
-async def test_a_write_to_a_device_that_has_not_joined_fails_at_once(tmp_path: Path) -> None:
-    async with air(tmp_path) as line:
-        await line.forwarder()
-        written = await line.driver.write(SWITCH, SWITCH_1, True)
-        assert written.state is CommandState.FAILED
-        assert "has not asked to join" in written.reason
-
-
-async def test_what_cannot_be_written_is_refused_before_anything_is_queued(tmp_path: Path) -> None:
-    async with air(tmp_path) as line:
-        await line.forwarder()
-        for device, point, value, ramp_s in (
-            (BAY, "occupied", True, 0.0),
-            (SWITCH, "rssi", 1, 0.0),
-            (SWITCH, "no_such", 1, 0.0),
-            (SWITCH, "switch_1", "high", 0.0),
-            (SWITCH, "switch_1", None, 0.0),
-            (SWITCH, "switch_1", True, 5.0),
-        ):
-            with pytest.raises(LocalProtocolError):
-                await line.driver.write(device, PointName(point), value, ramp_s=ramp_s)
-        assert line.driver.health().queued == 0
-
-
-async def test_a_caller_that_leaves_does_not_take_its_downlink_with_it(tmp_path: Path) -> None:
-    async with air(tmp_path) as line:
-        gateway = await line.forwarder()
-        switch = await line.joined(gateway, line.switch)
-        write = await begun(line)
-        write.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await write
-        gateway.push(switch.uplink(OFF, 85))
-        _, plain, _ = switch.hear((await line.downlink(gateway, 1)).wire)
-        assert plain
-
-
 # --- admission ---
 
 
@@ -392,6 +274,31 @@ async def test_a_new_key_ends_the_session_and_forgets_the_nonces_of_the_old_one(
         await line.driver.admit(BAY, OTHER_KEY)
         gateway.push(anew.join_request(nonce=1))
         await line.counted("nonce")
+
+
+async def test_a_device_that_asks_with_another_key_is_told_apart_from_one_that_is_silent(
+    tmp_path: Path,
+) -> None:
+    """A technician who has typed a wrong key stands before the device and must not wait for nothing."""
+    async with air(tmp_path, admitted=False) as line:
+        gateway = await line.forwarder()
+        gateway.push(line.bay.join_request())
+        await line.counted("no_key")
+        assert "it asked to join once, the last 0 s ago" in line.driver.admission(BAY)[1]
+        await line.driver.admit(BAY, OTHER_KEY)
+        assert "has not asked to join since" in line.driver.admission(BAY)[1]
+        gateway.push(line.bay.join_request())
+        gateway.push(line.bay.join_request())
+        await line.counted("wrong_mic", 2)
+        state, text = line.driver.admission(BAY)
+        assert (state, "2 times" in text, "another key" in text) == (Admission.AWAITED, True, True)
+        await line.driver.admit(BAY, KEY, 0x1122334455667788)
+        gateway.push(line.bay.join_request())
+        await line.counted("join_eui")
+        assert "another JoinEUI" in line.driver.admission(BAY)[1]
+        await line.driver.admit(BAY, KEY)
+        await line.joined(gateway)
+        assert line.driver.admission(BAY) == (Admission.JOINED, "let in, and not heard since")
 
 
 async def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
@@ -487,13 +394,14 @@ async def test_while_the_disk_refuses_nothing_is_told_or_sent_and_it_recovers_by
                 assert "the disk refuses" in line.driver.health().reason
                 with pytest.raises(LineDownError, match="the disk refuses"):
                     await line.driver.admit(BAY, OTHER_KEY)
-                assert (line.said, len(gateway.downlinks)) == ([], 1)
+                assert {*line.faults(BAY), *line.faults(SWITCH)} == {Reason.LINE_DOWN}
+                assert (line.values(BAY, "occupied"), len(gateway.downlinks)) == ([None], 1)
             await line.until(lambda: line.driver.health().state is LineState.UP)
             gateway.push(wire)
             line.bay.hear((await line.downlink(gateway, 1)).wire)
             gateway.push(join)
             line.switch.take_accept((await line.downlink(gateway, 2)).wire)
-        assert line.values(BAY, "occupied") == [True]
+        assert line.values(BAY, "occupied") == [None, True]
         told = [entry["event"] for entry in logs if "disk" in entry["event"]]
         assert told == ["the disk refuses; nothing is passed on until it takes again", "the disk takes again"]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from protocols.opcua.nodes import Entry, NodeMap, NodeType
 from tests.drivers.opcua_line import (
     LINE,
     ONE,
+    TEMPERATURE,
     TWO,
     Bench,
     OpcUaLine,
@@ -154,6 +156,57 @@ async def test_several_values_in_one_notification_are_told_in_their_order(server
         await server.server.look()
     await line.until_told("water_temperature", 3.0)
     assert [value for value, _ in line.told("water_temperature")[told:]] == [1.0, 2.0, 3.0]
+
+
+async def told_with_times(server: Bench, ages_ms: list[float | None]) -> tuple[list[int], int, int]:
+    """Have one notification tell values of these ages; return when they were so, when the line came up, and now."""
+    line = server.connect(server.settings(period_ms=1000.0, keepalive_s=1.0))
+    await line.until_up()
+    up_ms, before = server.clock.now().monotonic_ms, len(line.said)
+    await until(lambda: server.clock.now().monotonic_ms > up_ms + 450)
+    inner, now = server.server.server, datetime.now(UTC)  # noqa: TID251  the server's own clock
+    assert inner is not None
+    for number, back_ms in enumerate(ages_ms):
+        source = None if back_ms is None else now - timedelta(milliseconds=back_ms)
+        value = ua.DataValue(ua.Variant(float(number), ua.VariantType.Double), SourceTimestamp=source)
+        await inner.server.write_attribute_value(server.station().ids["WaterTemperature"], value)
+    await line.until_told("water_temperature", float(len(ages_ms) - 1))
+    said = [one for one in line.said[before:] if "water_temperature" in one.points]
+    assert [one.values[one.points.index(TEMPERATURE)] for one in said] == [
+        float(i) for i in range(len(ages_ms))
+    ]
+    return [one.monotonic_ms for one in said], up_ms, server.clock.now().monotonic_ms
+
+
+async def test_several_values_in_one_notification_were_so_when_the_server_says(server: Bench) -> None:
+    stamps, up_ms, now_ms = await told_with_times(server, [400, 250, 50])
+    assert [later - stamps[0] for later in stamps] == [0, 150, 350]
+    assert up_ms < stamps[0] <= stamps[-1] <= now_ms
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_source_with_another_clock_tells_of_now(server: Bench, hours: int) -> None:
+    stamps, up_ms, now_ms = await told_with_times(server, [hours * 3_600_000 + ahead for ahead in range(3)])
+    assert up_ms + 450 < stamps[0] == stamps[-1] <= now_ms
+
+
+async def test_values_without_a_time_are_of_now_and_nothing_goes_back_behind_them(server: Bench) -> None:
+    stamps, up_ms, now_ms = await told_with_times(server, [None, 400, None])
+    assert up_ms + 450 < stamps[0] == stamps[-1] <= now_ms
+
+
+async def test_what_is_told_later_is_not_of_before_what_was_told(server: Bench) -> None:
+    line = server.connect(server.settings(period_ms=100.0))
+    await line.until_up()
+    assert server.server.server is not None
+    space, node = server.server.server.server, server.station().ids["WaterTemperature"]
+    for number, back_ms in enumerate((0, 900, 900)):
+        source = datetime.now(UTC) - timedelta(milliseconds=back_ms)  # noqa: TID251  the server's own clock
+        value = ua.DataValue(ua.Variant(float(number), ua.VariantType.Double), SourceTimestamp=source)
+        await space.write_attribute_value(node, value)
+        await line.until_told("water_temperature", float(number))
+    times = [one.monotonic_ms for one in line.said]
+    assert times == sorted(times)
 
 
 async def test_values_that_the_server_had_to_drop_are_counted(server: Bench) -> None:

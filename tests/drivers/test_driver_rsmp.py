@@ -445,6 +445,16 @@ async def test_every_state_of_a_request_is_told_also_two_at_once() -> None:
         assert [one.id for one in await cabinet.driver.requests(JUNCTION)] == ["a", "b"]
 
 
+async def test_where_requests_are_not_told_one_that_was_cancelled_can_be_put_anew() -> None:
+    async with street(site=SmallSite(free_port(), core=Core.V3_1_5)) as (cabinet, site):
+        await cabinet.up()
+        for _ in range(2):
+            assert (await cabinet.driver.request(JUNCTION, REQUEST)).state is CommandState.APPLIED
+            await cabinet.until(lambda: list(site.requests) == ["bus-1"])
+            assert (await cabinet.driver.cancel(JUNCTION, "bus-1")).state is CommandState.APPLIED
+            await cabinet.until(lambda: site.requests == {})
+
+
 async def test_a_step_that_the_list_does_not_know_is_named_and_told_all_the_same() -> None:
     async with street() as (cabinet, site):
         await cabinet.up()
@@ -570,12 +580,28 @@ async def test_strangers_that_say_nothing_are_bounded_and_cannot_crowd_the_site_
         crowd = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(MAX_STRANGERS + 4)]
         await cabinet.until(lambda: cabinet.driver._listener.strangers_dropped == 4)
         assert await cabinet.read(JUNCTION, "stage") == {"stage": 1}
+        await site.stop()
+        await cabinet.until(lambda: cabinet.driver.health().state is not LineState.UP)
+        await site.start()
+        await cabinet.until(
+            lambda: cabinet.driver.health().state is LineState.UP
+        )  # the oldest silent one gave way
+        assert cabinet.driver._listener.strangers_dropped == 5
         for _, writer in crowd:
             writer.close()
         await cabinet.until(lambda: cabinet.driver._listener.strangers_dropped == len(crowd))
-        await site.stop()
-        await site.start()
-        await cabinet.up()
+
+
+async def test_a_second_site_of_the_same_name_is_named_with_both_addresses() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with street() as (cabinet, site):
+            await cabinet.up()
+            second = SmallSite(site.port)
+            await second.start()
+            await cabinet.until(lambda: cabinet.driver.violations.get("replaced", 0) >= 1)
+            await second.stop()
+    told = [entry["reason"] for entry in logs if entry.get("fault") == "replaced"]
+    assert told[0].count("127.0.0.1:") == 2
 
 
 async def test_a_port_that_is_taken_is_a_line_that_is_down_with_the_reason() -> None:

@@ -95,13 +95,35 @@ def test_silence_means_nothing_while_the_line_is_away() -> None:
     assert silence.fallen(10_100) == [A]
 
 
-def test_one_that_was_silent_before_the_line_went_away_is_not_told_twice() -> None:
+def test_who_is_heard_while_the_line_is_away_has_no_time_that_runs() -> None:
+    silence = Silence({A: 100})
+    assert not silence.heard(A, 0)
+    silence.begin(0)
+    silence.suspend()
+    silence.heard(A, 500)
+    assert (silence.next_ms(), silence.fallen(10_000)) == (None, [])
+
+
+def test_one_that_was_silent_before_the_line_went_away_is_told_at_once_when_it_is_back() -> None:
+    silence = Silence({A: 100, B: 100})
+    silence.begin(0)
+    silence.heard(B, 90)
+    assert silence.fallen(100) == [A]
+    silence.suspend()
+    silence.begin(1000)
+    assert (silence.next_ms(), silence.fallen(1000), list(silence)) == (1000, [A], [A])
+    assert silence.fallen(1099) == []
+    assert silence.fallen(1100) == [B]
+
+
+def test_one_that_was_heard_while_the_line_was_away_is_not_silent_when_it_is_back() -> None:
     silence = Silence({A: 100})
     silence.begin(0)
     assert silence.fallen(100) == [A]
+    silence.suspend()
+    assert silence.heard(A, 500)
     silence.begin(1000)
-    assert silence.fallen(1100) == []
-    assert list(silence) == [A]
+    assert silence.fallen(1099) == []
 
 
 @given(st.lists(st.tuples(st.sampled_from([A, B]), st.integers(0, 200)), max_size=60))

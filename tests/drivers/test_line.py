@@ -44,6 +44,8 @@ class WorkingLine(LineDriver):
         self.gate = asyncio.Event()
         self.gate.set()
         self.attempts = 0
+        self.begun = asyncio.Event()
+        self.swallows = False
 
     async def _connect(self) -> None:
         self.attempts += 1
@@ -55,7 +57,12 @@ class WorkingLine(LineDriver):
 
     def _reader(self, device: DeviceId, points: tuple[PointName, ...], _priority: Priority) -> Work[Sample]:
         async def work() -> Sample:
-            await self.gate.wait()
+            self.begun.set()
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                if not self.swallows:
+                    raise
             return sample(device, 0, points, [1 / (points[0] != BUG)])
 
         return work
@@ -97,6 +104,20 @@ async def test_a_bug_reaches_its_caller_and_the_log_and_the_line_lives_on(line: 
                 await line.read(DEVICE, (BUG,))
             assert (await line.read(DEVICE, (POINT,))).values == (1.0,)
     assert [(entry["log_level"], entry["device"]) for entry in logs] == [("error", DEVICE)]
+
+
+async def test_a_line_ends_although_a_library_has_swallowed_its_cancellation() -> None:
+    line = WorkingLine()
+    line.gate.clear()
+    line.swallows = True
+    task = asyncio.create_task(line.run())
+    asked = asyncio.create_task(line.read(DEVICE, (POINT,)))
+    async with asyncio.timeout(5):
+        await line.begun.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    assert (await asked).values == (1.0,)
 
 
 async def test_what_is_asked_before_the_line_runs_waits_for_the_outcome(until: Until) -> None:

@@ -447,7 +447,7 @@ async def test_a_device_is_asked_for_its_battery_now_and_then(tmp_path: Path) ->
             line.said.clear()
             gateway.push(line.bay.uplink(options=b"\x06" + bytes((said, 10))))
             await line.until(lambda: bool(line.said))
-            assert line.values(BAY, "battery") == [percent]
+            assert line.values(BAY, "battery_level") == [percent]
         assert len(gateway.downlinks) == 2
 
 

@@ -269,6 +269,25 @@ def test_line_ids_are_what_the_driver_goes_by() -> None:
         driver.points(DeviceId("d"))
 
 
+def test_a_signal_controllers_silence_is_its_lines_matter() -> None:
+    text = """
+        [[line]]
+        id = "tlc"
+        driver = "rsmp"
+        site = "KK+AG0503=001TC000"
+        [[device]]
+        id = "junction-1"
+        kind = "junction"
+        line = "tlc"
+        address = "KK+AG0503=001TC000"
+    """
+    assert faults(text) == {}
+    (driver,) = opened(text).values()
+    assert {polled.poll_s for polled in driver.points(DeviceId("junction-1"))} == {None}
+    assert "see its line's update_s" in faults(f"{text}poll_s = 5")["device[0].poll_s"]
+    assert "its line's update_s" in faults(f"{text}silence_s = 5")["device[0].silence_s"]
+
+
 RADIO = """
 [[line]]
 id = "radio"
@@ -287,10 +306,10 @@ def test_a_radio_line_listens_on_this_machine_and_knows_its_devices_by_their_dev
     assert faults(RADIO) == {}
     line = settings(RADIO).line[0]
     assert isinstance(line, LoraUdp)
-    assert (line.host, line.port, line.insecure) == ("127.0.0.1", 1700, False)
+    assert (line.host, line.port, line.insecure, line.silence_s) == ("127.0.0.1", 1700, False, 90_000)
     (driver,) = opened(RADIO).values()
     points = {polled.point.name: polled.poll_s for polled in driver.points(DeviceId("bay-1"))}
-    assert points.keys() > {"occupied", "rssi", "snr", "frame_counter", "battery"}
+    assert points.keys() > {"occupied", "rssi", "snr", "frame_counter", "battery_level"}
     assert set(points.values()) == {None}
 
 
@@ -303,6 +322,7 @@ def test_a_radio_line_listens_on_this_machine_and_knows_its_devices_by_their_dev
         ("", 'map = "sdm630"', "device[0].map", "not 'sdm630'"),
         ("", 'kind = "lamp"', "device[0].kind", '"parking_space"'),
         ("", "address = 17", "device[0].address", "a DevEUI in quotes"),
+        ("", 'map = "bosch-tps110"\npoll_s = 60', "device[0].poll_s", "not polled, see silence_s"),
         ("", 'address = "00AFEE7CF5ED6F1"', "device[0].address", "16 hexadecimal digits"),
         ("", 'address = "00AFEE7CF5ED6F1G"', "device[0].address", "16 hexadecimal digits"),
     ],

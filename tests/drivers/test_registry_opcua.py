@@ -106,6 +106,7 @@ def test_a_line_is_secure_unless_somebody_says_otherwise() -> None:
         ('map = "pumping_station"', 'map = "lux"', "device[0].map", "(pumping_station, shaft); not 'lux'"),
         ('map = "pumping_station"\n', "", "device[0].map", "none was given"),
         ("s={object}.Level", "g=1", "nodes[0].entry[0].node", "not supported"),
+        ("poll_s = 30.0", "silence_s = 30.0", "device[1].silence_s", "heartbeat_s says how often"),
     ],
 )
 def test_each_fault_is_named_with_what_was_expected(old: str, new: str, key: str, said: str) -> None:

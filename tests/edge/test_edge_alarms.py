@@ -3,18 +3,19 @@
 import pytest
 
 from drivers.base import LineHealth, LineState
-from edge.alarms import DISAGREEING_READS, MAX_TEXT, SILENT_READS, Alarms
+from edge.alarms import DISAGREEING_READS, MAX_TEXT, RAISED_BY, SILENT_READS, Alarms
 from protocols.model.alarm import SEVERITY, Alarm, AlarmType
 from protocols.model.ids import DeviceId, LineId, PointName
-from protocols.model.reading import Fault, Quality, Reason, Value, failed_sample, sample
+from protocols.model.reading import Fault, Quality, Reason, Sample, Value, failed_sample, sample
 
 LAMP = DeviceId("lamp-01")
 LEVEL = PointName("dimming_level")
+WARMTH = PointName("temperature")
 
 
-def look(alarms: Alarms, now_ms: int = 1, **values: Value | Fault) -> list[tuple[AlarmType, bool]]:
+def look(alarms: Alarms, **values: Value | Fault) -> list[tuple[AlarmType, bool]]:
     points = [PointName(name) for name in values]
-    changed = alarms.look_at_sample(sample(LAMP, 0, points, list(values.values())), now_ms)
+    changed = alarms.look_at_sample(sample(LAMP, 0, points, list(values.values())), 1)
     return [(alarm.type, alarm.cleared_ms is None) for alarm in changed]
 
 
@@ -23,16 +24,21 @@ def fail(alarms: Alarms, reason: Reason) -> list[tuple[AlarmType, bool]]:
     return [(alarm.type, alarm.cleared_ms is None) for alarm in changed]
 
 
-@pytest.mark.parametrize(
-    ("point", "bad", "good", "kind"),
-    [
-        ("lamp_failure", True, False, AlarmType.LAMP_FAILURE),
-        ("control_gear_failure", True, False, AlarmType.CONTROL_GEAR_FAILURE),
-        ("cabinet_door_open", True, False, AlarmType.CABINET_DOOR_OPEN),
-        ("breaker_tripped", True, False, AlarmType.BREAKER_TRIPPED),
-        ("mains_present", False, True, AlarmType.SUPPLY_LOSS),
-    ],
+CASES = (
+    ("lamp_failure", True, False, AlarmType.LAMP_FAILURE),
+    ("control_gear_failure", True, False, AlarmType.CONTROL_GEAR_FAILURE),
+    ("cabinet_door_open", True, False, AlarmType.CABINET_DOOR_OPEN),
+    ("breaker_tripped", True, False, AlarmType.BREAKER_TRIPPED),
+    ("mains_present", False, True, AlarmType.SUPPLY_LOSS),
+    ("controller_fault", True, False, AlarmType.CONTROLLER_FAULT),
+    ("controller_warning", True, False, AlarmType.CONTROLLER_WARNING),
+    ("pump_failure", True, False, AlarmType.PUMP_FAILURE),
+    ("high_level", True, False, AlarmType.HIGH_LEVEL),
+    ("battery_low", True, False, AlarmType.BATTERY_LOW),
 )
+
+
+@pytest.mark.parametrize(("point", "bad", "good", "kind"), CASES)
 def test_a_point_raises_its_alarm_once_and_clears_it_once(
     point: str, bad: bool, good: bool, kind: AlarmType
 ) -> None:
@@ -41,9 +47,36 @@ def test_a_point_raises_its_alarm_once_and_clears_it_once(
     assert seen == [[], [(kind, True)], [], [(kind, False)], []]
 
 
+def test_the_table_above_knows_every_point_that_raises_something() -> None:
+    assert {(point, bad, kind) for point, bad, _, kind in CASES} == {
+        (point, raising, kind) for point, (kind, raising, _) in RAISED_BY.items()
+    }
+
+
+@pytest.mark.parametrize("point", RAISED_BY)
+@pytest.mark.parametrize("reason", Reason)
+def test_a_fault_on_such_a_point_neither_raises_nor_clears(point: PointName, reason: Reason) -> None:
+    kind, raising, _ = RAISED_BY[point]
+    alarms, fault = Alarms(), Fault(Quality.BAD, reason)
+    assert look(alarms, **{point: fault}) == []
+    look(alarms, **{point: raising})
+    assert look(alarms, **{point: fault}) == []
+    assert (LAMP, kind) in alarms.active
+
+
+@pytest.mark.parametrize("point", RAISED_BY)
+def test_an_uncertain_value_neither_raises_nor_clears(point: PointName) -> None:
+    kind, raising, _ = RAISED_BY[point]
+    alarms, stale = Alarms(), {0: Fault(Quality.UNCERTAIN, Reason.STALE)}
+    assert alarms.look_at_sample(Sample(LAMP, 0, (point,), (raising,), stale), 1) == []
+    look(alarms, **{point: raising})
+    assert alarms.look_at_sample(Sample(LAMP, 0, (point,), (not raising,), stale), 1) == []
+    assert (LAMP, kind) in alarms.active
+
+
 def test_a_cleared_alarm_says_when_it_was_raised() -> None:
     alarms = Alarms()
-    look(alarms, now_ms=10, lamp_failure=True)
+    alarms.look_at_sample(sample(LAMP, 0, (PointName("lamp_failure"),), (True,)), 10)
     (cleared,) = alarms.look_at_sample(sample(LAMP, 0, (PointName("lamp_failure"),), (False,)), 20)
     assert (cleared.raised_ms, cleared.cleared_ms) == (10, 20)
 
@@ -76,6 +109,35 @@ def test_a_device_that_refuses_does_answer() -> None:
     for _ in range(SILENT_READS):
         fail(alarms, Reason.NO_ANSWER)
     assert fail(alarms, Reason.REFUSED) == [(AlarmType.COMMUNICATION_FAILURE, False)]
+
+
+def heard_only() -> Alarms:
+    return Alarms(heard={LAMP: (LEVEL, WARMTH)})
+
+
+@pytest.mark.parametrize("reason", [Reason.NO_ANSWER, Reason.GARBLED])
+def test_one_word_of_its_driver_is_enough_for_a_device_that_is_never_asked(reason: Reason) -> None:
+    alarms = heard_only()
+    (raised,) = alarms.look_at_sample(failed_sample(LAMP, 0, (LEVEL, WARMTH), reason), 1)
+    assert (raised.type, raised.text) == (AlarmType.COMMUNICATION_FAILURE, "lamp-01 is not heard any more")
+    assert alarms.look_at_sample(failed_sample(LAMP, 0, (LEVEL, WARMTH), reason), 2) == []
+    assert look(alarms, temperature=21) == [(AlarmType.COMMUNICATION_FAILURE, False)]
+
+
+def test_one_silent_point_of_a_device_that_is_never_asked_is_no_verdict() -> None:
+    alarms = heard_only()
+    assert [fail(alarms, Reason.NO_ANSWER) for _ in range(SILENT_READS - 1)] == [[]] * (SILENT_READS - 1)
+    assert look(alarms, temperature=21) == []
+
+
+def test_a_device_that_is_never_asked_is_not_blamed_for_its_line() -> None:
+    alarms = heard_only()
+    down = failed_sample(LAMP, 0, (LEVEL, WARMTH), Reason.LINE_DOWN)
+    assert alarms.look_at_sample(down, 1) == []
+    silent = failed_sample(LAMP, 0, (LEVEL, WARMTH), Reason.NO_ANSWER)
+    assert len(alarms.look_at_sample(silent, 2)) == 1
+    assert alarms.look_at_sample(down, 3) == []
+    assert (LAMP, AlarmType.COMMUNICATION_FAILURE) in alarms.active
 
 
 @pytest.mark.parametrize("reason", [Reason.LINE_DOWN, Reason.BACKED_OFF, Reason.UNPOWERED])

@@ -1,6 +1,7 @@
 """The way to the centre, over a real broker: hello first, in order, again after silence, never forgotten."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -386,3 +387,52 @@ async def test_a_long_connection_keeps_no_tasks(
         await until(lambda: asyncio.get_running_loop().time() > later_s)
         assert len(asyncio.all_tasks()) < before + 10
         assert centre.hellos
+
+
+async def test_what_breaks_on_one_message_does_not_break_the_connection(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    async with cabinet(tmp_path, broker.url) as one:
+        await until(lambda: bool(centre.hellos), "the hello")
+
+        def breaks(_message: CommandMessage) -> None:
+            raise ValueError("a bug")
+
+        one.backhaul.on_command = breaks
+        with capture_logs() as logs:
+            centre.command(examples.COMMAND.command)
+            await until(lambda: any(log["event"] == "backhaul_message_broke" for log in logs), "the log")
+        one.backhaul.on_command = one.commands.append
+        centre.command(examples.COMMAND.command)
+        await until(lambda: bool(one.commands), "the next command")
+        assert len(centre.hellos) == 1
+
+
+async def test_a_subscription_that_the_broker_refuses_is_said(tmp_path: Path) -> None:
+    """Mosquitto's own access lists bite at delivery only; this broker refuses as MQTT 5, 3.9.3 lets it: 0x87."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                (kind,) = await reader.readexactly(1)
+                length = (await reader.readexactly(1))[0]
+                if length & 0x80:
+                    length = (length & 0x7F) + 128 * (await reader.readexactly(1))[0]
+                packet = await reader.readexactly(length)
+                if kind == 0x10:
+                    writer.write(bytes([0x20, 3, 0, 0, 0]))
+                elif kind == 0x82:
+                    writer.write(bytes([0x90, 4, packet[0], packet[1], 0, 0x87]))
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with capture_logs() as logs:
+        async with cabinet(tmp_path, f"mqtt://127.0.0.1:{port}") as one:
+            await until(lambda: one.link.up, "the connection")
+            one.backhaul.hear_positions(("luciole/1/position/u/0/7/t/2/+/+",))
+            refused = "backhaul_subscription_refused"
+            await until(lambda: sum(log["event"] == refused for log in logs) == 2, "the log")
+            assert one.link.up
+    server.close()
+    await server.wait_closed()

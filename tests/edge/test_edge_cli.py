@@ -96,7 +96,7 @@ class TestWithAnAgent:
             (("set", "lamp-00", "dimming_level", "20", "--for", "99999h"), 2, "too long"),
             (("set", "Lamp 1", "dimming_level", "20"), 2, "no name"),
             (("policy", "apply", "/nowhere.json"), 2, "cannot be read"),
-            (("discover", "dali-9"), 1, "no line 'dali-9'"),
+            (("discover", "dali-9"), 2, "no line 'dali-9'"),
             (("discover", "dali-1", "--among", "everywhere"), 2, "not a range of addresses"),
             (("join", "lamp-00", "--look"), 2, "is no radio line"),
             (("join", "lamp-00", "--key-file", "/nowhere"), 2, "No such file"),
@@ -112,13 +112,13 @@ class TestWithAnAgent:
         assert "Traceback" not in ran.stderr
 
     def test_a_line_is_searched_and_what_nobody_declared_is_printed_as_settings(self, running: Whole) -> None:
-        answer = running.json("discover", "dali-1")
+        answer = running.json("discover", "dali-1", "--among", "0-9")
         assert isinstance(answer, list)
         found = {one["address"]: one["device"] for one in answer[0]["found"]}
         assert found == {"0": "lamp-00", "1": "lamp-01", "2": "lamp-02", "3": None}
         shown = running.cli("discover", "dali-1", "--among", "2-9").stdout
         assert ("nobody" in shown, "lamp-00" in shown) == (True, False)
-        tables = tomllib.loads(running.cli("discover", "dali-1", "--toml").stdout)
+        tables = tomllib.loads(running.cli("discover", "dali-1", "--among", "2-5", "--toml").stdout)
         assert [one["address"] for one in tables["device"]] == [3]
 
     def test_readings_are_watched_as_they_come(self, running: Whole) -> None:

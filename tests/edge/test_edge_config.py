@@ -1,9 +1,11 @@
 """Settings and limits: every fault of both files at once, each with its file and its key."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from drivers.settings import LineSettings
 from edge.config import Settings, SettingsError, fleet_key, load
 from edge.example import EXAMPLE
 from protocols.model.policy import LampLimit
@@ -63,6 +65,13 @@ def test_sound_settings_are_read_with_every_path_absolute(tmp_path: Path) -> Non
 
 def test_the_example_is_sound(tmp_path: Path) -> None:
     assert load(write(tmp_path, EXAMPLE)).cabinet == "dijon-0001"
+
+
+def test_the_example_is_sound_with_every_line_taken_in(tmp_path: Path) -> None:
+    settled, others = EXAMPLE.split("# Other lines")
+    taken_in = "\n".join(line.removeprefix("# ") for line in others.splitlines()[1:])
+    settings = load(write(tmp_path, settled + taken_in))
+    assert {type(line) for line in settings.document.line} == set(get_args(LineSettings))
 
 
 def test_every_fault_of_both_files_is_named_at_once(tmp_path: Path) -> None:

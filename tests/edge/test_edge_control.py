@@ -3,13 +3,14 @@
 import asyncio
 import json
 import socket
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from edge import control
-from edge.answers import Request, Watch
+from edge.answers import Buffer, Request, Watch
 from edge.control import AskedWrongError, ControlServer
 from protocols.model.ids import DeviceId, PointName
 from protocols.model.reading import Sample, sample
@@ -24,6 +25,8 @@ async def answer(request: Request) -> object:
             raise AskedWrongError("there is no lamp-99")
         case Watch():
             return None
+        case Buffer():
+            raise sqlite3.OperationalError("database or disk is full")
         case _:
             return 1 // 0
 
@@ -121,3 +124,13 @@ async def test_an_answer_that_breaks_is_said_to_have_broken(tmp_path: Path) -> N
     caller = Caller(tmp_path, b'{"ask": "status"}')
     assert "the agent cannot answer" in str((await caller.line())["error"])
     caller.leave()
+
+
+async def test_a_disk_that_refuses_is_no_bug_and_leaves_no_trace_of_one(
+    server: ControlServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert server.watchers == {}
+    caller = Caller(tmp_path, b'{"ask":"buffer","limit":1}')
+    assert (await caller.line())["error"] == "it was not done: database or disk is full"
+    caller.leave()
+    assert "Traceback" not in "".join(capsys.readouterr())

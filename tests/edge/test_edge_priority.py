@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 from edge.asking import RefusedError
+from edge.state import State
 from protocols.backhaul import codec
 from protocols.backhaul.messages import AlarmEvent, PolicyEvent, Source
 from protocols.backhaul.topics import position as position_topic
 from protocols.model.alarm import AlarmType
-from protocols.model.priority import RequestState
+from protocols.model.priority import PriorityPolicy, RequestState
 from sim.street_thread import StreetThread
 from tests.edge.broker import free_port
 from tests.edge.crossing import APPROACH, JUNCTION, POLICY, RULE, Crossing, crossing, crossing_scenario
@@ -131,6 +132,14 @@ class TestTheLoop:
         assert shared.requested() == requested
         assert json.loads(shared.cli("priority", "--json").stdout)["lapsed"] is True
 
+    def test_a_policy_without_approaches_hears_and_asks_nobody(self, shared: Crossing) -> None:
+        shared.go_by(PriorityPolicy((), (), 2**50))
+        before = shared.seen().counts.heard
+        shared.fleet.say(230, "v-nowhere")
+        shared.go_by()
+        shared.fleet.say(230, "v-again")
+        shared.wait_for(lambda seen: seen.counts.heard == before + 1, "the one that is heard again")
+
     def test_a_policy_for_a_junction_that_is_not_there_is_rejected(self, shared: Crossing) -> None:
         elsewhere = msgspec.structs.replace(APPROACH, junction="crossing-2", check_in_detector="")
         with pytest.raises(RefusedError, match="this cabinet has no device 'crossing-2'"):
@@ -168,6 +177,10 @@ class TestEndings:
         assert junction.stop() == 0
         assert junction.granted() == 1
         assert junction.at_controller() == {}
+        assert [event.reason for event in junction.events(S.COMPLETED)] == ["the agent ends"]
+        state = State.open(junction.folder / "state" / "state.db")
+        assert state.left_priority() == []  # the next agent would report it again, after its end
+        state.close()
         log = junction.log.read_text()
         assert "Traceback" not in log
         assert "task_broke" not in log
@@ -220,7 +233,9 @@ class TestEndings:
 
 
 class TestRefusals:
-    def test_five_refusals_in_a_row_are_an_alarm_and_a_grant_clears_it(self, junction: Crossing) -> None:
+    def test_five_refusals_in_a_row_are_an_alarm_that_outlasts_a_restart_and_a_grant_clears_it(
+        self, junction: Crossing
+    ) -> None:
         junction.begin()
         junction.street.fault("junction-1", "rejects_priority")
         for number in range(5):
@@ -229,6 +244,10 @@ class TestRefusals:
         junction.centre.wait(lambda: raised(junction) == [True], "the alarm")
         assert junction.granted() == 0
         junction.street.clear("junction-1", "rejects_priority")
+        assert junction.stop() == 0
+        junction.start()
+        junction.wait_for(lambda seen: seen.approaches[0].reachable and seen.approaches[0].green is not None)
+        assert raised(junction) == [True]
         asked_for(junction, "v-9")
         junction.fleet.drive(name="v-9")
         junction.centre.wait(lambda: raised(junction) == [True, False], "the alarm's end")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 60
+SECONDS = 90
 
 
 @pytest.mark.timeout(SECONDS * 4)
@@ -24,3 +24,8 @@ def test_an_evening_in_two_streets_comes_true_and_balances() -> None:
     assert last["lamps"] == last["lamps_at_commanded_level"] == 48
     assert last["dimming_steps_applied"] >= 48 * 2
     assert last["alarms"] >= 1
+    assert last["priority_granted"] == last["priority_requests"] == 2
+    assert last["lorawan_uplinks"] >= 6
+    assert last["forged_accepted"] == 0
+    assert last["protocols"] == ["dali", "lorawan", "modbus-rtu", "modbus-tcp", "opcua", "rsmp"]
+    assert last["why"] == []

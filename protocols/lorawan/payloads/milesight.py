@@ -216,7 +216,7 @@ _WS558: Final[Fields] = {
     (0x03, 0x74): _measured(2, number("voltage", "V", 0, 500), 10),
     (0x04, 0x80): _measured(4, number("active_power", "W", 0, 10_000)),
     (0x05, 0x81): _measured(1, number("power_factor", "%", 0, 100)),
-    (0x06, 0x83): _measured(4, number("active_energy", "kW.h", 0, 4_294_967.294), 1000),
+    (0x06, 0x83): _measured(4, number("cumulative_active_energy", "kW.h", 0, 4_294_967.294), 1000),
     (0x07, 0xC9): _measured(2, number("current", "A", 0, 65.534), 1000),
     (0x08, 0x31): Field(2, _SWITCHES, _switches),
 }

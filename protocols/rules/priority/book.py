@@ -85,6 +85,10 @@ class Book:
         """Return a junction's open requests, those that only watch left out."""
         return [one for one in self.requests.values() if one.junction == junction and not one.event.shadow]
 
+    def is_awaiting(self) -> bool:
+        """Tell whether a controller that can be reached has yet to say what became of a request."""
+        return any(not one.event.shadow and one.junction in self.up for one in self.requests.values())
+
     # What we want
 
     def ask(self, request: OpenRequest) -> list[Action]:

@@ -32,7 +32,7 @@ from protocols.rules.priority.passage import (
     eta_of,
     rule_for,
 )
-from protocols.rules.priority.request import Action, OpenRequest, Report
+from protocols.rules.priority.request import REFUSED, Action, OpenRequest, Report
 
 STILL_MS = 15_000
 """A vehicle that stands for so long while its group is not red does not use its green."""
@@ -313,7 +313,8 @@ class Generator:
     def _merge(self, lane: Lane, passage: Passage) -> None:
         """Take over what was begun for a vehicle when only a detector knew of it."""
         for other in lane.passages.values():
-            if other.source is Source.DETECTOR and abs(other.arrival_ms - passage.arrival_ms) <= MERGE_MS:
+            same = abs(other.arrival_ms - passage.arrival_ms) <= MERGE_MS
+            if same and other.source is Source.DETECTOR and other.rule.shadow is passage.rule.shadow:
                 del lane.passages[other.vehicle]
                 passage.stage, passage.request = other.stage, other.request
                 passage.requests, passage.since_ms = other.requests, other.since_ms
@@ -392,6 +393,8 @@ class Generator:
             self._note_grant(group, request, now)
             if request.granted:
                 group.over_ms[event.shadow] = now.monotonic_ms
+            elif event.state in REFUSED or not request.withdrawn_ms:
+                group.refused_ms = now.monotonic_ms
             lane = self.lanes.get(event.approach)
             passage = None if lane is None else _passage_of(lane, event.request)
             if lane is None or passage is None or passage.stage is not Stage.ASKED:

@@ -14,6 +14,9 @@ from protocols.rules.limits import bounded_rule, requests_allowed, signal_limits
 from protocols.rules.priority.passage import Course, Passage
 
 HOUR_MS = 3_600_000
+REFUSED_MS = 5_000
+"""For so long after its controller has refused a request nobody is asked for: what refuses one vehicle refuses the
+next, and each vehicle that waits would be a question more."""
 
 
 class Group(msgspec.Struct):
@@ -23,11 +26,13 @@ class Group(msgspec.Struct):
         green: whether it is green now; None if nobody knows.
         grants: monotonic milliseconds of the grants of the last hour: [in earnest, in shadow].
         over_ms: monotonic milliseconds when the last granted request was over: the same.
+        refused_ms: monotonic milliseconds when the controller last did not take a request, or refused it.
     """
 
     green: bool | None = None
     grants: list[list[int]] = msgspec.field(default_factory=lambda: [[], []])
     over_ms: list[int | None] = msgspec.field(default_factory=lambda: [None, None])
+    refused_ms: int | None = None
 
     def objection(self, rule: PriorityRule, now_ms: int) -> str:
         """Return why no further request may be granted for this group now; "" if it may."""
@@ -39,6 +44,8 @@ class Group(msgspec.Struct):
             return "cool-down after the last granted request"
         if len(recent) >= rule.grants_per_hour:
             return "as many requests as allowed were granted within the hour"
+        if not rule.shadow and self.refused_ms is not None and now_ms - self.refused_ms < REFUSED_MS:
+            return "the controller has just refused another"
         return ""
 
 

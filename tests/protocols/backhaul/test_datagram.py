@@ -130,3 +130,28 @@ def test_a_position_is_small() -> None:
     padded = [*msgspec.msgpack.decode(codec.encode(POSITION)), "x" * 600]
     with pytest.raises(RemoteProtocolError, match="at most 512"):
         codec.decode_position(msgspec.msgpack.encode(padded))
+
+
+@given(
+    st.binary(max_size=600)
+    | st.recursive(st.none() | st.integers(-5, 5) | st.text(), st.lists).map(msgspec.msgpack.encode)
+)
+def test_noise_is_no_position(noise: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        codec.decode_position(noise)
+
+
+@given(
+    st.integers(0, 11), st.none() | st.booleans() | st.floats() | st.text() | st.integers(-(2**63), 2**64 - 1)
+)
+def test_a_position_with_one_wild_field_is_refused_or_sound(field: int, wild: object) -> None:
+    fields = msgspec.msgpack.decode(codec.encode(POSITION))
+    fields[field] = wild
+    try:
+        position = codec.decode_position(msgspec.msgpack.encode(fields))
+    except RemoteProtocolError:
+        return
+    assert -90 <= position.latitude <= 90
+    assert -180 <= position.longitude <= 180
+    assert 0 <= position.heading_deg < 360
+    assert 0 <= position.speed_m_s <= 100

@@ -194,7 +194,7 @@ def test_the_switch_tells_its_mains_and_its_eight_outputs() -> None:
         "voltage": 230.6,
         "active_power": 97,
         "power_factor": 50,
-        "active_energy": 0.2,
+        "cumulative_active_energy": 0.2,
         "current": 0.49,
         "undecoded_bytes": 0,
     }

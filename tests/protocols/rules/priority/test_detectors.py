@@ -122,6 +122,14 @@ class TestDetectors:
         one.bus(210)
         assert [passage.vehicle for passage in one.passages] == ["v-1"]
 
+    def test_what_only_watches_keeps_no_vehicle_from_its_request(self) -> None:
+        watching = msgspec.structs.replace(RULE, id="loop", routes=("L9",), shadow=True)
+        known = msgspec.structs.replace(RULE, by_detector=False)
+        one = Junction(msgspec.structs.replace(POLICY, rules=(watching, known)))
+        passed(one)
+        one.bus(210)
+        assert [ask.event.vehicle for ask in one.asks] == ["v-1"]
+
     def test_a_vehicle_that_comes_at_another_time_is_another_one(self) -> None:
         one = Junction()
         passed(one)

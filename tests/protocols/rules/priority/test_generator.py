@@ -14,6 +14,7 @@ from protocols.model.priority import PriorityPolicy, RequestState, RequestStatus
 from protocols.model.reading import Value
 from protocols.rules.priority.detector import is_idle
 from protocols.rules.priority.followed import MAX_VEHICLES
+from protocols.rules.priority.lane import REFUSED_MS
 from protocols.rules.priority.request import Ask, Cancel, Look
 from tests.protocols.rules.priority.junction_bench import (
     APPROACH,
@@ -362,10 +363,51 @@ class TestLimits:
         one.bus(101, pseudonym="v-2")
         assert len(one.asks) == 2
 
-    def test_a_request_that_was_not_granted_needs_no_cool_down(self) -> None:
+    def test_a_request_that_was_not_granted_needs_no_cool_down_but_a_pause(self) -> None:
         one = asked(Junction(), S.RECEIVED, S.REJECTED)
         one.bus(100, pseudonym="v-2")
+        assert len(one.asks) == 1
+        assert one.reasons[-1] == "not asked: the controller has just refused another"
+        one.after(REFUSED_MS / 1000)
+        one.bus(101, pseudonym="v-2")
         assert len(one.asks) == 2
+
+    def test_an_end_is_awaited_until_the_controller_has_said_it_if_it_can_be_reached(self) -> None:
+        one = asked(Junction(), S.RECEIVED)
+        one.do(one.generator.end("the agent ends", one.now))
+        assert one.generator.book.is_awaiting()
+        one.do(one.generator.line(JUNCTION, up=False, now=one.now))
+        assert one.generator.book.requests
+        assert not one.generator.book.is_awaiting()
+        one.do(one.generator.line(JUNCTION, up=True, now=one.now))
+        one.tell(S.COMPLETED)
+        assert not one.generator.book.is_awaiting()
+
+    def test_a_request_that_its_vehicle_gave_up_holds_up_nobody(self) -> None:
+        one = asked(Junction(), S.RECEIVED)
+        one.after(1)
+        one.bus(100, 60.0)
+        one.after(1)
+        one.bus(100, 61.0)
+        assert one.reasons[-1] == "it has turned off"
+        one.silent()
+        one.bus(100, pseudonym="v-2")
+        assert len(one.asks) == 2
+
+    @pytest.mark.parametrize("answer", [S.REJECTED, S.COOLDOWN, S.TIMEOUT, None])
+    def test_a_crowd_does_not_storm_a_controller_that_refuses(self, answer: S | None) -> None:
+        """Whoever can tell positions can tell of hundreds of vehicles; each refusal would let the next one ask."""
+        one = Junction(policy(cooldown_s=0))
+        for second in range(30):
+            for number in range(40):
+                one.bus(150 + second, speed_m_s=1.6, pseudonym=f"v-{number}")
+                if one.generator.book.requests and answer is not None:
+                    one.taken()
+                    one.tell(S.RECEIVED, answer)
+                elif one.generator.book.requests:
+                    one.taken(CommandState.FAILED, "no")
+            one.after(1)
+        assert 2 <= len(one.asks) <= 30_000 / REFUSED_MS + 1
 
     def test_no_more_are_granted_within_an_hour_than_allowed(self) -> None:
         one = Junction(policy(cooldown_s=0, grants_per_hour=2))
@@ -794,6 +836,10 @@ class TestMany:
         one.do(one.generator.line(JUNCTION, up=True, now=one.now))
         assert [ask.event.vehicle for ask in one.asks] == ["v-3"]
         one.taken(CommandState.FAILED)
+        one.tick(REFUSED_MS / 1000 - 0.1)
+        assert [ask.event.vehicle for ask in one.asks] == ["v-3"]
+        one.bus(211, pseudonym="v-2")
+        one.tick(0.1)
         assert [ask.event.vehicle for ask in one.asks] == ["v-3", "v-2"]
 
     def test_two_approaches_are_asked_for_at_once_unless_they_share_a_group(self) -> None:
@@ -922,6 +968,7 @@ class TestAlarm:
             one.bus(100, pseudonym=f"v-{number}")
             one.taken()
             one.tell(*states)
+            one.tick(REFUSED_MS / 1000)
         assert one.generator.book.failing[JUNCTION] == 3
         one.bus(100, pseudonym="v-9")
         one.tell(S.ACTIVATED, S.COMPLETED)
