@@ -1,5 +1,6 @@
 """luciole-edge: the field technician's command line, and the agent itself."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,20 +8,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
+from edge import exits
 from edge.config import DEFAULT_PATH, Settings, SettingsError, load
 
 if TYPE_CHECKING:
     from protocols.model.command import CommandState
 
 T = TypeVar("T")
-
-EXIT_WRONG = 2
-"""The settings or the question are wrong; nothing was done."""
-EXIT_NO_AGENT = 3
-"""No agent runs, and without one this cannot be answered."""
-EXIT_UNDER_WAY = 4
-"""The command has not ended yet."""
-EXIT_FAILED = 1
 
 app = typer.Typer(
     help="Luciole in the cabinet: look, read, set, watch, and run the agent.",
@@ -50,22 +44,10 @@ def run(
 
     Example: `luciole-edge run --config cabinet.toml`
     """
-    import asyncio  # noqa: PLC0415  the other commands stay quick without the agent
-    import sqlite3  # noqa: PLC0415
-
-    from drivers.database import NewerSchemaError  # noqa: PLC0415
-    from edge.agent import run_agent  # noqa: PLC0415
-    from edge.lock import AlreadyRunsError  # noqa: PLC0415
-    from edge.logs import set_up_logs  # noqa: PLC0415
-
     settings = _settings(config)
-    set_up_logs(log_format)
-    try:
-        asyncio.run(run_agent(settings))
-    except (AlreadyRunsError, NewerSchemaError) as error:
-        _fail(str(error), EXIT_WRONG)
-    except (OSError, sqlite3.Error) as error:
-        _fail(f"{settings.directory}: {error}", EXIT_FAILED)
+    agent = [sys.executable, "-P", "-m", "edge.run", str(settings.file), log_format]
+    sys.stderr.flush()
+    os.execv(agent[0], agent)  # noqa: S606  the same process, without the command line's libraries
 
 
 @config_app.command("check")
@@ -106,7 +88,7 @@ def status(config: Config = DEFAULT_PATH, as_json: Json = False) -> None:
     answer = _ask(settings, answers.Status(), answers.StatusAnswer)
     if answer is None:
         show.offline(_offline(settings, offline.look), as_json=as_json)
-        raise typer.Exit(EXIT_NO_AGENT)
+        raise typer.Exit(exits.NO_AGENT)
     show.status(answer, as_json=as_json)
 
 
@@ -140,7 +122,7 @@ def read(
     answer = _need(_settings(config), request, list[answers.LatestValue])
     show.values(device, answer, as_json=as_json)
     if any(value.quality != 0 for value in answer):
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(exits.FAILED)
 
 
 @app.command("set")
@@ -177,7 +159,7 @@ def set_point(
     try:
         command = technician_command(settings, device, point, value, (keep, expires, ramp_s))
     except ValueError as error:
-        _fail(str(error), EXIT_WRONG)
+        _fail(str(error), exits.WRONG)
     answer = _need(settings, answers.Set(command), CommandRecord)
     show.command(answer, as_json=as_json)
     raise typer.Exit(_how_it_ended(answer.state))
@@ -208,7 +190,7 @@ def commands(
         show.commands(found, as_json=as_json)
         return
     if not found:
-        _fail(f"this cabinet has no command {wanted!r}, or has forgotten it", EXIT_WRONG)
+        _fail(f"this cabinet has no command {wanted!r}, or has forgotten it", exits.WRONG)
     show.command(found[0], as_json=as_json)
     raise typer.Exit(_how_it_ended(found[0].state))
 
@@ -216,7 +198,7 @@ def commands(
 def _how_it_ended(state: "CommandState") -> int:
     if state.value in {"verified", "applied"}:
         return 0
-    return EXIT_UNDER_WAY if state.value in {"queued", "executing"} else EXIT_FAILED
+    return exits.UNDER_WAY if state.value in {"queued", "executing"} else exits.FAILED
 
 
 @app.command()
@@ -239,7 +221,7 @@ def watch(
     except asking.NoAgentError:
         _no_agent(settings)
     except asking.RefusedError as error:
-        _fail(str(error), EXIT_WRONG)
+        _fail(str(error), exits.WRONG)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
@@ -286,10 +268,10 @@ def discover(
     try:
         numbers = searching.numbers(among)
     except ValueError as error:
-        _fail(f"--among: {error}", EXIT_WRONG)
+        _fail(f"--among: {error}", exits.WRONG)
     known = [one.id for one in settings.document.line]
     if line is not None and line not in known:
-        _fail(f"this cabinet has no line {line!r}; it has {', '.join(known)}", EXIT_WRONG)
+        _fail(f"this cabinet has no line {line!r}; it has {', '.join(known)}", exits.WRONG)
     lines = known if line is None else [LineId(line)]
     found = searching.search(settings, lines, numbers, quiet=as_json)
     if found is None:
@@ -299,7 +281,7 @@ def discover(
     else:
         show.found(found, as_json=as_json)
     if any(one.trouble for one in found):
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(exits.FAILED)
 
 
 @app.command()
@@ -334,11 +316,11 @@ def join(
         request = joining.request(device, None if look else joining.typed_key(key_file), join_eui)
         patience_s = 0.0 if look else duration_s(wait)
     except ValueError as error:
-        _fail(str(error), EXIT_WRONG)
+        _fail(str(error), exits.WRONG)
     answer = joining.wait_until_heard(lambda asked: _need(settings, asked, JoinAnswer), request, patience_s)
     show.joined(answer, as_json=as_json)
     if answer.admission.value not in {"heard", "joined"}:
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(exits.FAILED)
 
 
 @app.command("opcua-certificate")
@@ -356,7 +338,7 @@ def opcua_certificate(config: Config = DEFAULT_PATH, as_json: Json = False) -> N
     try:
         made = make_certificate(settings.directory / "opcua", settings.cabinet, SystemClock().now())
     except (LocalProtocolError, OSError) as error:
-        _fail(str(error), EXIT_WRONG)
+        _fail(str(error), exits.WRONG)
     show.certificate(made, as_json=as_json)
 
 
@@ -395,7 +377,7 @@ def policy_apply(
     try:
         request = asking.read_signed(file)
     except ValueError as error:
-        _fail(f"{file}: {error}", EXIT_WRONG)
+        _fail(f"{file}: {error}", exits.WRONG)
     show.policy(_need(settings, request, answers.PolicyAnswer), body=False, as_json=as_json)
 
 
@@ -413,7 +395,7 @@ def priority(context: typer.Context, config: Config = DEFAULT_PATH, as_json: Jso
     answer = _ask(settings, answers.PriorityShow(), answers.PriorityAnswer)
     if answer is None:
         show_priority.everything(_offline(settings, offline.priority), as_json=as_json)
-        raise typer.Exit(EXIT_NO_AGENT)
+        raise typer.Exit(exits.NO_AGENT)
     show_priority.everything(answer, as_json=as_json)
 
 
@@ -436,7 +418,7 @@ def priority_request(
     event = _need(_settings(config), request, PriorityEvent)
     show_priority.outcome(event, as_json=as_json)
     if not show_priority.is_granted(event):
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(exits.FAILED)
 
 
 def main() -> None:
@@ -457,7 +439,7 @@ def _settings(path: Path, *, as_json: bool = False) -> Settings:
                 typer.echo(str(fault), err=True)
             count = len(error.faults)
             typer.echo(f"{count} fault{'s' if count > 1 else ''}; nothing was started.", err=True)
-        raise typer.Exit(EXIT_WRONG) from None
+        raise typer.Exit(exits.WRONG) from None
 
 
 def _ask(settings: Settings, request: object, wanted: type[T]) -> T | None:
@@ -469,7 +451,7 @@ def _ask(settings: Settings, request: object, wanted: type[T]) -> T | None:
     except asking.NoAgentError:
         return None
     except asking.RefusedError as error:
-        _fail(str(error), EXIT_WRONG)
+        _fail(str(error), exits.WRONG)
 
 
 def _need(settings: Settings, request: object, wanted: type[T]) -> T:
@@ -486,13 +468,13 @@ def _offline(settings: Settings, look: Callable[[Settings], T]) -> T:
     try:
         return look(settings)
     except offline.NothingHereError as error:
-        _fail(str(error), EXIT_NO_AGENT)
+        _fail(str(error), exits.NO_AGENT)
 
 
 def _no_agent(settings: Settings) -> NoReturn:
     _fail(
         f"no agent answers at {settings.socket}; start it with `luciole-edge run --config {settings.file}`",
-        EXIT_NO_AGENT,
+        exits.NO_AGENT,
     )
 
 

@@ -40,6 +40,8 @@ IN_FLIGHT = 64
 """Datagrams that the server has not acknowledged: as many as a small gateway's kernel would hold."""
 AT_ONCE = 1000
 """Uplinks after which the gateway looks whether those before were taken: more in the air at once no radio has."""
+LOOK_S = 0.01
+"""Between two looks at the counters: to answer costs the driver as much as some uplinks."""
 EUI, DEV_EUI, KEY = 0xB827EBFFFE012345, 1, bytes(range(16))
 LINE = LineId("lora")
 TAKEN = ("uplinks", "busy", "not_kept")
@@ -102,7 +104,7 @@ class Line:
         while sum(self.counters()[name] for name in names) < number:
             if time.monotonic() - begun > within_s:
                 return False
-            time.sleep(0.001)
+            time.sleep(LOOK_S)
         return True
 
     def cpu_s(self) -> float:
