@@ -5,6 +5,7 @@ CONNECTING ──PULL_DATA──▶ UP ──none for gateway_timeout_s, or the 
 """
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
@@ -336,10 +337,9 @@ class LorawanDriver(HearingDriver):
             while self._lost is None:
                 self._look(begun_ms)
                 self._wake.clear()
-                try:
-                    await asyncio.wait_for(self._wake.wait(), look_s)
-                except TimeoutError:
-                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(look_s):
+                        await self._wake.wait()
             raise LineDownError(self._lost)
         finally:
             self._gateways.send = None
