@@ -20,12 +20,13 @@ from central.streams import check_number
 from central.views import Row, maybe_moment, priority_view, row
 from protocols.backhaul.messages import PriorityEvent
 from protocols.model.ids import CabinetId, is_id
-from protocols.model.priority import MAX_LEVEL, NEXT, RequestState
+from protocols.model.priority import ENDED, MAX_LEVEL, NEXT, RequestState
 
 REQUESTS_KEPT = 20_000
 """For each cabinet: a month of a junction where a bus comes every ninety seconds, eighteen hours a day."""
 MAX_STEPS = 64
-"""Of one request: its states, and a line a second for a minute. Beyond, only a state that it had not had."""
+"""Of one request: its states, and a line a second for a minute. Beyond, only a state that it had not had, and
+that it is over."""
 MAX_TEXT = 200
 MAX_GIVEN_S = 255
 """What a controller can say that it gave. Source: SXL 1.2.1, S0033, `e` and `d`."""
@@ -61,6 +62,7 @@ class Outcome(msgspec.Struct, frozen=True):
         reason: the last that was given.
         extension_s: seconds of green given, as the controller says.
         reduction_s: seconds of red saved, the same.
+        over: whether the cabinet holds it no longer: it said so, or told of an end that the controller said.
         contradiction: the first thing that cannot be, in words; "" if everything can.
     """
 
@@ -72,6 +74,7 @@ class Outcome(msgspec.Struct, frozen=True):
     reason: str
     extension_s: int | None
     reduction_s: int | None
+    over: bool
     contradiction: str
 
 
@@ -108,6 +111,7 @@ def outcome(steps: Iterable[PriorityEvent]) -> Outcome:
         reason=next((step.reason for step in reversed(ordered) if step.reason), ""),
         extension_s=_last(step.extension_s for step in given),
         reduction_s=_last(step.reduction_s for step in given),
+        over=any(_is_over(step) for step in ordered),
         contradiction=wrong[0] if wrong else "",
     )
 
@@ -115,6 +119,11 @@ def outcome(steps: Iterable[PriorityEvent]) -> Outcome:
 def _is_asked(step: PriorityEvent) -> bool:
     """Tell whether a controller was asked: it has answered, or no reason is given why it was not."""
     return step.state is not None or not step.reason
+
+
+def _is_over(step: PriorityEvent) -> bool:
+    """Tell whether a step is the cabinet's last word; no cabinet holds a request beyond an end."""
+    return step.over or step.state in ENDED
 
 
 def _impossible(step: PriorityEvent, state: RequestState | None) -> Iterator[str]:
@@ -149,7 +158,7 @@ def report(tx: Tx, cabinet: CabinetId, event: PriorityEvent) -> bool:
     request_id, steps = _known(tx, cabinet, event.request)
     if step in steps:
         return False
-    if len(steps) >= MAX_STEPS and step.state in {None, *(one.state for one in steps)}:
+    if len(steps) >= MAX_STEPS and not _is_news(step, steps):
         raise MessageError(RefusedFor.BEYOND_BOUNDS, f"more than {MAX_STEPS} steps of {event.request}")
     if request_id is None:
         request_id = _open(tx, cabinet, event.request)
@@ -161,6 +170,13 @@ def report(tx: Tx, cabinet: CabinetId, event: PriorityEvent) -> bool:
     _write(tx, request_id, summed, sorted([*steps, step], key=place))
     _tell(tx, cabinet, request_id)
     return bool(summed.contradiction) and not (steps and outcome(steps).contradiction)
+
+
+def _is_news(step: PriorityEvent, steps: Sequence[PriorityEvent]) -> bool:
+    """Tell whether a step brings a state that a request had not had, or first says that it is over."""
+    if step.over and not any(one.over for one in steps):
+        return True
+    return step.state is not None and all(step.state is not one.state for one in steps)
 
 
 def _check(event: PriorityEvent) -> None:
@@ -253,4 +269,5 @@ def _step_view(step: PriorityEvent) -> PriorityStep:
         source=step.source,
         extension_s=step.extension_s,
         reduction_s=step.reduction_s,
+        over=step.over,
     )

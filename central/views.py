@@ -200,5 +200,6 @@ def priority_view(found: Row) -> PriorityView:
         extension_s=found["extension_s"],
         reduction_s=found["reduction_s"],
         shadow=bool(found["shadow"]),
+        over=bool(found["over"]),
         contradiction=found["contradiction"],
     )

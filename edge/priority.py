@@ -352,7 +352,7 @@ class Priority:
         watched = self._watched.get(event.request)
         if watched is not None:
             watched.event = event
-            if event.shadow or report.ended or event.state in {RequestState.ACTIVATED, *ENDED}:
+            if event.shadow or event.over or event.state in {RequestState.ACTIVATED, *ENDED}:
                 watched.decided.set()
         log.info(
             "priority",
@@ -361,15 +361,16 @@ class Priority:
             state=event.state.value if event.state else None,
             reason=event.reason,
             shadow=event.shadow,
+            over=event.over,
         )
         self._report(event)
-        if not event.shadow and (report.granted or report.ended):
+        if not event.shadow and (report.granted or event.over):
             note = partial(
                 self._state.note_priority,
                 event,
                 self._clock.now(),
                 granted=report.granted,
-                ended=report.ended,
+                ended=event.over,
             )
             self._chain(event.request, self._write(note))
 

@@ -83,6 +83,14 @@ async def list_requests(
     state_: Annotated[
         RequestState | None, QueryParameter(name="state", description="the last that the controller said")
     ] = None,
+    asked: Annotated[
+        bool | None,
+        QueryParameter(description="only those that a controller was asked for, or only the others"),
+    ] = None,
+    over: Annotated[
+        bool | None,
+        QueryParameter(description="only those that the cabinet holds no longer, or only the others"),
+    ] = None,
     contradictory: Annotated[
         bool | None,
         QueryParameter(description="only those whose steps contradict each other, or only the others"),
@@ -98,6 +106,8 @@ async def list_requests(
             "junction": junction,
             "rule": rule,
             "state": None if state_ is None else state_.value,
+            "(asked_ms IS NOT NULL)": asked,
+            "over": over,
             "(contradiction <> '')": contradictory,
         }
     )

@@ -63,6 +63,8 @@ class PriorityView(msgspec.Struct, frozen=True):
         extension_s: seconds of green given, as the controller says; null if it did not say.
         reduction_s: seconds of red saved, the same.
         shadow: whether the rule only watches, and nothing was asked of the controller.
+        over: whether the cabinet holds the request no longer, whatever `state` was last; false of what was not
+            asked for.
         contradiction: what in the steps cannot be, such as "activated after rejected"; empty if all can.
     """
 
@@ -85,6 +87,7 @@ class PriorityView(msgspec.Struct, frozen=True):
     extension_s: int | None
     reduction_s: int | None
     shadow: bool
+    over: bool
     contradiction: str
 
 
@@ -94,6 +97,7 @@ class PriorityStep(msgspec.Struct, frozen=True):
     Attributes:
         at: by the cabinet's clock.
         controller_time: by the controller's own, if it said so.
+        over: whether the cabinet has said with it that it holds the request no longer.
     """
 
     at: datetime
@@ -104,6 +108,7 @@ class PriorityStep(msgspec.Struct, frozen=True):
     source: Source
     extension_s: int | None
     reduction_s: int | None
+    over: bool
 
 
 class PriorityHistory(PriorityView, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from central.errors import StartError
+from protocols.model.priority import ENDED
 
 CHECKED_BYTES = 256 << 20
 """A larger database is not walked at each start: it would take longer than the start may."""
@@ -304,6 +305,18 @@ def m002_priority(db: Database) -> None:
     cabinet told it, in JSON: the same step told twice is the same row.
     """
     run(db, _PRIORITY)
+
+
+_OVER = f"""
+ALTER TABLE priority_request ADD COLUMN over INTEGER NOT NULL DEFAULT 0;
+UPDATE priority_request SET over = 1 WHERE state IN ({", ".join(f"'{state.value}'" for state in sorted(ENDED))})
+"""  # noqa: S608  words of ours
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m003_over(db: Database) -> None:
+    """Note of each request whether its cabinet holds it no longer; one that has ended it does not."""
+    run(db, _OVER)
 
 
 def run(db: Database, script: str) -> None:

@@ -170,6 +170,8 @@ class PriorityEvent(msgspec.Struct, frozen=True, array_like=True, tag_field="eve
         extension_s: seconds of green really given, as the controller says; None if not told.
         reduction_s: seconds of red really saved, the same.
         shadow: whether the rule only watches.
+        over: whether the cabinet no longer holds the request: this is the last event of it, whatever the
+            controller said. False in all before, and of what was not asked for.
     """
 
     request: str
@@ -187,6 +189,7 @@ class PriorityEvent(msgspec.Struct, frozen=True, array_like=True, tag_field="eve
     extension_s: int | None = None
     reduction_s: int | None = None
     shadow: bool = False
+    over: bool = False
 
 
 Event = AlarmEvent | CommandEvent | PolicyEvent | GapEvent | StartEvent | PriorityEvent

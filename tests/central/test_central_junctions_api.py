@@ -131,6 +131,20 @@ class TestRequests:
         await tell(api, cabinet, step(None, 120, request="r-3", reason="the lease is over"))
         await tell(api, cabinet, step(S.REJECTED, 180, request="r-4"), step(S.ACTIVATED, 181, request="r-4"))
 
+    async def test_those_that_a_controller_still_has_are_found(
+        self, api: Api, cabinet: CabinetDouble
+    ) -> None:
+        path = "/api/v1/priority-requests"
+        await self._street(api, cabinet)
+        await tell(api, cabinet, step(S.QUEUED, 240, request="r-5"), step(S.QUEUED, 241, request="r-6"))
+        await tell(api, cabinet, step(S.QUEUED, 242, request="r-5", reason="the line was cut", over=True))
+        assert [one["id"] for one in await api.all(path, asked="true", over="false")] == ["r-6"]
+        assert [one["id"] for one in await api.all(path, asked="false")] == ["r-3"]
+        assert [one["id"] for one in await api.all(path, over="true")] == ["r-5", "r-4", "r-2", "r-1"]
+        shown = await api.get(f"{path}/cab-1/r-5")
+        assert (shown["state"], shown["over"]) == ("queued", True)
+        assert [one["over"] for one in shown["steps"]] == [False, True]
+
     async def test_they_are_listed_newest_first_in_parts_and_found_by_what_they_are(
         self, api: Api, cabinet: CabinetDouble
     ) -> None:

@@ -17,7 +17,7 @@ from central.store import schema
 from protocols.model.device import StreamClass
 from protocols.model.ids import KeyId
 from protocols.model.policy import PolicyKind
-from protocols.model.priority import RequestState
+from protocols.model.priority import ENDED, RequestState
 from tests.central.cabinet_double import START_MS, CabinetDouble, taken
 from tests.central.desk import Desk
 from tests.central.junctions import TRUNK, WEST, junction_cabinet, step
@@ -53,12 +53,13 @@ def test_priority_goes_on_in_a_database_of_an_earlier_version(tmp_path: Path, sc
     desk = Desk(written(tmp_path / "old.db", script))
     cabinet = junction_cabinet()
     desk.deliver(cabinet.hello())
-    before = desk.ask("SELECT request, state FROM priority_request")
-    assert before == ([("old-r", "activated")] if script.stem != "central_v1" else [])
+    before = desk.ask("SELECT request, state, over FROM priority_request")
+    assert before == ([("old-r", "activated", 0)] if script.stem != "central_v1" else [])
     end = step(RequestState.COMPLETED, 20, request="old-r", extension_s=6)
     cabinet.next[StreamClass.EVENTS] = desk.mark(cabinet, StreamClass.EVENTS) + 1
     desk.deliver(cabinet.message(cabinet.seal_event(end), StreamClass.EVENTS))
-    assert desk.ask("SELECT request, state, extension_s FROM priority_request") == [("old-r", "completed", 6)]
+    found = desk.ask("SELECT request, state, extension_s, over FROM priority_request")
+    assert found == [("old-r", "completed", 6, 1)]
     desired = policies.read(desk.db, cabinet.id, desk.clock.utc_ms).desired
     assert all(one.lease_until is None for one in desired if one.kind == "lighting")
     key = SigningKey(KeyId("centre"), Ed25519PrivateKey.generate())
@@ -68,6 +69,25 @@ def test_priority_goes_on_in_a_database_of_an_earlier_version(tmp_path: Path, sc
     published = policies.read(desk.db, cabinet.id, desk.clock.utc_ms).desired
     assert [one.lease_until for one in published if one.kind == "priority"] == [moment(START_MS + 60_000)]
     desk.close()
+
+
+def test_what_had_ended_in_a_database_of_an_earlier_version_is_over(tmp_path: Path) -> None:
+    path = written(tmp_path / "old.db", DATABASES / "central_v2.sql")
+    columns = ["id", "request", "state", "turn"]
+    with closing(sqlite3.connect(path)) as db, db:
+        names = [name for _, name, *_ in db.execute("PRAGMA table_info(priority_request)")]
+        chosen = ", ".join(columns + [name for name in names if name not in columns])
+        rest = ", ".join(name for name in names if name not in columns)
+        for n, state in enumerate(RequestState, 2):
+            db.execute(
+                f"INSERT INTO priority_request ({chosen}) SELECT ?, ?, ?, ?, {rest} FROM priority_request"  # noqa: S608  a test's own words
+                " WHERE id = 1",
+                (n, f"r-{n}", state.value, n),
+            )
+    schema.prepare(path)
+    with closing(sqlite3.connect(path)) as db:
+        over = {state for (state,) in db.execute("SELECT state FROM priority_request WHERE over")}
+    assert over == ENDED
 
 
 def test_preparing_twice_changes_nothing(tmp_path: Path) -> None:

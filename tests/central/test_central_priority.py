@@ -24,7 +24,7 @@ from tests.protocols.rules.priority.junction_bench import Junction
 S = RequestState
 COLUMNS = (
     "request, state, first_ms, asked_ms, changed_ms, activated_ms, extension_s, reduction_s, reason,"
-    " contradiction"
+    " over, contradiction"
 )
 
 
@@ -51,6 +51,7 @@ def lifelines() -> st.SearchStrategy[list[PriorityEvent]]:
             extension_s=st.sampled_from([None, None, 0, 9, 300]),
             reason=st.sampled_from(["", "", "out of its corridor"]),
             shadow=st.booleans(),
+            over=st.sampled_from([False, False, True]),
         ),
         min_size=1,
         max_size=8,
@@ -99,8 +100,23 @@ class TestOutcome:
             reason="",
             extension_s=4,
             reduction_s=None,
+            over=True,
             contradiction="",
         )
+
+    def test_it_is_over_when_the_cabinet_says_so_whatever_the_controller_said_last(self) -> None:
+        for state in (None, S.RECEIVED, S.QUEUED, S.ACTIVATED):
+            steps = [step(state), step(state, 5, reason="the controller no longer tells of it")]
+            assert not outcome(steps).over
+            assert outcome([steps[0], msgspec.structs.replace(steps[1], over=True)]).over
+
+    def test_the_last_word_that_overtakes_an_earlier_step_stays_the_last_word(self) -> None:
+        found = outcome([step(S.QUEUED, 9), step(S.RECEIVED, 3, over=True)])
+        assert (found.state, found.over) == (S.QUEUED, True)
+
+    @pytest.mark.parametrize("state", sorted(ENDED))
+    def test_an_end_is_an_end_though_the_step_that_says_so_was_missed(self, state: RequestState) -> None:
+        assert outcome([step(), step(state, 5)]).over
 
     def test_the_wait_begins_when_the_controller_is_asked(self) -> None:
         unasked = step(None, 0, reason="not asked: the approach has had its grants of this hour")
@@ -165,6 +181,9 @@ def test_what_the_cabinets_own_rules_report_comes_to_what_they_said_last(
         found, last = outcome(random.sample(events, len(events))), events[-1]
         assert (found.contradiction, found.state) == ("", last.state)
         assert (found.extension_s, found.first_ms) == (last.extension_s, events[0].at_ms)
+        assert found.over == (
+            found.asked_ms is not None and last.request not in junction.generator.book.requests
+        )
         assert (found.asked_ms is None) == (
             events[0].request not in {ask.request.id for ask in junction.asks}
         )
@@ -176,7 +195,7 @@ def test_a_request_shows_its_last_state_and_what_the_controller_gave(
     desk.deliver(cabinet.hello())
     tell(desk, cabinet, *passage("r-1"))
     assert kept(desk) == [
-        ("r-1", "completed", START_MS, START_MS, START_MS + 12_000, START_MS + 8_000, 9, 3, "", ""),
+        ("r-1", "completed", START_MS, START_MS, START_MS + 12_000, START_MS + 8_000, 9, 3, "", 1, ""),
     ]
 
 
@@ -260,10 +279,12 @@ def test_the_steps_of_a_request_have_a_bound_that_leaves_room_for_its_end(
     desk: Desk, cabinet: CabinetDouble
 ) -> None:
     tell(desk, cabinet, *(step(None, n, reason=f"line {n}") for n in range(MAX_STEPS + 9)))
-    tell(desk, cabinet, step(S.ACTIVATED, 200), step(S.ACTIVATED, 201), step(S.COMPLETED, 202))
-    assert kept(desk, "state, reason") == [("completed", f"line {MAX_STEPS - 1}")]
-    assert desk.ask("SELECT count(*) FROM priority_step") == [(MAX_STEPS + 2,)]
-    assert desk.ingest.counts.refused() == {"beyond_bounds": 10}
+    tell(desk, cabinet, step(S.ACTIVATED, 200), step(S.ACTIVATED, 201), step(S.ACTIVATED, 202, over=True))
+    assert kept(desk, "state, reason, over") == [("activated", f"line {MAX_STEPS - 1}", 1)]
+    tell(desk, cabinet, step(S.ACTIVATED, 203, over=True), step(S.COMPLETED, 204, over=True))
+    assert kept(desk, "state, over") == [("completed", 1)]
+    assert desk.ask("SELECT count(*) FROM priority_step") == [(MAX_STEPS + 3,)]
+    assert desk.ingest.counts.refused() == {"beyond_bounds": 11}
 
 
 def test_the_oldest_requests_of_a_cabinet_give_way_with_their_steps_and_no_others(

@@ -64,6 +64,7 @@ class TestTheLoop:
         assert shared.granted() == before + 1
         events = [event for event in shared.events() if event.request == request]
         assert [event.state for event in events] == [None, S.RECEIVED, S.ACTIVATED, S.ACTIVATED, S.COMPLETED]
+        assert [event.over for event in events] == [False, False, False, False, True]
         last = events[-1]
         assert (last.source, last.vehicle, last.reason) == (Source.POSITION, "v-loop", "it has passed")
         assert last.extension_s is not None
@@ -198,6 +199,7 @@ class TestEndings:
         junction.centre.wait(lambda: bool(junction.events(S.COMPLETED)), "its end")
         last = junction.events(S.COMPLETED)[-1]
         assert (last.request, last.reason) == (request, "the agent has begun anew")
+        assert [event.over for event in junction.events() if event.request == request][-2:] == [False, True]
         assert [one.grants_last_hour for one in junction.seen().approaches] == [1]
 
     def test_a_killed_agent_that_lost_its_disk_takes_its_request_back_by_its_name(

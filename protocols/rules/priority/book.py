@@ -240,7 +240,7 @@ class Book:
         self._over.append(request)
         if not request.event.shadow:
             self._judge(request, lost=lost, unconfirmed=word is Word.GIVEN_UP)
-        return [self._report(request, now, reason=reason, granted=granted, ended=True)]
+        return [self._report(request, now, reason=reason, granted=granted, over=True)]
 
     def _judge(self, request: OpenRequest, *, lost: bool, unconfirmed: bool) -> None:
         """Count what was of no use; that a controller is in its cool-down is its good right."""
@@ -258,15 +258,16 @@ class Book:
         *,
         reason: str | None = None,
         granted: bool = False,
-        ended: bool = False,
+        over: bool = False,
     ) -> Report:
         event = request.event
         request.event = msgspec.structs.replace(
             event,
             reason=event.reason if reason is None else reason,
             at_ms=event.at_ms if now is None else now.utc_ms,
+            over=over,
         )
-        return Report(request.event, granted, ended)
+        return Report(request.event, granted)
 
     def _cancel(self, request: OpenRequest, now: Instant) -> list[Action]:
         due_ms = request.cancel_ms

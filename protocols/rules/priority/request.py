@@ -187,14 +187,12 @@ class Report(msgspec.Struct, frozen=True):
     """Say what has become of a request.
 
     Attributes:
-        event: for the centre.
+        event: for the centre; it says whether nothing more will come of it.
         granted: whether it has just been granted.
-        ended: whether nothing more will come of it.
     """
 
     event: PriorityEvent
     granted: bool = False
-    ended: bool = False
 
 
 Action: TypeAlias = Ask | Update | Cancel | Look | Report

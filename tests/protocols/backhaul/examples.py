@@ -162,4 +162,5 @@ PRIORITY_EVENT = PriorityEvent(
     extension_s=3,
     reduction_s=12,
     shadow=True,
+    over=True,
 )

@@ -62,7 +62,7 @@ class TestAPassage:
         one.tell(S.COMPLETED, extension_s=0, reduction_s=12)
         assert one.generator.book.requests == {}
         last = one.reports[-1]
-        assert last.ended
+        assert last.event.over
         assert (last.event.state, last.event.reduction_s, last.event.reason) == (
             S.COMPLETED,
             12,
@@ -489,7 +489,7 @@ class TestTheController:
         one.bus(100)
         one.taken(CommandState.FAILED, "no answer")
         assert one.reasons == ["the controller did not take it: no answer"]
-        assert one.reports[-1].ended
+        assert one.events[-1].over
         one.after(4)
         one.bus(140)
         assert len(one.asks) == 1
@@ -540,7 +540,7 @@ class TestTheController:
         one.after(10)
         one.bus(150)
         assert len(one.asks) == 1
-        assert one.reports[-1].ended
+        assert one.events[-1].over
         assert one.events[-1].state is state
 
     def test_a_cancel_is_said_again_until_it_is_confirmed(self) -> None:
@@ -565,7 +565,7 @@ class TestTheController:
         for _ in range(601):
             one.tick(1)
         assert one.generator.book.requests == {}
-        assert one.reports[-1].ended
+        assert one.events[-1].over
         assert one.reasons[-1].endswith("the controller has never confirmed its end")
         assert one.generator.counts.unconfirmed == 1
         assert one.generator.book.failing[JUNCTION] == 1
@@ -929,7 +929,7 @@ class TestShadow:
             "shadow: it would be taken back: it has passed",
         ]
         assert all(event.shadow and event.state is None for event in one.events)
-        assert one.reports[-1].ended
+        assert one.events[-1].over
         assert one.generator.counts.asked == 0
 
     def test_a_shadow_keeps_the_limits_as_if_it_were_granted(self) -> None:
@@ -1001,6 +1001,7 @@ class TestRestart:
         assert one.asks == []
         one.tell(S.COMPLETED, request=left.request)
         assert len(one.asks) == 1
+        assert [event.state for event in one.events if event.over] == [S.COMPLETED]
 
     def test_grants_of_before_still_count(self) -> None:
         one = Junction(policy(grants_per_hour=2))

@@ -9,7 +9,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.backhaul.messages import Source
+from protocols.backhaul.messages import PriorityEvent, Source
 from protocols.clock import ClockQuality
 from protocols.model.command import CommandState
 from protocols.model.priority import ENDED, NEXT, RequestState, RequestStatus
@@ -88,8 +88,8 @@ class Controller:
                     self.cancel(request_id)
                 case Update(request=request):
                     assert request.id in self.open
-                case Report(event=event, ended=ended):
-                    if ended and event.request in self.open:
+                case Report(event=event):
+                    if event.over and event.request in self.open:
                         self.open.discard(event.request)
                         self.ended.add(event.request)
                 case _:
@@ -214,6 +214,26 @@ def test_every_request_ends_and_no_bound_is_passed(steps: list[tuple[Any, ...]],
 
 
 @settings(max_examples=100, deadline=None)
+@given(st.lists(STEPS, min_size=10, max_size=30), st.lists(FATES, max_size=10), st.booleans())
+def test_what_was_asked_for_is_over_once_and_that_is_the_last_word_of_it(
+    steps: list[tuple[Any, ...]], fates: list[int], shadow: bool
+) -> None:
+    one = Junction(policy(**RULE, shadow=shadow))
+    controller = Controller(one, fates)
+    for step in steps:
+        play(one, controller, step)
+    for _ in range(700):
+        controller.hear(one.tick(1))
+    asked = {ask.request.id for ask in one.asks}
+    told: dict[str, list[PriorityEvent]] = {}
+    for event in one.events:
+        told.setdefault(event.request, []).append(event)
+    for request, events in told.items():
+        held = request in asked or any(event.reason.startswith("shadow: ") for event in events)
+        assert [event.over for event in events] == [*(False for _ in events[1:]), held]
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.lists(STEPS, min_size=10, max_size=30), st.lists(FATES, max_size=10))
 def test_what_comes_twice_changes_nothing(steps: list[tuple[Any, ...]], fates: list[int]) -> None:
     one = Junction(POLICY)
@@ -236,11 +256,7 @@ def test_what_comes_twice_changes_nothing(steps: list[tuple[Any, ...]], fates: l
 def shape(action: Action) -> object:
     """Return an action without its civil times."""
     if isinstance(action, Report):
-        return (
-            msgspec.structs.replace(action.event, at_ms=0, controller_ms=None),
-            action.granted,
-            action.ended,
-        )
+        return msgspec.structs.replace(action.event, at_ms=0, controller_ms=None), action.granted
     if isinstance(action, Ask):
         return action.request, msgspec.structs.replace(action.event, at_ms=0)
     return action
