@@ -21,6 +21,7 @@ class ChangeKind(StrEnum):
     POLICY = "policy"
     PRIORITY = "priority"
     CABINET = "cabinet"
+    GAP = "gap"
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import assert_never
 import msgspec
 import structlog
 
-from central import alarms, cabinets, commands, policies, priority, readings, streams
+from central import alarms, cabinets, commands, gap_reports, policies, priority, readings, streams
 from central.errors import MessageError, RefusedFor
 from central.marks import Standing, standing
 from central.store.writer import Tx
@@ -36,7 +36,6 @@ from protocols.backhaul.messages import (
 )
 from protocols.backhaul.topics import Up, UpTopic, parse_up
 from protocols.errors import RemoteProtocolError
-from protocols.model.ids import CabinetId
 
 MAX_REMEMBERED = 10_000
 """Senders whose refusal was logged: each is logged once for each reason."""
@@ -177,7 +176,7 @@ class Ingest:
         try:
             count, last_utc_ms = readings.store(tx, stream, came.batch, batch_id)
             for event in came.batch.events:
-                self._event(tx, came.batch.cabinet, event)
+                self._event(tx, came.batch, event)
         except (RemoteProtocolError, MessageError, OverflowError) as error:
             tx.db.execute("ROLLBACK TO content")
             tx.caches.clear()
@@ -203,20 +202,21 @@ class Ingest:
         )
         streams.conclude(tx, stream, range(number, number + 1), GapCause.CORRUPT, tx.now_ms)
 
-    def _event(self, tx: Tx, cabinet: CabinetId, event: Event) -> None:
+    def _event(self, tx: Tx, batch: Batch, event: Event) -> None:
         """Take in one event; what is not acceptable is counted, and its neighbours are kept.
 
         Raises:
             MessageError: if it is a gap: a hole of which nothing can be read must show as one.
         """
         try:
-            self._heard(tx, cabinet, event)
+            self._heard(tx, batch, event)
         except MessageError as error:
             if isinstance(event, GapEvent):
                 raise
-            self.counts.refuse(cabinet, error.reason, str(error))
+            self.counts.refuse(batch.cabinet, error.reason, str(error))
 
-    def _heard(self, tx: Tx, cabinet: CabinetId, event: Event) -> None:
+    def _heard(self, tx: Tx, batch: Batch, event: Event) -> None:
+        cabinet = batch.cabinet
         match event:
             case AlarmEvent():
                 alarms.report(tx, cabinet, event)
@@ -225,7 +225,7 @@ class Ingest:
             case PolicyEvent():
                 policies.report(tx, cabinet, event)
             case GapEvent():
-                streams.report_gap(tx, cabinet, event)
+                gap_reports.report(tx, batch, event)
             case PriorityEvent():
                 self.counts.contradictory += priority.report(tx, cabinet, event)
             case StartEvent():

@@ -87,6 +87,7 @@ def _rows(tx: Tx, batch: Batch, batch_id: int) -> Iterator[StoredRow]:
         if _is_foreign(tx, batch, sample.device):
             foreign[sample.device] = foreign.get(sample.device, 0) + len(sample.points)
         else:
+            _speaks(tx, batch, sample.device)
             utc_ms = stamp.utc_ms(sample.monotonic_ms)
             for position, point in enumerate(sample.points):
                 value, quality, reason = _judged(sample, position)
@@ -129,6 +130,14 @@ def _is_foreign(tx: Tx, batch: Batch, device: DeviceId) -> bool:
             _adopt(tx, batch, device)
         tx.caches.owners[batch.cabinet, device] = owner
     return owner != batch.cabinet
+
+
+def _speaks(tx: Tx, batch: Batch, device: DeviceId) -> None:
+    """Remember in which streams a device ever spoke: what is missing of these is missing of it."""
+    place = (batch.cabinet, device, int(batch.stream))
+    if place not in tx.caches.spoken:
+        cabinets.list_stream(tx, batch.cabinet, device, batch.stream)
+        tx.caches.spoken.add(place)
 
 
 def _adopt(tx: Tx, batch: Batch, device: DeviceId) -> None:

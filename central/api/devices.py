@@ -4,50 +4,24 @@ import sqlite3
 from datetime import datetime
 from typing import Annotated, Literal
 
-import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from central.api.bodies import DeviceView, GapView, History, Page, PointReading
+from central.api.bodies import DeviceView, History, Page, PointReading
 from central.api.paging import Cursor, HistoryLimit, Limit, TheCentre, moment_ms, read_cursor, write_cursor
 from central.api.problems import ASKING
 from central.clock import LAST_MS
 from central.errors import Fault, RequestError, not_found
+from central.history import Range, part
 from central.views import (
     Row,
     device_view,
-    gap_view,
     point_reading,
     points_of,
-    reading_view,
     row,
     rows,
 )
 from protocols.model.device import Kind
-
-GAPS_SHOWN = 1_000
-
-Key = tuple[int, int, int]
-"""A reading's place in its series: time, batch, index."""
-
-
-class Range(msgspec.Struct, frozen=True):
-    """What part of a history is asked for.
-
-    Attributes:
-        from_ms: UTC milliseconds, inclusive.
-        to_ms: UTC milliseconds, inclusive.
-        after: the place to go on from; None for the beginning.
-        limit: most readings.
-        newest_first: in which order.
-    """
-
-    from_ms: int
-    to_ms: int
-    after: Key | None
-    limit: int
-    newest_first: bool
-
 
 _DEVICES = """
     SELECT * FROM device WHERE id > ?1 AND (?2 IS NULL OR cabinet = ?2) AND (?3 IS NULL OR kind = ?3)
@@ -113,11 +87,11 @@ async def get_history(
     cursor: Cursor = None,
     order: FromQuery[Literal["asc", "desc"]] = "asc",
 ) -> History:
-    """Show a point's readings in a range of time, and the gaps that are known in it."""
+    """Show a point's readings in a range of time, and each gap that is known in it, in their order."""
     wanted = Range(
         from_ms=moment_ms(from_, "from", 0),
         to_ms=moment_ms(to, "to", LAST_MS),
-        after=None if cursor is None else read_cursor(cursor, tuple[int, int, int]),
+        after=None if cursor is None else read_cursor(cursor, tuple[int, bool, int, int]),
         limit=limit,
         newest_first=order == "desc",
     )
@@ -141,54 +115,14 @@ def _history(db: sqlite3.Connection, device: str, point: str, wanted: Range) -> 
     series = row(db, "SELECT id FROM series WHERE device = ? AND point = ?", (device, point))
     if described is None and series is None:
         raise not_found(f"point of {device}", point)
-    found = [] if series is None else _readings(db, series["id"], wanted)
-    page, more = found[: wanted.limit], len(found) > wanted.limit
+    found = part(db, owner, series["id"] if series else None, wanted)
     return History(
         device=device,
         point=point,
         unit=described.unit if described else None,
-        items=[reading_view(one) for one in page],
-        gaps=_gaps(db, owner, _covered(page, wanted, more=more)),
-        next=write_cursor((page[-1]["utc_ms"], page[-1]["batch_id"], page[-1]["idx"])) if more else None,
+        items=found.items,
+        next=None if found.next is None else write_cursor(found.next),
     )
-
-
-_HISTORY = """
-    SELECT batch_id, idx, utc_ms, value, boolean, quality, reason, clock, stamped FROM reading
-    WHERE series_id = ?1 AND utc_ms BETWEEN ?2 AND ?3 AND (utc_ms, batch_id, idx) %s (?4, ?5, ?6)
-    ORDER BY utc_ms %s, batch_id %s, idx %s LIMIT ?7
-"""
-_FORWARDS = _HISTORY % (">", "ASC", "ASC", "ASC")
-_BACKWARDS = _HISTORY % ("<", "DESC", "DESC", "DESC")
-
-
-def _readings(db: sqlite3.Connection, series_id: int, wanted: Range) -> list[Row]:
-    """Return one reading more than asked for, if there is one."""
-    beginning: Key = (LAST_MS + 1, 0, 0) if wanted.newest_first else (-1, 0, 0)
-    return rows(
-        db,
-        _BACKWARDS if wanted.newest_first else _FORWARDS,
-        (series_id, wanted.from_ms, wanted.to_ms, *(wanted.after or beginning), wanted.limit + 1),
-    )
-
-
-def _covered(page: list[Row], wanted: Range, *, more: bool) -> tuple[int, int]:
-    """Return the part of the range that a page speaks for, as UTC milliseconds."""
-    near = wanted.after[0] if wanted.after else None
-    far = page[-1]["utc_ms"] if more else None
-    if wanted.newest_first:
-        return (wanted.from_ms if far is None else far), (wanted.to_ms if near is None else near)
-    return (wanted.from_ms if near is None else near), (wanted.to_ms if far is None else far)
-
-
-def _gaps(db: sqlite3.Connection, owner: Row, covered: tuple[int, int]) -> list[GapView]:
-    found = rows(
-        db,
-        "SELECT * FROM gap WHERE cabinet = ? AND stream = ? AND coalesce(to_ms, ?) >= ?"
-        " AND coalesce(from_ms, 0) <= ? ORDER BY coalesce(from_ms, 0), id LIMIT ?",
-        (owner["cabinet"], owner["stream"], LAST_MS, *covered, GAPS_SHOWN),
-    )
-    return [gap_view(one) for one in found]
 
 
 router = Router(

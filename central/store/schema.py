@@ -13,6 +13,7 @@ from pathlib import Path
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
+from central.clock import EARLIEST_PLAUSIBLE_MS, LAST_MS
 from central.errors import StartError
 from protocols.model.priority import ENDED
 
@@ -317,6 +318,30 @@ UPDATE priority_request SET over = 1 WHERE state IN ({", ".join(f"'{state.value}
 def m003_over(db: Database) -> None:
     """Note of each request whether its cabinet holds it no longer; one that has ended it does not."""
     run(db, _OVER)
+
+
+_GAPS = f"""
+ALTER TABLE gap ADD COLUMN learnt_ms INTEGER;
+UPDATE gap SET from_ms = NULL WHERE from_ms < {EARLIEST_PLAUSIBLE_MS} OR from_ms > to_ms;
+UPDATE gap SET to_ms = {LAST_MS} WHERE to_ms IS NULL;
+CREATE INDEX gap_by_time ON gap (to_ms);
+CREATE INDEX gap_by_cabinet ON gap (cabinet, to_ms);
+CREATE INDEX gap_by_stream_and_time ON gap (cabinet, stream, to_ms);
+CREATE TABLE device_stream (
+    device TEXT NOT NULL, cabinet TEXT NOT NULL, stream INTEGER NOT NULL,
+    PRIMARY KEY (device, cabinet, stream)
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO device_stream (device, cabinet, stream) SELECT id, cabinet, stream FROM device;
+INSERT OR IGNORE INTO device_stream (device, cabinet, stream)
+    SELECT series.device, stream.cabinet, stream.stream FROM latest
+    JOIN series ON series.id = latest.series_id JOIN stream ON stream.id = latest.stream_id;
+"""  # noqa: S608  numbers of ours
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m004_gaps(db: Database) -> None:
+    """Find gaps by their time, and know of each device in which streams it ever spoke."""
+    run(db, _GAPS)
 
 
 def run(db: Database, script: str) -> None:

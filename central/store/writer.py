@@ -62,11 +62,13 @@ class Caches:
     def __init__(self) -> None:
         self.series: dict[tuple[str, str], int] = {}
         self.owners: dict[tuple[str, str], str] = {}
+        self.spoken: set[tuple[str, str, int]] = set()
 
     def clear(self) -> None:
         """Forget everything."""
         self.series.clear()
         self.owners.clear()
+        self.spoken.clear()
 
     def trim(self) -> None:
         """Forget everything once it is too much."""

@@ -1,0 +1,97 @@
+"""What a cabinet says is missing, judged: its numbers, its times, and what has come nevertheless."""
+
+import msgspec
+
+from central import gaps, readings
+from central.clock import EARLIEST_PLAUSIBLE_MS
+from central.errors import MessageError, RefusedFor
+from central.gaps import Gap
+from central.marks import without
+from central.store.writer import Tx
+from central.streams import check_number
+from protocols.backhaul.messages import Batch, GapEvent
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Between when something may be missing, UTC milliseconds; `from_ms` None where nobody can know."""
+
+    from_ms: int | None
+    to_ms: int
+
+
+def span(event: GapEvent, told_ms: int, *, clockless: bool) -> Span:
+    """Say what a gap's times are worth.
+
+    A cabinet that never had the time counts from 1970, or goes on from when it was switched off. Whatever is
+    missing was taken before it said so, which bounds the end; of the beginning nothing is known then.
+
+    Args:
+        event: what the cabinet says.
+        told_ms: UTC milliseconds when it said so, as far as that is known here.
+        clockless: whether the cabinet did not trust its clock when it said so.
+    """
+    from_ms = event.from_ms if event.from_ms >= EARLIEST_PLAUSIBLE_MS else None
+    if event.to_ms < EARLIEST_PLAUSIBLE_MS:
+        to_ms = told_ms
+    else:
+        to_ms = max(event.to_ms, told_ms) if clockless else event.to_ms
+    return Span(from_ms if from_ms is None or from_ms <= to_ms else None, to_ms)
+
+
+def report(tx: Tx, batch: Batch, event: GapEvent) -> None:
+    """Record what a cabinet says is missing; its word takes the place of what the centre concluded.
+
+    Its first word about a number stands: what is said twice is missing once.
+
+    Raises:
+        MessageError: if its numbers are none that an honest cabinet says.
+    """
+    for number in (event.first, event.last, event.epoch, abs(event.from_ms), abs(event.to_ms)):
+        check_number(number, "a gap's number")
+    clockless = batch.utc_offset_ms is None
+    when = span(event, _told_ms(tx, batch), clockless=clockless)
+    if not event.first:
+        gaps.record(tx, _gap(batch, event, when, range(0), event.count))
+        return
+    numbers = range(event.first, event.last + 1)
+    if not numbers:
+        raise MessageError(RefusedFor.DAMAGED, f"a gap from batch {event.first} to {event.last}")
+    known = gaps.reported(tx, batch.cabinet, event.stream, event.epoch, numbers)
+    gaps.withdraw(tx, batch.cabinet, event.stream, event.epoch, numbers)
+    for piece in without(numbers, known):
+        held, readings_held = _held(tx, batch, event, piece)
+        if held < len(piece):  # otherwise all of it came, before it was shed
+            whole = piece == numbers and event.count is not None
+            count = max(0, (event.count or 0) - readings_held) if whole else None
+            gaps.record(tx, _gap(batch, event, when, piece, count))
+
+
+def _told_ms(tx: Tx, batch: Batch) -> int:
+    """Return when a batch of events was sealed; if nobody knows, when it came, which is later."""
+    if batch.columns.at_ms:  # its base is the time of a reading, before the event
+        return tx.now_ms
+    return readings.stamp_of(tx, batch).utc_ms(batch.base_monotonic_ms)
+
+
+def _gap(batch: Batch, event: GapEvent, when: Span, numbers: range, count: int | None) -> Gap:
+    return Gap(
+        cabinet=batch.cabinet,
+        stream=event.stream,
+        epoch=event.epoch,
+        numbers=numbers,
+        cause=event.cause,
+        from_ms=when.from_ms,
+        to_ms=when.to_ms,
+        count=count,
+        reported=True,
+    )
+
+
+def _held(tx: Tx, batch: Batch, event: GapEvent, numbers: range) -> tuple[int, int]:
+    """Return how many of an event's batches are committed here nevertheless, and their readings."""
+    row = tx.db.execute(
+        "SELECT count(*), coalesce(sum(batch.readings), 0) FROM batch JOIN stream ON stream.id = stream_id"
+        " WHERE cabinet = ? AND epoch = ? AND stream = ? AND number BETWEEN ? AND ?",
+        (batch.cabinet, event.epoch, event.stream, numbers.start, numbers.stop - 1),
+    ).fetchone()
+    return int(row[0]), int(row[1])

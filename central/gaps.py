@@ -1,0 +1,125 @@
+"""Gaps: what is missing of a stream and will never come, as rows, and told to whoever watches.
+
+A gap belongs to a cabinet and one of its streams. Those with numbers are batches that are missing as a whole;
+those without (`first` is 0) are readings that had no number yet: taken, and lost before they were sealed.
+"""
+
+import msgspec
+
+from central.api.bodies import GapChange
+from central.effects import Change, ChangeKind
+from central.marks import without
+from central.store.writer import Tx
+from central.views import gap_view, row
+from protocols.backhaul.messages import GapCause
+from protocols.model.device import StreamClass
+from protocols.model.ids import CabinetId
+
+SAME_MS = 1_000
+"""Gaps without numbers that follow each other so closely are one: a crash loop, a buffer that stays full."""
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """What is missing.
+
+    Attributes:
+        epoch: of `numbers`.
+        numbers: which batches; empty if what is missing had no number yet.
+        from_ms: UTC milliseconds from which on something may be missing; None where nobody can know.
+        to_ms: UTC milliseconds up to which.
+        count: how many readings; None where nobody can know.
+        reported: whether the cabinet says so; otherwise the centre concluded it.
+    """
+
+    cabinet: CabinetId
+    stream: StreamClass
+    epoch: int
+    numbers: range
+    cause: GapCause
+    from_ms: int | None
+    to_ms: int
+    count: int | None
+    reported: bool
+
+
+def record(tx: Tx, gap: Gap) -> None:
+    """Record a gap; one that goes on where the last one without numbers ended makes that one longer."""
+    from_ms = None if gap.from_ms is None or gap.from_ms > gap.to_ms else gap.from_ms
+    known = msgspec.structs.replace(gap, from_ms=from_ms)
+    if gap.numbers or not _prolong(tx, known):
+        _insert(tx, known)
+
+
+def _insert(tx: Tx, gap: Gap) -> None:
+    entered = tx.db.execute(
+        "INSERT INTO gap (cabinet, stream, epoch, first, last, cause, from_ms, to_ms, count, reported,"
+        " learnt_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            gap.cabinet,
+            gap.stream,
+            gap.epoch,
+            gap.numbers.start if gap.numbers else 0,
+            gap.numbers.stop - 1 if gap.numbers else 0,
+            gap.cause.value,
+            gap.from_ms,
+            gap.to_ms,
+            gap.count,
+            gap.reported,
+            tx.now_ms,
+        ),
+    )
+    assert entered.lastrowid is not None  # noqa: S101  an INSERT has one
+    _tell(tx, gap.cabinet, entered.lastrowid)
+
+
+def _prolong(tx: Tx, gap: Gap) -> bool:
+    """Let the last gap of its kind go on, if this one begins where it ends; tell whether it did."""
+    last = tx.db.execute(
+        "SELECT id, from_ms, to_ms, count FROM gap WHERE cabinet = ? AND stream = ? AND epoch = ?"
+        " AND first = 0 AND cause = ? ORDER BY id DESC LIMIT 1",
+        (gap.cabinet, gap.stream, gap.epoch, gap.cause.value),
+    ).fetchone()
+    if last is None or gap.from_ms is None:
+        return False
+    row_id, from_ms, to_ms, count = last
+    if not (from_ms is None or from_ms <= gap.from_ms) or gap.from_ms > to_ms + SAME_MS:
+        return False
+    total = None if count is None or gap.count is None else count + gap.count
+    tx.db.execute("UPDATE gap SET to_ms = ?, count = ? WHERE id = ?", (max(to_ms, gap.to_ms), total, row_id))
+    _tell(tx, gap.cabinet, row_id)
+    return True
+
+
+def withdraw(tx: Tx, cabinet: CabinetId, stream: StreamClass, epoch: int, numbers: range) -> None:
+    """Take back what the centre concluded about these numbers; of a larger gap the rest remains."""
+    concluded = tx.db.execute(
+        "SELECT id, first, last, cause, from_ms, to_ms FROM gap WHERE cabinet = ? AND stream = ?"
+        " AND epoch = ? AND first <= ? AND last >= ? AND reported = 0",
+        (cabinet, stream, epoch, numbers.stop - 1, numbers.start),
+    ).fetchall()
+    for row_id, first, last, cause, from_ms, to_ms in concluded:
+        for left in without(range(first, last + 1), [numbers]):
+            rest = Gap(
+                cabinet, stream, epoch, left, GapCause(cause), from_ms, to_ms, count=None, reported=False
+            )
+            _insert(tx, rest)
+        tx.db.execute("DELETE FROM gap WHERE id = ?", (row_id,))
+    if concluded:
+        gone = GapChange(cabinet, withdrawn=[one[0] for one in concluded])
+        tx.effects.changes.append(Change(ChangeKind.GAP, cabinet, gone))
+
+
+def reported(tx: Tx, cabinet: CabinetId, stream: StreamClass, epoch: int, numbers: range) -> list[range]:
+    """Return which of these numbers the cabinet has said to be missing, as ranges that may overlap."""
+    found = tx.db.execute(
+        "SELECT first, last FROM gap WHERE cabinet = ? AND stream = ? AND epoch = ? AND first <= ?"
+        " AND last >= ? AND reported = 1",
+        (cabinet, stream, epoch, numbers.stop - 1, numbers.start),
+    )
+    return [range(first, last + 1) for first, last in found]
+
+
+def _tell(tx: Tx, cabinet: CabinetId, row_id: int) -> None:
+    found = row(tx.db, "SELECT * FROM gap WHERE id = ?", (row_id,))
+    assert found is not None  # noqa: S101  the caller has just stored it
+    tx.effects.changes.append(Change(ChangeKind.GAP, cabinet, GapChange(cabinet, gaps=[gap_view(found)])))
