@@ -10,8 +10,8 @@ from central.effects import Change, ChangeKind
 from central.errors import MessageError, RefusedFor
 from central.store.writer import Tx
 from protocols.backhaul.messages import Hello, Presence, StartEvent
-from protocols.model.device import Device, StreamClass
-from protocols.model.ids import CabinetId, DeviceId
+from protocols.model.device import Device
+from protocols.model.ids import CabinetId
 
 MAX_CABINETS = 100_000
 MAX_DEVICES = 10_000
@@ -95,18 +95,20 @@ def _list(tx: Tx, cabinet: CabinetId, device: Device) -> None:
             msgspec.json.encode(device.points).decode(),
         ),
     )
-    list_stream(tx, cabinet, device.id, device.stream)
+    list_stream(tx, cabinet, device)
     tx.db.executemany(
         "INSERT OR IGNORE INTO device_group (name, device) VALUES (?, ?)",
         [(group, device.id) for group in device.groups],
     )
 
 
-def list_stream(tx: Tx, cabinet: CabinetId, device: DeviceId, stream: StreamClass) -> None:
-    """Remember that a device speaks, or spoke, in a stream of a cabinet."""
+def list_stream(tx: Tx, cabinet: CabinetId, device: Device) -> None:
+    """Remember until when a device was listed in a stream of a cabinet."""
     tx.db.execute(
-        "INSERT OR IGNORE INTO device_stream (device, cabinet, stream) VALUES (?, ?, ?)",
-        (device, cabinet, stream),
+        "INSERT INTO device_stream (device, cabinet, stream, listed_from_ms, listed_to_ms)"
+        " VALUES (?1, ?2, ?3, ?4, ?4) ON CONFLICT DO UPDATE"
+        " SET listed_from_ms = coalesce(listed_from_ms, ?4), listed_to_ms = ?4",
+        (device.id, cabinet, device.stream, tx.now_ms),
     )
 
 

@@ -10,6 +10,10 @@ from central.marks import without
 from central.store.writer import Tx
 from central.streams import check_number
 from protocols.backhaul.messages import Batch, GapEvent
+from protocols.clock import ClockQuality
+
+MOST_HELD = 10_000
+"""No honest cabinet says that more batches are missing than were under way when it shed them."""
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -48,7 +52,7 @@ def report(tx: Tx, batch: Batch, event: GapEvent) -> None:
     """
     for number in (event.first, event.last, event.epoch, abs(event.from_ms), abs(event.to_ms)):
         check_number(number, "a gap's number")
-    clockless = batch.utc_offset_ms is None
+    clockless = batch.utc_offset_ms is None or batch.clock is ClockQuality.UNSYNCHRONISED
     when = span(event, _told_ms(tx, batch), clockless=clockless)
     if not event.first:
         gaps.record(tx, _gap(batch, event, when, range(0), event.count))
@@ -56,14 +60,13 @@ def report(tx: Tx, batch: Batch, event: GapEvent) -> None:
     numbers = range(event.first, event.last + 1)
     if not numbers:
         raise MessageError(RefusedFor.DAMAGED, f"a gap from batch {event.first} to {event.last}")
-    known = gaps.reported(tx, batch.cabinet, event.stream, event.epoch, numbers)
+    held = _held(tx, batch, event, numbers)
+    said_before = gaps.known(tx, batch.cabinet, event.stream, event.epoch, numbers, reported=True)
+    missing = without(numbers, [*held, *said_before])
     gaps.withdraw(tx, batch.cabinet, event.stream, event.epoch, numbers)
-    for piece in without(numbers, known):
-        held, readings_held = _held(tx, batch, event, piece)
-        if held < len(piece):  # otherwise all of it came, before it was shed
-            whole = piece == numbers and event.count is not None
-            count = max(0, (event.count or 0) - readings_held) if whole else None
-            gaps.record(tx, _gap(batch, event, when, piece, count))
+    count = None if event.count is None or said_before else _less(tx, batch, event, held)
+    for piece in missing:
+        gaps.record(tx, _gap(batch, event, when, piece, count if len(missing) == 1 else None))
 
 
 def _told_ms(tx: Tx, batch: Batch) -> int:
@@ -87,11 +90,32 @@ def _gap(batch: Batch, event: GapEvent, when: Span, numbers: range, count: int |
     )
 
 
-def _held(tx: Tx, batch: Batch, event: GapEvent, numbers: range) -> tuple[int, int]:
-    """Return how many of an event's batches are committed here nevertheless, and their readings."""
-    row = tx.db.execute(
-        "SELECT count(*), coalesce(sum(batch.readings), 0) FROM batch JOIN stream ON stream.id = stream_id"
-        " WHERE cabinet = ? AND epoch = ? AND stream = ? AND number BETWEEN ? AND ?",
-        (batch.cabinet, event.epoch, event.stream, numbers.start, numbers.stop - 1),
+def _held(tx: Tx, batch: Batch, event: GapEvent, numbers: range) -> list[range]:
+    """Return which of the numbers are committed here nevertheless: they came before they were shed.
+
+    Up to the mark everything is either committed or in a gap that is known already.
+    """
+    mark = tx.db.execute(
+        "SELECT mark FROM stream WHERE cabinet = ? AND epoch = ? AND stream = ?",
+        (batch.cabinet, event.epoch, event.stream),
     ).fetchone()
-    return int(row[0]), int(row[1])
+    up_to_mark = range(numbers.start, min(numbers.stop, mark[0] + 1 if mark else 0))
+    if not up_to_mark:
+        return []
+    place = (batch.cabinet, event.stream, event.epoch, up_to_mark)
+    in_gaps = [*gaps.known(tx, *place, reported=False), *gaps.known(tx, *place, reported=True)]
+    return without(up_to_mark, in_gaps)
+
+
+def _less(tx: Tx, batch: Batch, event: GapEvent, held: list[range]) -> int | None:
+    """Return an event's count without the readings that are held here; None if these are too many to count."""
+    if sum(len(part) for part in held) > MOST_HELD:
+        return None
+    count = event.count or 0
+    for part in held:
+        count -= tx.db.execute(
+            "SELECT coalesce(sum(batch.readings), 0) FROM batch JOIN stream ON stream.id = stream_id"
+            " WHERE cabinet = ? AND epoch = ? AND stream = ? AND number BETWEEN ? AND ?",
+            (batch.cabinet, event.epoch, event.stream, part.start, part.stop - 1),
+        ).fetchone()[0]
+    return max(0, count)

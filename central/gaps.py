@@ -109,12 +109,14 @@ def withdraw(tx: Tx, cabinet: CabinetId, stream: StreamClass, epoch: int, number
         tx.effects.changes.append(Change(ChangeKind.GAP, cabinet, gone))
 
 
-def reported(tx: Tx, cabinet: CabinetId, stream: StreamClass, epoch: int, numbers: range) -> list[range]:
-    """Return which of these numbers the cabinet has said to be missing, as ranges that may overlap."""
+def known(
+    tx: Tx, cabinet: CabinetId, stream: StreamClass, epoch: int, numbers: range, *, reported: bool
+) -> list[range]:
+    """Return the numbers of known gaps that touch these: of those that the cabinet said, or of the others."""
     found = tx.db.execute(
         "SELECT first, last FROM gap WHERE cabinet = ? AND stream = ? AND epoch = ? AND first <= ?"
-        " AND last >= ? AND reported = 1",
-        (cabinet, stream, epoch, numbers.stop - 1, numbers.start),
+        " AND last >= ? AND reported = ?",
+        (cabinet, stream, epoch, numbers.stop - 1, numbers.start, reported),
     )
     return [range(first, last + 1) for first, last in found]
 

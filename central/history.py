@@ -1,8 +1,9 @@
 """A point's history: its readings, and the gaps of its device's streams, in one order of time.
 
 A gap belongs to a cabinet and a stream; which devices it touches follows from the stream that each speaks in.
-A device can change its class, or move to another cabinet. Of such a device a gap counts unless its readings on
-both sides came otherwise: the nearest before the gap, the nearest after it, and every one within.
+A device can change its class, or move to another cabinet. Of such a device a gap counts unless the cabinet did
+not list it there meanwhile, and its readings came otherwise: the nearest before the gap, the nearest after it,
+and every one within.
 """
 
 import sqlite3
@@ -92,7 +93,7 @@ _READINGS = """
     ORDER BY utc_ms {order}, batch_id {order}, idx {order} LIMIT ?7
 """
 _GAPS = """
-    SELECT gap.*, {place} AS at_ms FROM device_stream AS spoken
+    SELECT gap.*, listed_from_ms, listed_to_ms, {place} AS at_ms FROM device_stream AS spoken
     JOIN gap ON gap.cabinet = spoken.cabinet AND gap.stream = spoken.stream
     WHERE spoken.device = ?1 AND gap.to_ms >= ?2 AND coalesce(from_ms, 0) <= ?3
     AND ({place}, gap.id) {after} (?4, ?5) ORDER BY at_ms {order}, gap.id {order} LIMIT ?6
@@ -158,10 +159,19 @@ _WITHIN = """
 def _touches(db: sqlite3.Connection, device: Row, series_id: int | None, gap: Row) -> bool:
     """Tell whether a device that has moved may have been in a gap's stream while it lasted."""
     before = None if gap["from_ms"] is None else row(db, _BEFORE, (series_id, gap["from_ms"]))
-    after = row(db, _AFTER, (series_id, gap["to_ms"])) or device
-    if before is None:
+    if before is None or _was_listed(gap):
         return True
+    after = row(db, _AFTER, (series_id, gap["to_ms"])) or device
     if any((one["cabinet"], one["stream"]) == (gap["cabinet"], gap["stream"]) for one in (before, after)):
         return True
     within = (series_id, gap["from_ms"], gap["to_ms"], gap["cabinet"], gap["stream"])
     return row(db, _WITHIN, within) is not None
+
+
+def _was_listed(gap: Row) -> bool:
+    """Tell whether the cabinet listed the device in the gap's stream while it lasted."""
+    return (
+        gap["listed_from_ms"] is not None
+        and gap["from_ms"] <= gap["listed_to_ms"]
+        and gap["listed_from_ms"] <= gap["to_ms"]
+    )

@@ -136,7 +136,10 @@ def _speaks(tx: Tx, batch: Batch, device: DeviceId) -> None:
     """Remember in which streams a device ever spoke: what is missing of these is missing of it."""
     place = (batch.cabinet, device, int(batch.stream))
     if place not in tx.caches.spoken:
-        cabinets.list_stream(tx, batch.cabinet, device, batch.stream)
+        tx.db.execute(
+            "INSERT OR IGNORE INTO device_stream (device, cabinet, stream) VALUES (?, ?, ?)",
+            (device, batch.cabinet, batch.stream),
+        )
         tx.caches.spoken.add(place)
 
 

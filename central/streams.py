@@ -90,7 +90,7 @@ def follow_floor(tx: Tx, stream: Stream, floor: int, acknowledged: int, to_ms: i
     missing = never_coming(stream.mark, floor)
     if not missing:
         return stream
-    explained = gaps.reported(tx, stream.cabinet, stream.stream, stream.epoch, missing)
+    explained = gaps.known(tx, stream.cabinet, stream.stream, stream.epoch, missing, reported=True)
     unexplained = without(missing, explained)
     split = acknowledged + 1
     for piece in unexplained:

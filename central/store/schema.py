@@ -329,6 +329,7 @@ CREATE INDEX gap_by_cabinet ON gap (cabinet, to_ms);
 CREATE INDEX gap_by_stream_and_time ON gap (cabinet, stream, to_ms);
 CREATE TABLE device_stream (
     device TEXT NOT NULL, cabinet TEXT NOT NULL, stream INTEGER NOT NULL,
+    listed_from_ms INTEGER, listed_to_ms INTEGER,
     PRIMARY KEY (device, cabinet, stream)
 ) WITHOUT ROWID;
 INSERT OR IGNORE INTO device_stream (device, cabinet, stream) SELECT id, cabinet, stream FROM device;
@@ -340,7 +341,10 @@ INSERT OR IGNORE INTO device_stream (device, cabinet, stream)
 
 @migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
 def m004_gaps(db: Database) -> None:
-    """Find gaps by their time, and know of each device in which streams it ever spoke."""
+    """Find gaps by their time, and know of each device in which streams it ever spoke.
+
+    `listed_from_ms` to `listed_to_ms`: between its first and its last hello that said so.
+    """
     run(db, _GAPS)
 
 

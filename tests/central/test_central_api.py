@@ -116,7 +116,9 @@ class TestReadings:
         rest = await api.all(HISTORY, limit=3, cursor=first["next"])
         assert [item["value"] for item in [*first["items"], *rest]] == [0, 1, 2, 3, 4, 5]
 
-    async def test_a_gap_stands_where_it_begins_among_the_readings(self, api: Api, cabinet: CabinetDouble) -> None:
+    async def test_a_gap_stands_where_it_begins_among_the_readings(
+        self, api: Api, cabinet: CabinetDouble
+    ) -> None:
         for n in range(5):
             cabinet.seal([taken(LAMP, n, at_ms=10_000 * n)])
         lost = GapEvent(StreamClass.ORDINARY, GapCause.CRASH, START_MS + 31_000, START_MS + 39_000, None)
