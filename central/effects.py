@@ -30,12 +30,12 @@ class Change(msgspec.Struct, frozen=True):
     Attributes:
         kind: what it is about.
         cabinet: whose.
-        body: an API type, encoded only if somebody watches.
+        body: an API type, encoded only if somebody watches; or what another process has encoded.
     """
 
     kind: ChangeKind
     cabinet: CabinetId
-    body: msgspec.Struct
+    body: msgspec.Struct | msgspec.Raw
 
 
 class Downlink(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from central import alarms, cabinets, commands, gap_reports, policies, priority, readings, streams
-from central.errors import MessageError, RefusedFor
+from central.errors import MessageError, NotHeldError, RefusedFor
 from central.marks import Standing, standing
 from central.store.writer import Tx
 from central.streams import Stream, check_number, follow_floor, open_stream
@@ -34,7 +34,7 @@ from protocols.backhaul.messages import (
     PriorityEvent,
     StartEvent,
 )
-from protocols.backhaul.topics import Up, UpTopic, parse_up
+from protocols.backhaul.topics import Up, UpTopic, parse_up, shard
 from protocols.errors import RemoteProtocolError
 
 MAX_REMEMBERED = 10_000
@@ -75,6 +75,7 @@ class Counts:
         self.conflicting = 0
         self.contradictory = 0
         self.ignored = 0
+        self.elsewhere = 0
         self._refused: Counter[RefusedFor] = Counter()
         self._logged: set[tuple[str, RefusedFor]] = set()
         self._lock = threading.Lock()
@@ -111,6 +112,9 @@ class Ingest:
         except RemoteProtocolError as error:
             self.counts.refuse(_sender(topic), RefusedFor.DAMAGED, str(error))
             raise MessageError(RefusedFor.DAMAGED, str(error)) from error
+        except NotHeldError:
+            self.counts.elsewhere += 1
+            raise
         except MessageError as error:
             self.counts.refuse(_sender(topic), error.reason, str(error))
             raise
@@ -123,6 +127,8 @@ class Ingest:
             where = parse_up(topic)
         except RemoteProtocolError as error:
             raise MessageError(RefusedFor.TOPIC, str(error)) from error
+        if tx.shards is not None and shard(where.cabinet) not in tx.shards:
+            raise NotHeldError(RefusedFor.NOT_HELD, f"{where.cabinet} is another worker's")
         match where.kind:
             case Up.BATCH:
                 self._batch(tx, where, payload)

@@ -71,6 +71,9 @@ def show(status: Status, console: Console) -> None:
     console.print(f"broker  {health.broker.address} ({broker})")
     console.print(f"store   {health.store.path} ({store}, {health.store.queue_jobs} waiting)")
     console.print(f"ingest  {health.ingest.readings} readings in {health.ingest.batches} batches")
+    if len(health.workers) > 1:
+        shares = ", ".join(f"{one.name} {one.shards}" for one in health.workers)
+        console.print(f"shards  {shares}")
     if health.ingest.contradictory:
         console.print(f"        {health.ingest.contradictory} priority requests contradict themselves")
     for reason, count in health.ingest.refused.items():

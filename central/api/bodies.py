@@ -572,7 +572,7 @@ class StoreHealth(msgspec.Struct, frozen=True):
 
 
 class IngestHealth(msgspec.Struct, frozen=True):
-    """What came since the start.
+    """What came to this process since it started; other workers count for themselves.
 
     Attributes:
         batches: committed.
@@ -582,6 +582,7 @@ class IngestHealth(msgspec.Struct, frozen=True):
         conflicting: repeated batches whose bytes differ from the committed ones.
         contradictory: priority requests whose steps contradict each other.
         ignored: messages that this end does not store.
+        elsewhere: messages of shards that another worker holds.
         refused: by reason.
     """
 
@@ -592,7 +593,22 @@ class IngestHealth(msgspec.Struct, frozen=True):
     conflicting: int
     contradictory: int
     ignored: int
+    elsewhere: int
     refused: dict[str, int]
+
+
+class WorkerHealth(msgspec.Struct, frozen=True):
+    """A process that ingests.
+
+    Attributes:
+        name: `serve` is this one.
+        pid: its process.
+        shards: how many of the 64 it holds; a cabinet is always in the same.
+    """
+
+    name: str
+    pid: int
+    shards: int
 
 
 class GapsHealth(msgspec.Struct, frozen=True):
@@ -622,6 +638,7 @@ class Health(msgspec.Struct, frozen=True):
     broker: BrokerHealth
     store: StoreHealth
     ingest: IngestHealth
+    workers: list[WorkerHealth]
     gaps: GapsHealth
     watchers: int
     signing_key: str | None

@@ -10,7 +10,7 @@ from litestar import Router, get
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
-from central.api.bodies import BrokerHealth, GapsHealth, Health, IngestHealth, StoreHealth
+from central.api.bodies import BrokerHealth, GapsHealth, Health, IngestHealth, StoreHealth, WorkerHealth
 from central.api.paging import TheCentre
 from central.api.problems import ASKING
 from central.centre import Centre
@@ -27,7 +27,7 @@ from protocols.clock import Instant
 async def get_health(centre: TheCentre) -> Health:
     """Show how the aggregator is: its broker, its store, and what it took in since it started."""
     now = centre.clock.now()
-    size, missing = await centre.reader.ask(lambda db: (_size(centre.db), _gaps(db)))
+    size, missing, workers = await centre.reader.ask(lambda db: (_size(centre.db), _gaps(db), _workers(db)))
     return Health(
         ok=centre.link.connected and not centre.writer.fault and centre.writer.alive(),
         version=version("luciole"),
@@ -37,6 +37,7 @@ async def get_health(centre: TheCentre) -> Health:
         broker=_broker(centre),
         store=_store(centre, now, size),
         ingest=_ingest(centre),
+        workers=workers,
         gaps=missing,
         watchers=centre.feed.count(),
         signing_key=None if centre.key is None else centre.key.id,
@@ -118,6 +119,15 @@ def _store(centre: Centre, now: Instant, size: int) -> StoreHealth:
     )
 
 
+def _workers(db: sqlite3.Connection) -> list[WorkerHealth]:
+    found = rows(
+        db,
+        "SELECT name, pid, (SELECT count(*) FROM shard_lease AS lease WHERE lease.owner = worker.name"
+        " AND lease.run = worker.run) AS shards FROM ingest_worker AS worker ORDER BY name",
+    )
+    return [WorkerHealth(one["name"], one["pid"], one["shards"]) for one in found]
+
+
 def _gaps(db: sqlite3.Connection) -> GapsHealth:
     found = rows(
         db,
@@ -142,6 +152,7 @@ def _ingest(centre: Centre) -> IngestHealth:
         conflicting=counts.conflicting,
         contradictory=counts.contradictory,
         ignored=counts.ignored,
+        elsewhere=counts.elsewhere,
         refused=counts.refused(),
     )
 

@@ -8,6 +8,7 @@ says that a 0 or 1 is one. `stamped` is 1 where the cabinet had no clock and the
 """
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -15,6 +16,7 @@ from sqlite_utils.migrations import Migrations
 
 from central.clock import EARLIEST_PLAUSIBLE_MS, LAST_MS
 from central.errors import StartError
+from protocols.backhaul.topics import SHARDS
 from protocols.model.priority import ENDED
 
 CHECKED_BYTES = 256 << 20
@@ -348,6 +350,30 @@ def m004_gaps(db: Database) -> None:
     run(db, _GAPS)
 
 
+_SHARDS = f"""
+CREATE TABLE ingest_worker (
+    name TEXT PRIMARY KEY, run TEXT NOT NULL, boot TEXT NOT NULL, pid INTEGER NOT NULL, until_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE shard_lease (
+    shard INTEGER PRIMARY KEY, owner TEXT NOT NULL DEFAULT '', run TEXT NOT NULL DEFAULT '',
+    fence INTEGER NOT NULL DEFAULT 0
+);
+INSERT INTO shard_lease (shard) VALUES {", ".join(f"({shard})" for shard in range(SHARDS))};
+CREATE TABLE change (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, cabinet TEXT NOT NULL, body BLOB NOT NULL
+);
+"""  # noqa: S608  numbers of ours
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m005_shards(db: Database) -> None:
+    """Let several processes ingest: who they are, which shards each has, and what they tell the API's process.
+
+    `until_ms` is of the machine's monotonic clock, within `boot`.
+    """
+    run(db, _SHARDS)
+
+
 def run(db: Database, script: str) -> None:
     """Run statements one by one: `executescript` would commit the step's transaction half way."""
     for statement in script.split(";\n"):
@@ -368,6 +394,27 @@ def prepare(path: Path) -> None:
         raise StartError(f"{path}: cannot be written: {error.strerror}") from error
     except sqlite3.DatabaseError as error:
         raise StartError(f"{path}: {_in_words(error)}") from error
+
+
+def check(path: Path) -> None:
+    """See whether the database at `path` is there and of this version; change nothing.
+
+    Raises:
+        StartError: if it is not.
+    """
+    if not path.exists():
+        raise StartError(f"{path}: there is no such database; 'luciole-central serve' makes it")
+    try:
+        with closing(sqlite3.connect(path, timeout=LOCK_WAIT_S)) as connection:
+            db = Database(connection)
+            _refuse_newer(db, path)
+            pending = [step.name for step in migrations.pending(db)]
+    except sqlite3.DatabaseError as error:
+        raise StartError(f"{path}: {_in_words(error)}") from error
+    if pending:
+        raise StartError(
+            f"{path}: written by an earlier version (it lacks {', '.join(pending)}); start 'serve' first"
+        )
 
 
 def _prepare(path: Path) -> None:

@@ -13,7 +13,7 @@ from central.clock import SystemClock
 from central.config import Address, BrokerSettings, Protocol, Tls
 from central.effects import Downlink
 from central.mqtt import Link
-from protocols.backhaul.topics import Down
+from protocols.backhaul.topics import SHARDS, Down
 from protocols.model.ids import CabinetId
 from tests.central.cabinet_double import CabinetDouble
 from tests.central.certificates import Authority
@@ -70,6 +70,7 @@ def port() -> int:
 def link(port: int, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> Iterator[Link]:
     monkeypatch.setattr(mqtt, "RETRY_LEAST_S", 0.05)
     running = Link(plain(port), "luciole-central-test", SystemClock(), heard)
+    running.listen(frozenset(range(SHARDS)))
     running.start()
     yield running
     running.stop()
