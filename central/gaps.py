@@ -10,8 +10,8 @@ from central.api.bodies import GapChange
 from central.effects import Change, ChangeKind
 from central.marks import without
 from central.store.writer import Tx
-from central.views import gap_view, row
-from protocols.backhaul.messages import GapCause
+from central.views import gap_view, row, rows
+from protocols.backhaul.messages import Batch, GapCause
 from protocols.model.device import StreamClass
 from protocols.model.ids import CabinetId
 
@@ -97,16 +97,40 @@ def withdraw(tx: Tx, cabinet: CabinetId, stream: StreamClass, epoch: int, number
         " AND epoch = ? AND first <= ? AND last >= ? AND reported = 0",
         (cabinet, stream, epoch, numbers.stop - 1, numbers.start),
     ).fetchall()
-    for row_id, first, last, cause, from_ms, to_ms in concluded:
+    for _, first, last, cause, from_ms, to_ms in concluded:
         for left in without(range(first, last + 1), [numbers]):
             rest = Gap(
                 cabinet, stream, epoch, left, GapCause(cause), from_ms, to_ms, count=None, reported=False
             )
             _insert(tx, rest)
-        tx.db.execute("DELETE FROM gap WHERE id = ?", (row_id,))
     if concluded:
-        gone = GapChange(cabinet, withdrawn=[one[0] for one in concluded])
-        tx.effects.changes.append(Change(ChangeKind.GAP, cabinet, gone))
+        _remove(tx, cabinet, [one[0] for one in concluded])
+
+
+def came(tx: Tx, batch: Batch, readings: int) -> None:
+    """Take a batch out of the gap that it was said to be in: it was under way, and came after all."""
+    place = (batch.cabinet, batch.stream, batch.epoch)
+    found = rows(
+        tx.db,
+        "SELECT * FROM gap WHERE cabinet = ? AND stream = ? AND epoch = ? AND first <= ? AND last >= ?"
+        " AND reported = 1",
+        (*place, batch.number, batch.number),
+    )
+    for gap in found:
+        left = without(range(gap["first"], gap["last"] + 1), [range(batch.number, batch.number + 1)])
+        count = None if gap["count"] is None or len(left) > 1 else max(0, gap["count"] - readings)
+        for part in left:
+            _insert(
+                tx,
+                Gap(*place, part, GapCause(gap["cause"]), gap["from_ms"], gap["to_ms"], count, reported=True),
+            )
+        _remove(tx, batch.cabinet, [gap["id"]])
+
+
+def _remove(tx: Tx, cabinet: CabinetId, ids: list[int]) -> None:
+    tx.db.executemany("DELETE FROM gap WHERE id = ?", [(one,) for one in ids])
+    gone = GapChange(cabinet, withdrawn=ids)
+    tx.effects.changes.append(Change(ChangeKind.GAP, cabinet, gone))
 
 
 def known(

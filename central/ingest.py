@@ -11,7 +11,7 @@ from typing import assert_never
 import msgspec
 import structlog
 
-from central import alarms, cabinets, commands, gap_reports, policies, priority, readings, streams
+from central import alarms, cabinets, commands, gap_reports, gaps, policies, priority, readings, streams
 from central.errors import MessageError, NotHeldError, RefusedFor
 from central.marks import Standing, standing
 from central.store.writer import Tx
@@ -189,6 +189,7 @@ class Ingest:
             count, last_utc_ms = 0, None
             self._set_aside(tx, stream, came, str(error))
         tx.db.execute("RELEASE content")
+        gaps.came(tx, came.batch, count)
         _move_mark(tx, stream, came, Content(batch_id, count, last_utc_ms))
         tx.effects.batches += 1
         tx.effects.readings += count

@@ -129,6 +129,18 @@ def test_what_arrived_before_it_was_shed_does_not_count_as_missing(
     assert gaps(desk) == [("shed", 2, 3, 4, 1)]
 
 
+def test_what_was_said_to_be_missing_and_comes_after_all_is_no_gap(
+    desk: Desk, cabinet: CabinetDouble
+) -> None:
+    """It was under way, at the broker, when its cabinet shed it; the cabinet's word overtook it."""
+    filled(cabinet, 3)
+    cabinet.seal_event(said(1, 3, 6))
+    desk.deliver(cabinet.message(1, StreamClass.EVENTS), cabinet.message(1))
+    assert gaps(desk) == [("shed", 2, 3, 4, 1)]
+    desk.deliver(cabinet.message(2), cabinet.message(3))
+    assert gaps(desk) == []
+
+
 def test_readings_that_were_never_sealed_are_a_gap_without_numbers(
     desk: Desk, cabinet: CabinetDouble
 ) -> None:
