@@ -28,9 +28,9 @@ from central.feed import Feed
 from central.intake import Intake
 from central.policies import SigningKey
 from central.relay import Collector
-from central.shards import SERVING, Shards
+from central.shards import SERVING
 from central.store import schema
-from central.store.lock import WriteLock
+from central.store.lock import WaitedTooLongError, WriteLock
 from central.store.reader import Reader
 from central.store.writer import Tx
 from protocols.clock import BenchTime
@@ -77,19 +77,17 @@ class Central:
     def __init__(self, settings: Settings, client_id: str) -> None:
         self.clock = SystemClock(settings.bench)
         self.feed = Feed()
-        self.shards = Shards(SERVING, self.clock, relays=False)
-        self.collector = Collector(self.shards, self.feed.watched)
         self.intake = Intake(
             settings.db,
             settings.broker,
             client_id,
-            self.shards,
+            SERVING,
             self.clock,
             tick=self._tick,
             tell=self._tell,
             watched=self.feed.watched,
-            keep_session=True,
         )
+        self.collector = Collector(self.intake.shards, self.feed.watched)
         self.ingest, self.writer, self.link = self.intake.ingest, self.intake.writer, self.intake.link
         self.reader = Reader(settings.db)
         self._loop = asyncio.get_running_loop()
@@ -172,7 +170,7 @@ async def run(settings: Settings, announce: Announce) -> None:
         alone(settings.db, "lock", "another aggregator is running on this database"),
         _listening(settings.listen) as sock,
     ):
-        with closing(WriteLock(settings.db)) as lock, lock.held():
+        with in_turn(settings.db):
             schema.prepare(settings.db)
             name = client_id(settings.db)
         central = Central(settings, name)
@@ -195,7 +193,7 @@ async def _serve(central: Central, api: Litestar, sock: socket.socket, announce:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    central.start()
+    await asyncio.to_thread(central.start)
     serving = asyncio.create_task(server.serve([sock]))
     watching = asyncio.create_task(central.watch())
     stopping = asyncio.create_task(stop.wait())
@@ -242,6 +240,20 @@ def alone(db: Path, suffix: str, otherwise: str) -> Iterator[None]:
         except BlockingIOError:
             raise StartError(f"{db}: {otherwise}") from None
         yield
+
+
+@contextmanager
+def in_turn(db: Path) -> Iterator[None]:
+    """Write to a database before there is a writer, when no other process does.
+
+    Raises:
+        StartError: if another process does not let us.
+    """
+    try:
+        with closing(WriteLock(db)) as lock, lock.held():
+            yield
+    except WaitedTooLongError as error:
+        raise StartError(f"{db}: {error}; is it stopped? Continue it or kill it") from error
 
 
 @contextmanager

@@ -65,6 +65,7 @@ def report(tx: Tx, batch: Batch, event: GapEvent) -> None:
     missing = without(numbers, [*held, *said_before])
     gaps.withdraw(tx, batch.cabinet, event.stream, event.epoch, numbers)
     count = None if event.count is None or said_before else _less(tx, batch, event, held)
+    when = _since_the_mark(tx, batch, event, when)
     for piece in missing:
         gaps.record(tx, _gap(batch, event, when, piece, count if len(missing) == 1 else None))
 
@@ -74,6 +75,20 @@ def _told_ms(tx: Tx, batch: Batch) -> int:
     if batch.columns.at_ms:  # its base is the time of a reading, before the event
         return tx.now_ms
     return readings.stamp_of(tx, batch).utc_ms(batch.base_monotonic_ms)
+
+
+def _since_the_mark(tx: Tx, batch: Batch, event: GapEvent, when: Span) -> Span:
+    """Begin a gap that follows what is committed where that ends.
+
+    A cabinet knows when its batches were sealed; their readings were taken before.
+    """
+    last = tx.db.execute(
+        "SELECT last_utc_ms FROM stream WHERE cabinet = ? AND epoch = ? AND stream = ? AND mark = ?",
+        (batch.cabinet, event.epoch, event.stream, event.first - 1),
+    ).fetchone()
+    if last is None or last[0] is None or when.from_ms is None:
+        return when
+    return Span(min(when.from_ms, last[0]), when.to_ms)
 
 
 def _gap(batch: Batch, event: GapEvent, when: Span, numbers: range, count: int | None) -> Gap:

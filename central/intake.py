@@ -51,13 +51,12 @@ class Intake:
         db: Path,
         broker: BrokerSettings,
         client_id: str,
-        shards: Shards,
+        name: str,
         clock: Clock,
         *,
         tick: Work[None],
         tell: Tell,
-        watched: Callable[[], bool],
-        keep_session: bool,
+        watched: Callable[[], bool] | None,
     ) -> None:
         """Prepare; `start` begins.
 
@@ -65,20 +64,28 @@ class Intake:
             db: a database that `schema.prepare` has brought up to date.
             broker: which broker.
             client_id: by which it knows us.
-            shards: our leases.
+            name: ours, among the processes that ingest.
             clock: the time.
             tick: what else is to be done about twice a second.
             tell: called in the store's thread with what a round has committed.
-            watched: tells whether anybody looks at changes of latest values.
-            keep_session: whether the broker is to keep what comes while we are away.
+            watched: tells whether anybody looks at changes of latest values; None for a worker, whose watchers
+                are at the aggregator.
         """
         self.ingest = Ingest()
-        self.shards = shards
         self.totals = Totals()
         self._tend_more = tick
         self._tell = tell
-        self.writer = Writer(db, clock, self._tick, self._after_commit, watched=watched, sharing=shards)
-        self.link = Link(broker, client_id, clock, self._deliver, keep=keep_session)
+        serves = watched is not None
+        self.link = Link(broker, client_id, clock, self._deliver, keep=serves)
+        self.shards = Shards(name, clock, self.link.hears, relays=not serves)
+        self.writer = Writer(
+            db,
+            clock,
+            self._tick,
+            self._after_commit,
+            watched=watched or self.shards.is_watched,
+            sharing=self.shards,
+        )
         self._heard: frozenset[int] | None = None
         self._giving: frozenset[int] = frozenset()
 

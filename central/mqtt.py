@@ -24,6 +24,8 @@ from protocols.clock import Clock
 KEEP_ALIVE_S = 30
 SESSION_EXPIRY_S = 3_600
 """For so long a broker of MQTT 5 keeps what comes while the aggregator restarts."""
+BREATH_MS = 5_000
+"""Who lost the broker less long ago keeps its shards: a broker that restarts is back by then."""
 RETRY_LEAST_S = 0.5
 RETRY_MOST_S = 15.0
 MAX_PACKET_BYTES = MAX_BATCH_BYTES + (64 << 10)
@@ -79,6 +81,7 @@ class Link:
         self.since_ms: int | None = None
         self.connections = 0
         self.why = "not connected yet"
+        self._lost_ms: int | None = None
 
     def _prepare(self) -> Client:
         version = _VERSIONS[self._settings.protocol]
@@ -93,6 +96,13 @@ class Link:
         if self._settings.tls is not None:
             client.tls_set_context(self._settings.tls.context())
         return client
+
+    def hears(self) -> bool:
+        """Tell whether cabinets are heard: we are connected, or were a moment ago and may be again at once."""
+        lost_ms = self._lost_ms
+        return self.connected or (
+            lost_ms is not None and self._clock.now().monotonic_ms - lost_ms < BREATH_MS
+        )
 
     def start(self) -> None:
         """Begin to connect, and go on trying."""
@@ -208,6 +218,8 @@ class Link:
             log.warning("the broker is gone", broker=str(self._settings), why=why)
             self._draw_retry()
         with self._changing:
+            if self.connected:
+                self._lost_ms = self._clock.now().monotonic_ms
             self.connected = False
             left, self._leaving = list(self._leaving.values()), {}
         self.since_ms = None

@@ -7,13 +7,14 @@ stalled and lost a shard finds that out before it can write or acknowledge anyth
 All workers of a database share a machine, so its monotonic clock measures expiry, and its boot id tells that
 all of before a restart is over. A worker that is alone renews nothing: a newcomer lets everybody the time of a
 whole lease to answer before it takes anything. A name belongs to one process at a time (a file lock), so a
-worker that starts again takes its former leases at once.
+worker that starts again takes its former leases at once. One that has lost the broker hears no cabinet, and gives
+its shards to those who do.
 """
 
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -39,12 +40,14 @@ class Worker(msgspec.Struct, frozen=True):
         run: which run of the process: random.
         boot: which boot of the machine.
         until_ms: monotonic milliseconds until which it holds what it holds, if it does not renew.
+        hears: whether the broker lets it hear cabinets.
     """
 
     name: str
     run: str
     boot: str
     until_ms: int
+    hears: bool
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -73,16 +76,18 @@ class Shards:
         watched: whether somebody watches live changes at the API's process.
     """
 
-    def __init__(self, name: str, clock: Clock, *, relays: bool) -> None:
+    def __init__(self, name: str, clock: Clock, hears: Callable[[], bool], *, relays: bool) -> None:
         """Begin without any.
 
         Args:
             name: of this process among those that ingest; nobody else may run under it.
             clock: the time.
+            hears: tells whether the broker lets us hear cabinets; shards go to those who do.
             relays: whether watchers are at another process.
         """
         self.name = name
         self._relays = relays
+        self._hears = hears
         self.held: frozenset[int] = frozenset()
         self.leaving: frozenset[int] = frozenset()
         self.alone = True
@@ -119,6 +124,10 @@ class Shards:
         )
         return frozenset(shard for shard, fence in mine if self._taken.get(shard) == fence)
 
+    def is_watched(self) -> bool:
+        """Tell whether somebody watches live changes at the API's process."""
+        return self.watched
+
     def undone(self) -> None:
         """Take note that a transaction was rolled back: look again at the next."""
         self._version = None
@@ -144,19 +153,24 @@ class Shards:
         others = {name: one for name, one in workers.items() if name != self.name}
         living = {self.name} | {name for name, one in others.items() if self._lives(one, now_ms)}
         self.alone = len(living) == 1
-        if not self.alone and self._is_due(workers.get(self.name), now_ms):
+        hears = self._hears()
+        if not self.alone and self._is_due(workers.get(self.name), now_ms, hears=hears):
             tx.db.execute(
-                "UPDATE ingest_worker SET until_ms = ? WHERE name = ?", (now_ms + LEASE_MS, self.name)
+                "UPDATE ingest_worker SET until_ms = ?, hears = ? WHERE name = ?",
+                (now_ms + LEASE_MS, hears, self.name),
             )
         for name in others.keys() - living:
             tx.db.execute("DELETE FROM ingest_worker WHERE name = ?", (name,))
-        self._share(tx, living, {name: one.run for name, one in others.items()})
+        able = {name for name in living if (hears if name == self.name else others[name].hears)}
+        runs = {name: one.run for name, one in others.items() if name in living}
+        self._share(tx, able or living, {**runs, self.name: self._run})
 
     def _join(self, tx: Tx, now_ms: int) -> None:
         self._joined_ms = now_ms
         tx.db.execute(
-            "INSERT OR REPLACE INTO ingest_worker (name, run, boot, pid, until_ms) VALUES (?, ?, ?, ?, ?)",
-            (self.name, self._run, self._boot, os.getpid(), now_ms + LEASE_MS),
+            "INSERT OR REPLACE INTO ingest_worker (name, run, boot, pid, until_ms, hears)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (self.name, self._run, self._boot, os.getpid(), now_ms + LEASE_MS, self._hears()),
         )
 
     def _lives(self, other: Worker, now_ms: int) -> bool:
@@ -164,15 +178,14 @@ class Shards:
         return from_now_on and max(other.until_ms, self._joined_ms + LEASE_MS) >= now_ms
 
     @staticmethod
-    def _is_due(me: Worker | None, now_ms: int) -> bool:
-        return me is None or me.until_ms - now_ms < RENEW_BELOW_MS
+    def _is_due(me: Worker | None, now_ms: int, *, hears: bool) -> bool:
+        return me is None or me.until_ms - now_ms < RENEW_BELOW_MS or me.hears is not hears
 
-    def _share(self, tx: Tx, living: set[str], runs: Mapping[str, str]) -> None:
+    def _share(self, tx: Tx, able: set[str], runs: Mapping[str, str]) -> None:
         leases = _leases(tx.db)
-        runs = {**{name: run for name, run in runs.items() if name in living}, self.name: self._run}
         free = [one for one in leases if runs.get(one.owner) != one.run]
         mine = sorted(one.shard for one in leases if one.owner == self.name and one.run == self._run)
-        fair = quota(self.name, living)
+        fair = quota(self.name, able) if self.name in able else 0
         self.leaving = frozenset(mine[fair:])
         for one in free[: max(0, fair - len(mine))]:
             self._take(tx, one)
@@ -206,7 +219,8 @@ class Shards:
 
 
 def _workers(db: sqlite3.Connection) -> list[Worker]:
-    return [Worker(*one) for one in db.execute("SELECT name, run, boot, until_ms FROM ingest_worker")]
+    found = db.execute("SELECT name, run, boot, until_ms, hears FROM ingest_worker")
+    return [Worker(name, run, boot, until_ms, bool(hears)) for name, run, boot, until_ms, hears in found]
 
 
 def _leases(db: sqlite3.Connection) -> list[Lease]:

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import msgspec
 
-from central.app import alone, client_id
+from central.app import alone, client_id, in_turn
 from central.clock import SystemClock
 from central.config import BrokerSettings
 from central.effects import Effects
 from central.errors import StoreError
 from central.intake import Intake
-from central.shards import Shards
 from central.store import schema
 from central.store.writer import Tx
 
@@ -57,19 +56,18 @@ async def run(settings: WorkerSettings, announce: Callable[[WorkerReady], None])
     """
     otherwise = f"a worker named {settings.name} is running on this database; give another --name"
     with alone(settings.db, f"{settings.name}.lock", otherwise):
-        schema.check(settings.db)
-        clock = SystemClock()
-        shards = Shards(settings.name, clock, relays=True)
+        with in_turn(settings.db):
+            schema.check(settings.db)
+            ours = f"{client_id(settings.db)}-{settings.name}"
         intake = Intake(
             settings.db,
             settings.broker,
-            f"{client_id(settings.db)}-{settings.name}",
-            shards,
-            clock,
+            ours,
+            settings.name,
+            SystemClock(),
             tick=_nothing_more,
             tell=_tell_nobody,
-            watched=lambda: shards.watched,
-            keep_session=False,
+            watched=None,
         )
         await _ingest(
             intake,

@@ -352,7 +352,8 @@ def m004_gaps(db: Database) -> None:
 
 _SHARDS = f"""
 CREATE TABLE ingest_worker (
-    name TEXT PRIMARY KEY, run TEXT NOT NULL, boot TEXT NOT NULL, pid INTEGER NOT NULL, until_ms INTEGER NOT NULL
+    name TEXT PRIMARY KEY, run TEXT NOT NULL, boot TEXT NOT NULL, pid INTEGER NOT NULL,
+    until_ms INTEGER NOT NULL, hears INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE shard_lease (
     shard INTEGER PRIMARY KEY, owner TEXT NOT NULL DEFAULT '', run TEXT NOT NULL DEFAULT '',

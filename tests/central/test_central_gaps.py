@@ -129,6 +129,18 @@ def test_what_arrived_before_it_was_shed_does_not_count_as_missing(
     assert gaps(desk) == [("shed", 2, 3, 4, 1)]
 
 
+def test_a_gap_that_follows_what_came_begins_with_the_last_reading_that_came(
+    desk: Desk, cabinet: CabinetDouble
+) -> None:
+    """The cabinet says when the first batch that is missing was sealed, seconds after its readings were taken."""
+    filled(cabinet, 3)
+    desk.deliver(cabinet.message(1))
+    late = GapEvent(ORDINARY, GapCause.SHED, START_MS + 4_000, START_MS + 9_000, 4, 2, 3, 7_001)
+    cabinet.seal_event(late)
+    desk.deliver(cabinet.message(1, StreamClass.EVENTS))
+    assert desk.ask("SELECT from_ms, to_ms FROM gap") == [(START_MS + 1, START_MS + 9_000)]
+
+
 def test_what_was_said_to_be_missing_and_comes_after_all_is_no_gap(
     desk: Desk, cabinet: CabinetDouble
 ) -> None:
@@ -265,7 +277,7 @@ told = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(told)
 def test_each_number_is_committed_or_in_one_gap_whatever_is_said_in_what_order(
     story: list[tuple[str, range]],

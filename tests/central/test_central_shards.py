@@ -30,7 +30,8 @@ class Process:
     """One process that ingests: its leases and its connection, driven by hand."""
 
     def __init__(self, path: Path, name: str, clock: TestClock, *, relays: bool = True) -> None:
-        self.shards = Shards(name, clock, relays=relays)
+        self.hears = True
+        self.shards = Shards(name, clock, lambda: self.hears, relays=relays)
         self.caches = Caches()
         self.ingest = Ingest()
         self.db = connect(path)
@@ -143,6 +144,22 @@ def test_a_worker_that_leaves_is_replaced_at_the_next_tick(street: Street) -> No
     worker.round(worker.shards.leave)
     street.pass_s(0.5, "serve")
     assert street.held("serve", "w1") == [64, 0]
+
+
+def test_who_has_lost_the_broker_gives_its_shards_to_those_who_hear(street: Street) -> None:
+    for name in ("serve", "w1", "w2"):
+        street.begin(name)
+    street.pass_s(5, "serve", "w1", "w2")
+    street.processes["w1"].hears = False
+    street.pass_s(2, "serve", "w1", "w2")
+    assert street.held("serve", "w1", "w2") == [32, 0, 32]
+    for process in street.processes.values():
+        process.hears = False
+    street.pass_s(2, "serve", "w1", "w2")
+    assert sum(street.held("serve", "w1", "w2")) == SHARDS
+    street.processes["w1"].hears = True
+    street.pass_s(2, "serve", "w1", "w2")
+    assert street.held("serve", "w1", "w2") == [0, 64, 0]
 
 
 def test_a_worker_that_starts_again_takes_its_own_at_once(street: Street) -> None:
@@ -329,7 +346,7 @@ stories = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(story=stories)
 def test_whoever_comes_dies_stalls_and_wakes_no_shard_has_two_holders_and_none_is_forgotten(
     tmp_path_factory: pytest.TempPathFactory, story: list[tuple[str, str | int]]
