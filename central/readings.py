@@ -82,12 +82,15 @@ def store(tx: Tx, stream: Stream, batch: Batch, batch_id: int) -> tuple[int, int
 def _rows(tx: Tx, batch: Batch, batch_id: int) -> Iterator[StoredRow]:
     stamp = stamp_of(tx, batch)
     foreign: dict[DeviceId, int] = {}
+    heard: set[DeviceId] = set()
     index = 0
     for sample in samples(batch):
         if _is_foreign(tx, batch, sample.device):
             foreign[sample.device] = foreign.get(sample.device, 0) + len(sample.points)
         else:
-            _speaks(tx, batch, sample.device)
+            if sample.device not in heard:
+                _speaks(tx, batch, sample.device)
+                heard.add(sample.device)
             utc_ms = stamp.utc_ms(sample.monotonic_ms)
             for position, point in enumerate(sample.points):
                 value, quality, reason = _judged(sample, position)

@@ -165,7 +165,10 @@ def test_workers_killed_and_stopped_in_the_middle_lose_and_double_nothing(
         killed.kill()
         os.kill(stopped.process.pid, signal.SIGCONT)
         killed.start()
-        send(cabinets, range(80, 120))
+        send(cabinets, range(80, 100))
+        centre.kill()
+        send(cabinets, range(100, 120))
+        centre.start()
         until(lambda: shares(centre) == {"serve": 22, "w1": 21, "w2": 21})
         for wired in cabinets:
             wired.drain()
