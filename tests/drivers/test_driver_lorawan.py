@@ -270,6 +270,33 @@ async def test_a_crowd_that_sends_garbage_hides_no_forgery_and_is_told_of_again_
     assert said(logs, "wrong_mic") == [(f"{line.bay.dev_addr:08x}", 0)]
 
 
+async def test_each_declared_device_has_a_line_of_its_own_however_many_there_are(tmp_path: Path) -> None:
+    euis = [0x1000 + number for number in range(MAX_STRANGERS + 2)]
+    bay = devices()[0]
+    known = [msgspec.structs.replace(bay, id=DeviceId(f"bay-{eui}"), address=f"{eui:016X}") for eui in euis]
+    with structlog.testing.capture_logs() as logs:
+        async with air(tmp_path, known=known, admitted=False) as line:
+            gateway = await line.forwarder()
+            for eui in euis:
+                gateway.push(RadioDouble(eui, KEY).join_request())
+            await line.counted("no_key", len(euis))
+    assert said(logs, "no_key") == [(f"{eui:016x}", 0) for eui in euis]
+
+
+async def test_what_happens_every_day_is_named_and_counted_and_not_told(tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with air(tmp_path) as line:
+            gateway, second = await line.forwarder(), await line.forwarder(SECOND)
+            await line.joined(gateway)
+            wire = line.bay.uplink(b"\x01")
+            gateway.push(wire)
+            second.push(wire)
+            await line.until(lambda: line.count("duplicate") + line.count("repeated") == 1)
+            assert sum(line.driver.health().named.values()) == 1
+            assert line.driver.health().failures == 0
+    assert [one for one in logs if one["event"] == "refused"] == []
+
+
 async def test_a_refusal_is_told_again_after_an_hour_with_how_often_it_was_not(tmp_path: Path) -> None:
     clock = RealClock()
     with structlog.testing.capture_logs() as logs:
