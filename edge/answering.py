@@ -20,7 +20,7 @@ from edge.lighting import LEVEL, LampState, Lighting
 from edge.outbox.outbox import Outbox
 from edge.policies import Policies
 from edge.poller import Poller
-from edge.positions import PositionPort
+from edge.positions import LocalFigures, PositionPort
 from edge.priority import Priority
 from edge.state import State
 from protocols.backhaul.messages import LastEnd, PriorityEvent, SignedPolicy
@@ -138,7 +138,11 @@ class Answering:
             last_end=self._parts.last_end.value,
             sqlite_version=sqlite3.sqlite_version,
             priority=self._parts.priority.figures(),
+            local=self._local(),
         )
+
+    def _local(self) -> LocalFigures | None:
+        return self._parts.positions.figures() if self._parts.positions else None
 
     def _is_at_level(self, lamp: LampState) -> bool:
         """Tell whether a lamp is known to be where it was decided: confirmed, and answering since."""
@@ -199,9 +203,7 @@ class Answering:
         self, request: answers.PriorityShow | answers.PriorityWant
     ) -> answers.PriorityAnswer | PriorityEvent:
         if isinstance(request, answers.PriorityShow):
-            return self._parts.priority.answer(
-                self._parts.positions.figures() if self._parts.positions else None
-            )
+            return self._parts.priority.answer(self._local())
         try:
             return await self._parts.priority.want(request.approach, request.who, shadow=request.shadow)
         except RefusedError as error:

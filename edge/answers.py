@@ -184,6 +184,7 @@ class StatusAnswer(msgspec.Struct, frozen=True):
     last_end: str
     sqlite_version: str
     priority: PriorityFigures = PriorityFigures()
+    local: LocalFigures | None = None
 
 
 class LatestValue(msgspec.Struct, frozen=True):

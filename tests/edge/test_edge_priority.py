@@ -97,6 +97,10 @@ class TestTheLoop:
         assert seen.local is not None
         assert (seen.local.listening, seen.local.taken) == (True, 0)
         assert "tag" in seen.local.last_refusal
+        assert seen.local.named == {"size": 2, "tag": 1}
+        assert shared.status().local == seen.local
+        assert "refused (size 2, tag 1; last: " in shared.cli("status").stdout
+        assert "refused (size 2, tag 1; last: " in shared.cli("priority").stdout
         assert "v-forged" not in str(seen.approaches)
 
     def test_a_technician_s_request_is_made_and_on_record(self, shared: Crossing) -> None:
