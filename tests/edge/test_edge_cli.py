@@ -90,6 +90,7 @@ class TestWithAnAgent:
             (("read", "meter-1", "colour"), 2, "has no colour"),
             (("watch", "lamp-99"), 2, "no device"),
             (("set", "lamp-00", "dimming_level", "101"), 1, "whole number of percent"),
+            (("set", "lamp-00", "commanded_level", "20"), 1, "lamp-00 can only be read"),
             (("set", "lamp-00", "dimming_level", "nan"), 2, "no number"),
             (("set", "lamp-00", "dimming_level", "1e30"), 2, "no number"),
             (("set", "lamp-00", "dimming_level", "20", "--for", "soon"), 2, "no time"),
