@@ -108,7 +108,7 @@ class TestTheLoop:
         assert event["reason"].startswith("asked for by technician:")
         shared.centre.wait(lambda: any(e.source is Source.TECHNICIAN for e in shared.events(S.ACTIVATED)))
         busy = shared.cli("priority", "request", "north")
-        assert (busy.returncode, "another request" in busy.stderr) == (2, True)
+        assert (busy.returncode, "another request" in busy.stderr) == (1, True)
         shadow = shared.cli("priority", "request", "north", "--shadow")
         assert (shadow.returncode, "shadow, nothing was asked" in shadow.stdout) == (0, True)
         wrong = shared.cli("priority", "request", "south")
@@ -134,6 +134,8 @@ class TestTheLoop:
         shared.centre.wait(lambda: self.reasons(shared, "v-late") == told, "the refusal")
         assert shared.requested() == requested
         assert json.loads(shared.cli("priority", "--json").stdout)["lapsed"] is True
+        asked = shared.cli("priority", "request", "north")
+        assert (asked.returncode, "not asked: the policy's lease is over" in asked.stderr) == (1, True)
 
     def test_a_policy_without_approaches_hears_and_asks_nobody(self, shared: Crossing) -> None:
         shared.go_by(PriorityPolicy((), (), 2**50))
@@ -225,6 +227,8 @@ class TestEndings:
         junction.wait_for(lambda seen: not seen.approaches[0].reachable)
         junction.fleet.drive()
         junction.wait_for(lambda seen: [one.phase for one in seen.requests] == ["returning"])
+        asked = junction.cli("priority", "request", "north")
+        assert (asked.returncode, "the controller cannot be reached" in asked.stderr) == (1, True)
         junction.fleet.say(230, "v-2")
         junction.centre.wait(
             lambda: (
