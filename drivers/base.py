@@ -85,6 +85,8 @@ class PolledPoint(msgspec.Struct, frozen=True):
         report: when a reading of it is worth keeping.
         dead_band: the change, in the point's unit, below which nothing has changed.
         heartbeat_s: seconds after which an unchanged value is kept all the same.
+        unwritable: why it cannot be commanded here although the device has that, and what would change it, for a
+            person; "" otherwise.
     """
 
     point: Point
@@ -92,6 +94,7 @@ class PolledPoint(msgspec.Struct, frozen=True):
     report: Report
     dead_band: float = 0
     heartbeat_s: float = 900
+    unwritable: str = ""
 
 
 class Written(msgspec.Struct, frozen=True):

@@ -401,11 +401,11 @@ class RsmpDriver(LineDriver, SignalDriver):
     ) -> Written:
         """Order a time plan and read it back; see `Driver.write`."""
         part = self._part(device)
-        writable = {polled.point.name: polled.point.writable for polled in part.points}
-        if point not in writable:
+        polled = next((one for one in part.points if one.point.name == point), None)
+        if polled is None:
             raise LocalProtocolError(f"{device} has no point {point}")
-        if not writable[point]:
-            why = ": the line has no security_code" if point == PLAN else ""
+        if not polled.point.writable:
+            why = f": {polled.unwritable}" if polled.unwritable else ""
             raise LocalProtocolError(f"{point} of {device} cannot be written{why}")
         if ramp_s:
             raise LocalProtocolError(f"{device} cannot ramp")

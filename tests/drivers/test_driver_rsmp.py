@@ -408,7 +408,7 @@ async def test_without_a_security_code_a_plan_cannot_be_written() -> None:
     async with street(replace(settings(port), security_code="")) as (cabinet, _):
         plan = next(p.point for p in cabinet.driver.points(JUNCTION) if p.point.name == "time_plan")
         assert not plan.writable
-        with pytest.raises(LocalProtocolError, match="no security_code"):
+        with pytest.raises(LocalProtocolError, match=f"security_code of line {LINE}.* is not set"):
             await cabinet.driver.write(JUNCTION, PointName("time_plan"), 4)
 
 
