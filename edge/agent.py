@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ log = structlog.get_logger()
 LOOK_AT_LINES_S = 1.0
 FINISH_S = 3.0
 """How long a stopping agent waits for the reads that are under way."""
+MAX_POLICIES_COMING = 8
+"""Policies that may be under way at a time, from a centre or somebody who sends them without end."""
 RESTART_S = 5.0
 """How soon a line's task that broke is begun again: one bad line harms no other."""
 
@@ -349,10 +352,11 @@ class Agent:
         )
 
     def _policy_came(self, signed: SignedPolicy) -> None:
-        self._background.spawn(self._policies.receive(signed), "policy")
+        if not self._background.begin(partial(self._policies.receive, signed), "policy", MAX_POLICIES_COMING):
+            log.warning("policy_passed_over")  # the next hello brings it again
 
     def _command_came(self, message: CommandMessage) -> None:
-        self._background.spawn(self._commands.receive(message.command), "command")
+        self._commands.hear(message.command)
 
     def _apply(self, policy: Policy) -> None:
         if policy.lighting is not None:
