@@ -12,6 +12,7 @@ import structlog
 from drivers.database import open_database, transaction
 from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
+from edge.outbox.crash import crash_gaps
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
 from protocols.backhaul.messages import (
     VERSION,
@@ -147,12 +148,18 @@ class OutboxFigures(msgspec.Struct, frozen=True):
 
 
 class Gathered(msgspec.Struct, frozen=True):
-    """What is to become one batch."""
+    """What is to become one batch.
+
+    Attributes:
+        closed_ms: UTC milliseconds from which on what came is in a later batch; 0 if that is nobody's business, as
+            of what the store itself has to tell.
+    """
 
     stream: StreamClass
     samples: Sequence[Sample]
     events: Sequence[Event]
     readings: int
+    closed_ms: int = 0
 
 
 def _random_epoch() -> int:
@@ -193,7 +200,8 @@ class OutboxStore:
         self.epoch = self._epoch()
         self.streams = self._streams()
         self._run_before_began_ms = self._number("run_began_ms")
-        self.last_end = self._begin_run()
+        self._run_before_seal_ms = self._number("seal_ms")
+        self.last_end = self._begin_run(settings)
         waiting = weigh(self.db)
         self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
         self.committed_readings = 0
@@ -352,11 +360,12 @@ class OutboxStore:
         rows = self.db.execute("SELECT stream, next, floor, mark, mark_hash, sealed_ms, taken FROM stream")
         return {StreamClass(row[0]): StreamState(StreamClass(row[0]), *row[1:]) for row in rows}
 
-    def _begin_run(self) -> LastEnd:
+    def _begin_run(self, settings: OutboxSettings) -> LastEnd:
         row = self.db.execute("SELECT value FROM meta WHERE key = 'running'").fetchone()
         with transaction(self.db):
             self._set("running", self._boot)
             self._set("run_began_ms", self._clock.now().utc_ms)
+            self._set("seal_ms", round(settings.seal_s * 1000))
         if row is None:
             return LastEnd.FIRST
         return LastEnd.CRASH if row[0] else LastEnd.CLEAN
@@ -368,13 +377,16 @@ class OutboxStore:
             return [GapEvent(stream, GapCause.CORRUPT, 0, now_ms, None) for stream in StreamClass]
         if self.last_end is not LastEnd.CRASH:
             return []
-        return [self._crash_gap(state, now_ms) for state in self.streams.values() if state.sealed_ms]
-
-    def _crash_gap(self, state: StreamState, now_ms: int) -> GapEvent:
-        """Say between when something may be missing: since the last seal of the run that crashed, until now."""
-        from_ms = max(state.sealed_ms, self._run_before_began_ms)
-        to_ms = max(now_ms, from_ms)  # a cold clock may be behind
-        return GapEvent(state.stream, GapCause.CRASH, from_ms, to_ms, None, epoch=self.epoch)
+        reaches_ms = {stream: state.sealed_ms for stream, state in self.streams.items()}
+        return list(
+            crash_gaps(
+                reaches_ms,
+                began_ms=self._run_before_began_ms,
+                now_ms=now_ms,
+                seal_ms=self._run_before_seal_ms,
+                epoch=self.epoch,
+            )
+        )
 
     def _insert(self, one: Gathered) -> Sealed:
         batch = self._new_batch(one)
@@ -382,7 +394,7 @@ class OutboxStore:
         sealed = self._write(batch, one.readings, now_ms)
         state = self.streams[batch.stream]
         state.next = batch.number + 1
-        state.sealed_ms = now_ms
+        state.sealed_ms = self._reaches_ms(one) or state.sealed_ms
         state.taken += one.readings
         self._save(state)
         self.committed_readings += one.readings
@@ -390,6 +402,14 @@ class OutboxStore:
         self._batches += 1
         self._readings += one.readings
         return Sealed(batch.stream, batch.number, sealed)
+
+    def _reaches_ms(self, one: Gathered) -> int:
+        """Return up to when a batch has all that its stream took: a sample may be handed over after it was taken."""
+        if not one.samples:
+            return one.closed_ms
+        now = self._clock.now()
+        last_ms = one.samples[-1].monotonic_ms + now.utc_ms - now.monotonic_ms
+        return min(last_ms, one.closed_ms or last_ms)
 
     def _new_batch(self, one: Gathered) -> Batch:
         now = self._clock.now()

@@ -9,7 +9,7 @@ import msgspec
 
 from tests.chaos.broken import KINDS
 from tests.chaos.plan import FULL_S
-from tests.chaos.report import Report, say
+from tests.chaos.report import say
 from tests.chaos.run import BrokerMissingError, chaos
 
 
@@ -25,7 +25,7 @@ def main() -> int:
         say(f"CHAOS_BROKEN: expected one of {', '.join(KINDS)}")
         return 2
     try:
-        report: Report = asyncio.run(chaos(seed, seconds, broken))
+        report, _ = asyncio.run(chaos(seed, seconds, broken))
     except BrokerMissingError as missing:
         say(str(missing))
         return 1
