@@ -93,15 +93,18 @@ def _of_one(rng: random.Random, victim: Victim, moments: list[float]) -> list[Ki
         back_s = drawn[-1].back_s if drawn else 0.0
         if drawn and (at_s <= back_s or rng.random() < 1 / 3):
             at_s = back_s + rng.uniform(*SOON_S)  # noqa: PLW2901  drawn anew
-        drawn.append(Kill(at_s, victim, rng.uniform(0.2, 4.0)))
+        drawn.append(Kill(at_s, victim, rng.uniform(0.5, 4.0)))
     return drawn
 
 
 def _cuts(rng: random.Random, count: int, seconds: float) -> list[Cut]:
-    """Draw cuts of different kinds, one after another."""
+    """Draw cuts one after another; each kind comes once before any comes again."""
     each_s = (seconds - QUIET_S) / count
+    kinds: list[WayFault] = []
+    while len(kinds) < count:
+        kinds += rng.sample(list(WayFault), len(WayFault))
     cuts = []
-    for number, fault in enumerate(rng.sample(list(WayFault), count)):
+    for number, fault in enumerate(kinds[:count]):
         for_s = rng.uniform(0.15, 0.4) * min(each_s, 30.0)
         at_s = QUIET_S + number * each_s + rng.uniform(0.0, each_s - for_s)
         who = rng.choice([CABINETS, CABINETS[:1], CABINETS[1:]])
