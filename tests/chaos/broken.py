@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 import central.cli
+import edge.outbox.crash
 import edge.outbox.store
 import edge.run
-from central import ingest, readings
+from central import ingest, marks, readings
 from central.app import Central
 from central.effects import Downlink
 from central.ingest import Arrival, Ingest
@@ -33,6 +34,12 @@ from protocols.errors import RemoteProtocolError
 
 COMMIT_DELAY_S = 0.3
 """What nobody waits for takes its time; on an idle machine it would be done before anybody could be killed."""
+
+
+def _plant(where: object, name: str, what: object) -> None:
+    """Put something wrong in the place of something right."""
+    assert hasattr(where, name)
+    setattr(where, name, what)
 
 
 def delete_on_puback() -> None:
@@ -57,25 +64,25 @@ def delete_on_puback() -> None:
             batch = unseal(unframe_batch(payload)[1])
             ours[0]._acknowledged(Ack(batch.epoch, (StreamMark(batch.stream, batch.number),)))
 
-    Backhaul.__init__ = made  # type: ignore[method-assign]
-    MqttLink.publish = publishing  # type: ignore[assignment, method-assign]
-    MqttLink._published = acknowledged  # type: ignore[assignment, method-assign]
+    _plant(Backhaul, "__init__", made)
+    _plant(MqttLink, "publish", publishing)
+    _plant(MqttLink, "_published", acknowledged)
 
 
 def unreported_gap() -> None:
     """Let the cabinet say nothing of what a crash may have swallowed."""
-    edge.outbox.store.crash_gaps = lambda *_a, **_b: []
+    _plant(edge.outbox.store, "crash_gaps", lambda *_a, **_b: [])
 
 
 def late_gap() -> None:
     """Let the reported gap begin a second too late."""
-    right = edge.outbox.store.crash_gaps
+    right = edge.outbox.crash.crash_gaps
 
     def wrong(*arguments: Any, **how: Any) -> list[GapEvent]:  # noqa: ANN401  passed on
         gaps = right(*arguments, **how)
         return [msgspec.structs.replace(gap, from_ms=min(gap.from_ms + 1000, gap.to_ms)) for gap in gaps]
 
-    edge.outbox.store.crash_gaps = wrong
+    _plant(edge.outbox.store, "crash_gaps", wrong)
 
 
 def forgotten_readings() -> None:
@@ -89,13 +96,13 @@ def forgotten_readings() -> None:
         if count % 1000:
             add(self, *arguments)
 
-    Outbox.add = adding  # type: ignore[method-assign, assignment]
+    _plant(Outbox, "add", adding)
 
 
 def acknowledge_before_commit() -> None:
     """Let the centre acknowledge what it has received, in order, and commit it a moment later."""
     deliver, round_ = Central._deliver, Writer._round
-    marks: dict[tuple[str, int, int], int] = {}
+    acked: dict[tuple[str, int, int], int] = {}
 
     def delivering(self: Central, topic: str, payload: bytes) -> None:
         deliver(self, topic, payload)
@@ -106,8 +113,8 @@ def acknowledge_before_commit() -> None:
         except RemoteProtocolError:
             return
         whose = (batch.cabinet, batch.epoch, batch.stream)
-        if batch.number == marks.get(whose, batch.number - 1) + 1:
-            marks[whose] = batch.number
+        if batch.number == acked.get(whose, batch.number - 1) + 1:
+            acked[whose] = batch.number
             ack = Ack(batch.epoch, (StreamMark(batch.stream, batch.number),))
             self.link.send(Downlink(batch.cabinet, Down.ACK, encode(ack)))
 
@@ -116,8 +123,8 @@ def acknowledge_before_commit() -> None:
             time.sleep(COMMIT_DELAY_S)
         round_(self, db, jobs)
 
-    Central._deliver = delivering  # type: ignore[method-assign]
-    Writer._round = slowly  # type: ignore[method-assign]
+    _plant(Central, "_deliver", delivering)
+    _plant(Writer, "_round", slowly)
 
 
 def commit_duplicates() -> None:
@@ -130,23 +137,23 @@ def commit_duplicates() -> None:
         later = msgspec.structs.replace(came.batch, utc_offset_ms=(came.batch.utc_offset_ms or 0) + 1)
         readings.store(tx, stream, later, known[0])
 
-    Ingest._compare = storing  # type: ignore[method-assign]
+    _plant(Ingest, "_compare", storing)
 
 
 def commit_ahead() -> None:
     """Let the centre take a batch that does not follow its mark, as if those between did not matter."""
-    right, commit = ingest.standing, Ingest._commit
+    commit = Ingest._commit
 
     def standing(mark: int, number: int) -> Standing:
-        found = right(mark, number)
+        found = marks.standing(mark, number)
         return Standing.NEXT if found is Standing.AHEAD else found
 
     def committing(self: Ingest, tx: Tx, stream: Stream, came: Arrival) -> None:
         tx.db.execute("UPDATE stream SET mark = ? WHERE id = ?", (came.batch.number - 1, stream.id))
         commit(self, tx, stream, came)
 
-    ingest.standing = standing
-    Ingest._commit = committing  # type: ignore[method-assign]
+    _plant(ingest, "standing", standing)
+    _plant(Ingest, "_commit", committing)
 
 
 def synchronous_off() -> None:
@@ -156,7 +163,7 @@ def synchronous_off() -> None:
     def careless(*arguments: Any, **how: Any) -> sqlite3.Connection:  # noqa: ANN401  passed on
         return connect(*arguments, factory=_Careless, **how)
 
-    sqlite3.connect = careless  # type: ignore[assignment]
+    _plant(sqlite3, "connect", careless)
 
 
 class _Careless(sqlite3.Connection):

@@ -122,7 +122,8 @@ def judge(known: Evidence) -> Verdict:
     outages = {cabinet: _outages(known, cabinet) for cabinet in known.kills}
     crashes = [gap for gap in known.gaps if gap.cause == "crash"]
     explained = {gap: _explained(gap, outages[gap.cabinet], known.seal_ms) for gap in crashes}
-    lost, unsealed = [], []
+    lost: list[Absent] = []
+    unsealed: list[Absent] = []
     for one in sorted(_absent(known)):
         whose = known.owner[one.register.device]
         fits = [gap for gap in crashes if (gap.cabinet, gap.stream) == (whose.cabinet, whose.stream)]
