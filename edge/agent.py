@@ -16,6 +16,7 @@ from edge.alarms import Alarms
 from edge.answering import AGENT_VERSION, Answering, Parts
 from edge.background import Background
 from edge.backhaul import Backhaul, Identity
+from edge.ballast import Ballast
 from edge.clock import BenchClock, SystemClock
 from edge.commands import Commands, Street
 from edge.config import Settings
@@ -73,9 +74,16 @@ class Agent:
         self._boot = boot_id()
         self._started_ms = self._clock.now().utc_ms
         self._background = Background()
+        ballast = Ballast(settings.directory)
+        ballast.look()  # on a full disk SQLite could not even open what is there
         self._state = State.open(settings.directory / "state.db")
         self._store = OutboxStore(
-            settings.directory / "outbox.db", settings.cabinet, self._boot, self._clock, document.outbox
+            settings.directory / "outbox.db",
+            settings.cabinet,
+            self._boot,
+            self._clock,
+            document.outbox,
+            ballast,
         )
         self._outbox = Outbox(self._store, self._clock, document.outbox)
         maps = {one.name: one for one in document.map}

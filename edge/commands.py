@@ -64,13 +64,21 @@ def objection(street: Street, command: Command) -> str:
     if point is None:
         return f"{command.device} has no point {command.point!r}"
     if not point.writable:
-        return f"{command.point} of {command.device} can only be read"
+        why = _unwritable(street.drivers[command.device], command)
+        return f"{command.point} of {command.device} can only be read{why}"
     lamp = street.lamps.get(command.device)
     if lamp is None or command.point != LEVEL:
         if command.value is None or command.until_ms is not None:
             return f"{command.point} of {command.device} has no program to return to"
         return ""
     return _level_objection(street, lamp, command.value)
+
+
+def _unwritable(driver: Driver, command: Command) -> str:
+    """Return what stands in the way of writing a point that its device could have written; "" if nothing does."""
+    polled = driver.points(command.device)  # a lamp has more points than these: what is decided for it
+    why = next((one.unwritable for one in polled if one.point.name == command.point), "")
+    return f": {why}" if why else ""
 
 
 def _level_objection(street: Street, lamp: Lamp, value: Value) -> str:

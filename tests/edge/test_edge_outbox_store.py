@@ -383,21 +383,6 @@ class TestRenewedEpoch:
 
 
 class TestFullDisk:
-    def test_a_commit_that_fails_changes_nothing_and_the_next_one_works(self, tmp_path: Path) -> None:
-        store = open_store(tmp_path)
-        fill(store, ORDINARY, 3)
-        pages = store.db.execute("PRAGMA page_count").fetchone()[0]
-        store.db.execute(f"PRAGMA max_page_count={pages}")
-        figures = store.figures(0)
-        with pytest.raises(sqlite3.OperationalError, match="full"):
-            store.commit([gathered(ORDINARY, [n], text=chr(33 + n) * 900) for n in range(90)], [])
-        assert store.figures(0) == figures
-        assert len(held(tmp_path / "outbox.db")) == 3
-        store.commit([gathered(ORDINARY, [1])], [StreamMark(ORDINARY, 2)])
-        store.db.execute("PRAGMA max_page_count=100000")
-        fill(store, ORDINARY, 1)
-        assert state(store) == (2, 3, 6)
-
     def test_a_real_limit_on_the_file_leaves_the_connection_usable(self, tmp_path: Path) -> None:
         """The write-ahead log cannot grow any more, which is noticed at COMMIT only."""
         script = """
