@@ -77,19 +77,28 @@ def make_plan(seed: int, seconds: float) -> Plan:
 
 
 def _kills(rng: random.Random, count: int, seconds: float) -> list[Kill]:
-    """Draw who and when: everybody as often, give or take one, at any moment."""
+    """Draw who and when: everybody as often, give or take one, at any moment.
+
+    One kill of the broker in two comes while the centre is down: what the broker then holds is nowhere else, but
+    for the cabinets.
+    """
     everybody = list(Victim)
     rng.shuffle(everybody)
     moments: dict[Victim, list[float]] = {victim: [] for victim in everybody}
     for number in range(count):
         moments[everybody[number % len(everybody)]].append(rng.uniform(QUIET_S, seconds - QUIET_S))
-    return sorted(kill for victim, each in moments.items() for kill in _of_one(rng, victim, sorted(each)))
+    centre = _of_one(rng, Victim.CENTRE, moments.pop(Victim.CENTRE))
+    for number in range(0, len(moments[Victim.BROKER]), 2):
+        down = rng.choice(centre)
+        moments[Victim.BROKER][number] = rng.uniform(down.at_s, down.back_s)
+    others = [kill for victim, each in moments.items() for kill in _of_one(rng, victim, each)]
+    return sorted([*centre, *others])
 
 
 def _of_one(rng: random.Random, victim: Victim, moments: list[float]) -> list[Kill]:
     """Draw the pauses; one kill in three, and each that would meet a dead process, comes soon after a start."""
     drawn: list[Kill] = []
-    for at_s in moments:
+    for at_s in sorted(moments):
         back_s = drawn[-1].back_s if drawn else 0.0
         if drawn and (at_s <= back_s or rng.random() < 1 / 3):
             at_s = back_s + rng.uniform(*SOON_S)  # noqa: PLW2901  drawn anew
