@@ -84,6 +84,7 @@ class Verdict(msgspec.Struct, frozen=True):
         out_of_order: how often a count follows a larger one.
         crash_gap_max_ms: the longest crash gap without its downtime; 0 if there was none.
         unexplained: crash gaps that are too long, or that no kill explains.
+        answer_max_ms: by how much an unsealed count was given before its gap, at most: what was needed of ANSWER_MS.
     """
 
     taken: int
@@ -95,6 +96,7 @@ class Verdict(msgspec.Struct, frozen=True):
     out_of_order: int
     crash_gap_max_ms: int
     unexplained: list[Gap]
+    answer_max_ms: int
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -124,14 +126,20 @@ def judge(known: Evidence) -> Verdict:
     explained = {gap: _explained(gap, outages[gap.cabinet], known.seal_ms) for gap in crashes}
     lost: list[Absent] = []
     unsealed: list[Absent] = []
+    answer_max_ms = 0
     for one in sorted(_absent(known)):
         whose = known.owner[one.register.device]
-        fits = [gap for gap in crashes if (gap.cabinet, gap.stream) == (whose.cabinet, whose.stream)]
-        excused = any(
-            explained[gap] is not None and gap.from_ms - ANSWER_MS <= one.given_ms <= gap.to_ms
-            for gap in fits
-        )
-        (unsealed if excused else lost).append(one)
+        fits = [
+            gap
+            for gap, outage in explained.items()
+            if outage is not None and (gap.cabinet, gap.stream) == (whose.cabinet, whose.stream)
+        ]
+        excuses = [gap for gap in fits if gap.from_ms - ANSWER_MS <= one.given_ms <= gap.to_ms]
+        if excuses:
+            unsealed.append(one)
+            answer_max_ms = max(answer_max_ms, min(gap.from_ms for gap in excuses) - one.given_ms)
+        else:
+            lost.append(one)
     return Verdict(
         taken=sum(map(len, known.given.values())),
         committed=sum(map(len, known.held.values())),
@@ -142,6 +150,7 @@ def judge(known: Evidence) -> Verdict:
         out_of_order=sum(descents(counts) for counts in known.held.values()),
         crash_gap_max_ms=max((_before(gap, outages[gap.cabinet]) for gap in crashes), default=0),
         unexplained=[gap for gap, outage in explained.items() if outage is None],
+        answer_max_ms=answer_max_ms,
     )
 
 

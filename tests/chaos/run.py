@@ -23,7 +23,7 @@ from sim.counter import Given, read_journal
 from tests.bench.processes import BIN, ask_street, listens
 from tests.bench.processes import Process as Steady
 from tests.chaos import centre, files
-from tests.chaos.count import MARGIN_MS, Evidence, Register, Verdict, descents, judge
+from tests.chaos.count import ANSWER_MS, MARGIN_MS, Evidence, Register, Verdict, descents, judge
 from tests.chaos.plan import AGENTS, CABINETS, Cut, Kill, Victim, make_plan
 from tests.chaos.report import Report, say
 from tests.chaos.victims import Process, steady_port, utc_ms
@@ -259,6 +259,9 @@ class Chaos:
         shown = sum(descents(counts) for counts in seen.counts.values())
         read_per_s = self._read_per_s(given)
         self._find_fault(verdict, shown)
+        say(
+            f"answers were on their way for up to {verdict.answer_max_ms} ms when a gap began; allowed: {ANSWER_MS}"
+        )
         done = sum(len(process.kills) for process in self._processes.values())
         if (done, self._cuts) != (len(self._plan.kills), len(self._plan.cuts)):
             self.problems.append(f"only {done} kills and {self._cuts} cuts came about")

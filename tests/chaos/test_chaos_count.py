@@ -52,7 +52,9 @@ def test_when_everything_is_there_nothing_is_said() -> None:
 
 
 def test_what_a_kill_has_swallowed_within_its_reported_gap_is_unsealed() -> None:
-    assert fates(judge(evidence([17, 18, LAST]))) == ([], [17, 18, LAST])
+    verdict = judge(evidence([17, 18, LAST]))
+    assert fates(verdict) == ([], [17, 18, LAST])
+    assert verdict.answer_max_ms == 0
 
 
 def test_what_was_given_before_the_gap_is_lost() -> None:
@@ -61,7 +63,9 @@ def test_what_was_given_before_the_gap_is_lost() -> None:
 
 def test_an_answer_may_have_been_on_its_way_when_the_gap_began() -> None:
     late = msgspec.structs.replace(GAP, from_ms=98_000 + ANSWER_MS)
-    assert fates(judge(evidence([17], gaps=[late]))) == ([], [17])
+    verdict = judge(evidence([17, 18], gaps=[late]))
+    assert fates(verdict) == ([], [17, 18])
+    assert verdict.answer_max_ms == ANSWER_MS
     later = msgspec.structs.replace(GAP, from_ms=98_001 + ANSWER_MS)
     assert fates(judge(evidence([17], gaps=[later]))) == ([17], [])
 
