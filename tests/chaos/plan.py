@@ -107,7 +107,11 @@ def _of_one(rng: random.Random, victim: Victim, moments: list[float]) -> list[Ki
 
 
 def _cuts(rng: random.Random, count: int, seconds: float) -> list[Cut]:
-    """Draw cuts one after another; each kind comes once before any comes again."""
+    """Draw cuts one after another; each kind comes once before any comes again.
+
+    Each begins in the first half of the time that it has, so that the last does not prolong the run: a cabinet
+    needs up to ten seconds to notice that the other end of its connection is gone.
+    """
     each_s = (seconds - QUIET_S) / count
     kinds: list[WayFault] = []
     while len(kinds) < count:
@@ -115,7 +119,7 @@ def _cuts(rng: random.Random, count: int, seconds: float) -> list[Cut]:
     cuts = []
     for number, fault in enumerate(kinds[:count]):
         for_s = rng.uniform(0.15, 0.4) * min(each_s, 30.0)
-        at_s = QUIET_S + number * each_s + rng.uniform(0.0, each_s - for_s)
+        at_s = QUIET_S + number * each_s + rng.uniform(0.0, (each_s - for_s) / 2)
         who = rng.choice([CABINETS, CABINETS[:1], CABINETS[1:]])
         cuts.append(Cut(at_s, fault, who, for_s, rng.uniform(0.2, 1.5), rng.randrange(150, 1500)))
     return cuts
