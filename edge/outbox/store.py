@@ -13,6 +13,7 @@ from drivers.database import open_database, transaction
 from edge.ballast import Ballast, reserve
 from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
+from edge.outbox.crash import crash_gaps
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
 from protocols.backhaul.messages import (
     VERSION,
@@ -158,12 +159,18 @@ class OutboxFigures(msgspec.Struct, frozen=True):
 
 
 class Gathered(msgspec.Struct, frozen=True):
-    """What is to become one batch."""
+    """What is to become one batch.
+
+    Attributes:
+        closed_ms: UTC milliseconds from which on what came is in a later batch; 0 if that is nobody's business, as
+            of what the store itself has to tell.
+    """
 
     stream: StreamClass
     samples: Sequence[Sample]
     events: Sequence[Event]
     readings: int
+    closed_ms: int = 0
 
 
 def _random_epoch() -> int:
@@ -233,7 +240,8 @@ class OutboxStore:
         self.epoch = self._epoch()
         self.streams = self._streams()
         self._run_before_began_ms = self._number("run_began_ms")
-        self.last_end = self._begin_run()
+        self._run_before_seal_ms = self._number("seal_ms")
+        self.last_end = self._begin_run(settings)
         waiting = weigh(self.db)
         self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
         self.committed_readings = 0
@@ -409,11 +417,12 @@ class OutboxStore:
         rows = self.db.execute("SELECT stream, next, floor, mark, mark_hash, sealed_ms, taken FROM stream")
         return {StreamClass(row[0]): StreamState(StreamClass(row[0]), *row[1:]) for row in rows}
 
-    def _begin_run(self) -> LastEnd:
+    def _begin_run(self, settings: OutboxSettings) -> LastEnd:
         row = self.db.execute("SELECT value FROM meta WHERE key = 'running'").fetchone()
         with transaction(self.db):
             self._set("running", self._boot)
             self._set("run_began_ms", self._clock.now().utc_ms)
+            self._set("seal_ms", round(settings.seal_s * 1000))
         if row is None:
             return LastEnd.FIRST
         return LastEnd.CRASH if row[0] else LastEnd.CLEAN
@@ -425,16 +434,21 @@ class OutboxStore:
             return [GapEvent(stream, GapCause.CORRUPT, 0, now_ms, None) for stream in StreamClass]
         if self.last_end is not LastEnd.CRASH:
             return []
-        return [self._crash_gap(state, now_ms) for state in self.streams.values() if state.sealed_ms]
-
-    def _crash_gap(self, state: StreamState, now_ms: int) -> GapEvent:
-        """Say between when something may be missing: since the last seal of the run that crashed, until now."""
-        from_ms = max(state.sealed_ms, self._run_before_began_ms)
-        to_ms = max(now_ms, from_ms)  # a cold clock may be behind
-        return GapEvent(state.stream, GapCause.CRASH, from_ms, to_ms, None, epoch=self.epoch)
+        reaches_ms = {stream: state.sealed_ms for stream, state in self.streams.items()}
+        return list(
+            crash_gaps(
+                reaches_ms,
+                began_ms=self._run_before_began_ms,
+                now_ms=now_ms,
+                seal_ms=self._run_before_seal_ms,
+                epoch=self.epoch,
+            )
+        )
 
     def _take(self, one: Gathered, shed: dict[StreamClass, GapEvent]) -> Sealed:
         """Insert a batch and make room for it; it is itself shed if only higher classes could give way."""
+        state = self.streams[one.stream]
+        state.sealed_ms = self._reaches_ms(one) or state.sealed_ms
         batch = self._new_batch(one)
         sealed = seal(batch)
         if not self._make_room(batch.stream, len(sealed), shed):
@@ -446,7 +460,7 @@ class OutboxStore:
     def _insert(self, batch: Batch, sealed: bytes, readings: int) -> Sealed:
         now_ms = self._clock.now().utc_ms
         self._write(batch, sealed, readings, now_ms)
-        self._save(self._use_number(batch, readings, now_ms))
+        self._save(self._use_number(batch, readings))
         self._bytes += len(sealed)
         self._batches += 1
         self._readings += readings
@@ -455,7 +469,7 @@ class OutboxStore:
     def _give_way(self, batch: Batch, readings: int, shed: dict[StreamClass, GapEvent]) -> None:
         """Count a batch as shed that never was in the file; nothing else of its stream is."""
         now_ms = self._clock.now().utc_ms
-        state = self._use_number(batch, readings, now_ms)
+        state = self._use_number(batch, readings)
         state.floor = state.next
         self._save(state)
         gap = GapEvent(
@@ -470,14 +484,21 @@ class OutboxStore:
         )
         self._note_shed(gap, shed)
 
-    def _use_number(self, batch: Batch, readings: int, now_ms: int) -> StreamState:
+    def _use_number(self, batch: Batch, readings: int) -> StreamState:
         """Take note that a stream's next number is used."""
         state = self.streams[batch.stream]
         state.next = batch.number + 1
-        state.sealed_ms = now_ms
         state.taken += readings
         self.committed_readings += readings
         return state
+
+    def _reaches_ms(self, one: Gathered) -> int:
+        """Return up to when a batch has all that its stream took: a sample may be handed over after it was taken."""
+        if not one.samples:
+            return one.closed_ms
+        now = self._clock.now()
+        last_ms = one.samples[-1].monotonic_ms + now.utc_ms - now.monotonic_ms
+        return min(last_ms, one.closed_ms or last_ms)
 
     def _new_batch(self, one: Gathered) -> Batch:
         now = self._clock.now()
