@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from drivers.database import open_database, transaction
+from drivers.database import is_readable, open_database, transaction
 from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
@@ -35,6 +35,8 @@ SHED_SHARE = 0.02
 DAY_MS = 86_400_000
 DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 """What SQLite says of a file that is no longer sound."""
+LOOKS = 3
+"""How often a file has to be found damaged: a read that failed once looks the same to SQLite's check."""
 
 MIGRATIONS = (
     """
@@ -189,19 +191,16 @@ class OutboxStore:
         self._max_bytes = round(settings.max_mb * 1e6)
         self._max_age_ms = round(settings.max_age_days * DAY_MS)
         self._path = path
-        self.db, corrupt = self._open()
-        self.epoch = self._epoch()
-        self.streams = self._streams()
-        self._run_before_began_ms = self._number("run_began_ms")
-        self.last_end = self._begin_run()
-        waiting = weigh(self.db)
-        self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
         self.committed_readings = 0
         self.shed_readings = 0
         self.commits = 0
         self.error = ""
-        self._untold: list[GapEvent] = []
-        self.birth_events = self._birth_events(corrupt)
+        self.db, corrupt = self._open()
+        try:
+            self._begin(corrupt)
+        except BaseException:
+            self.db.close()
+            raise
 
     def figures(self, unsealed: int) -> OutboxFigures:
         """Return how full it is."""
@@ -233,8 +232,7 @@ class OutboxStore:
             for mark in marks:
                 self._delete(mark)
             done = [self._insert(one) for one in seals]
-            done += self._insert_gaps([*self._untold, *self._shed()])
-        self._untold.clear()
+            done += self._insert_gaps(self._shed())
         self.commits += 1
         return [one for one in done if one.number >= self.streams[one.stream].floor]
 
@@ -261,6 +259,10 @@ class OutboxStore:
             ],
             self.streams[stream].floor,
         )
+
+    def is_readable(self) -> bool:
+        """Tell whether the disk gives all of the file's bytes."""
+        return is_readable(self._path)
 
     def oldest(self, limit: int) -> tuple[WaitingBatch, ...]:
         """Return the oldest waiting batches."""
@@ -316,12 +318,27 @@ class OutboxStore:
             raise
 
     def _open(self) -> tuple[sqlite3.Connection, Path | None]:
+        found = ""
+        for _ in range(LOOKS):
+            db, found = self._look()
+            if db is not None:
+                return db, None
+        aside = self._path.with_name(f"{self._path.name}.damaged-{self._clock.now().utc_ms}")
+        for suffix in ("", "-wal", "-shm"):
+            damaged = self._path.with_name(self._path.name + suffix)
+            if damaged.exists():
+                damaged.rename(aside.with_name(aside.name + suffix))
+        log.error("outbox_damaged", found=found, kept=str(aside))
+        return open_database(self._path, MIGRATIONS), aside
+
+    def _look(self) -> tuple[sqlite3.Connection | None, str]:
+        """Open the file if it is sound; otherwise say what was found."""
         try:
             db = open_database(self._path, MIGRATIONS)
             try:
                 found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
                 if found == "ok":
-                    return db, None
+                    return db, ""
             except BaseException:
                 db.close()
                 raise
@@ -330,13 +347,20 @@ class OutboxStore:
             if error.sqlite_errorname not in DAMAGED:
                 raise
             found = str(error)
-        aside = self._path.with_name(f"{self._path.name}.damaged-{self._clock.now().utc_ms}")
-        for suffix in ("", "-wal", "-shm"):
-            damaged = self._path.with_name(self._path.name + suffix)
-            if damaged.exists():
-                damaged.rename(aside.with_name(aside.name + suffix))
-        log.error("outbox_damaged", found=found, kept=str(aside))
-        return open_database(self._path, MIGRATIONS), aside
+        return None, found
+
+    def _begin(self, corrupt: Path | None) -> None:
+        self.epoch = self._epoch()
+        self.streams = self._streams()
+        waiting = weigh(self.db)
+        self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
+        self.last_end = self._last_end()
+        self._run_before_began_ms = self._number("run_began_ms")
+        self.birth_events = self._birth_events(corrupt)
+        with self._all_or_nothing():
+            self._set("running", self._boot)
+            self._set("run_began_ms", self._clock.now().utc_ms)
+            self._insert_gaps(self.birth_events)
 
     def _epoch(self) -> int:
         if epoch := self._number("epoch"):
@@ -352,17 +376,17 @@ class OutboxStore:
         rows = self.db.execute("SELECT stream, next, floor, mark, mark_hash, sealed_ms, taken FROM stream")
         return {StreamClass(row[0]): StreamState(StreamClass(row[0]), *row[1:]) for row in rows}
 
-    def _begin_run(self) -> LastEnd:
+    def _last_end(self) -> LastEnd:
         row = self.db.execute("SELECT value FROM meta WHERE key = 'running'").fetchone()
-        with transaction(self.db):
-            self._set("running", self._boot)
-            self._set("run_began_ms", self._clock.now().utc_ms)
         if row is None:
             return LastEnd.FIRST
         return LastEnd.CRASH if row[0] else LastEnd.CLEAN
 
-    def _birth_events(self, corrupt: Path | None) -> list[Event]:
-        """Say what this start already knows to be missing."""
+    def _birth_events(self, corrupt: Path | None) -> list[GapEvent]:
+        """Say what this start already knows to be missing.
+
+        It is committed together with the beginning of the run: a second crash would hide the first one's gap.
+        """
         now_ms = self._clock.now().utc_ms
         if corrupt is not None:
             return [GapEvent(stream, GapCause.CORRUPT, 0, now_ms, None) for stream in StreamClass]
@@ -445,7 +469,7 @@ class OutboxStore:
         return renewed
 
     def _emptied(self, stream: StreamClass, number: int) -> bytes:
-        """Put an empty batch in the place of one that can no longer be read, and remember to tell of it."""
+        """Put an empty batch in the place of one that can no longer be read, and tell of it, in one transaction."""
         now_ms = self._clock.now().utc_ms
         empty = msgspec.structs.replace(self._new_batch(Gathered(stream, (), (), 0)), number=number)
         utc_ms, readings, size = self.db.execute(
@@ -456,8 +480,8 @@ class OutboxStore:
             sealed = self._write(empty, 0, now_ms)
             self._bytes += len(sealed) - size
             self._readings -= readings
+            self._insert_gaps([_corrupt(stream, number, readings, utc_ms, self.epoch)])
         log.error("batch_unreadable", stream=stream.name.lower(), number=number)
-        self._untold.append(_corrupt(stream, number, readings, utc_ms, self.epoch))
         return sealed
 
     def _delete(self, mark: StreamMark) -> None:

@@ -3,21 +3,11 @@
  * It stands between SQLite's unix VFS (and whatever else the process does) and libc, for files beneath the folders
  * that were attached. It counts calls, refuses the n-th, and knows of each file what would be left if the power
  * went now. Successful syncs are not passed on to the kernel: what is durable is decided here, which is also why a
- * thousand of them take no time.
- *
- * The model of durability:
- * - Content, in blocks of 4 KiB: durable once a sync of its file has succeeded. Until then a power cut leaves of each
- *   block, independently of all others, one of the states that it had since it was last durable.
- * - Size: the same, independently of the content; what was never written reads as zeros.
- * - A sync that fails has dropped what it should have written: the next one reports success without writing it, as
- *   Linux does, unless the block was written again. It can also be told to evict it: then reading shows the loss.
- * - Names (create, unlink, rename): durable once their folder was synced, before that a prefix of them in their order,
- *   as journalling file systems do. A sync of a new file alone does not make its name durable. Folders themselves
- *   are durable when they are made.
- * - The -shm file is memory that happens to have a name: calls on it are counted and refused, nothing is undone.
+ * thousand of them take no time. The model of durability is in durable.c.
  */
 
-#define _GNU_SOURCE
+#include "disk.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -34,63 +24,6 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* In the order of disk.py's flags. */
-enum kind { READ, WRITE, SYNC, TRUNCATE, OPEN, REMOVE, KINDS };
-enum class { MAIN, WAL, JOURNAL, SHM, FOLDER, OTHER, CLASSES };
-
-enum {
-    BLOCK = 4096,
-    MAX_DISKS = 64,
-    MAX_DESCRIPTORS = 65536,
-    MAX_VERSIONS = 8, /* states of one block, or of a size, that are remembered between two syncs */
-    SHORT_WRITE = -1, /* instead of an errno: half is written and said to be so */
-};
-
-struct block {
-    unsigned char *versions[MAX_VERSIONS]; /* what it was: the durable state first; the file has the present one */
-    int count;
-    int dirty; /* 0 once a failed sync has dropped it */
-};
-
-struct file {
-    struct file *next;
-    char *name;         /* now, NULL if it has none any more */
-    char *durable_name; /* after a power cut */
-    int look;           /* our own descriptor, good even when the name is gone */
-    int descriptors;
-    struct block **blocks;
-    off_t block_count;
-    off_t sizes[MAX_VERSIONS];
-    int size_count;
-};
-
-/* A change of names that no sync of its folder has made durable: to == NULL is an unlink, from == NULL a creation. */
-struct change {
-    struct change *next;
-    struct file *file, *replaced;
-    char *from, *to;
-};
-
-struct disk {
-    char folder[PATH_MAX];
-    size_t length;
-    int used, off;
-    struct file *files;
-    struct change *changes;
-    uint64_t counts[KINDS][CLASSES];
-    unsigned kinds, classes;
-    uint64_t nth, seen, fired;
-    int error, lasting, evict;
-};
-
-struct descriptor {
-    struct disk *disk;
-    struct file *file; /* NULL for a folder or a -shm */
-    enum class class;
-    int stale; /* opened before the power was cut */
-    char *folder;
-};
-
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct disk disks[MAX_DISKS];
 static int attached; /* disks in use: while there are none, every call goes straight on */
@@ -98,20 +31,20 @@ static struct descriptor *descriptors[MAX_DESCRIPTORS];
 
 /* ---- libc's own ---- */
 
-static int (*real_open)(const char *, int, ...);
-static int (*real_openat)(int, const char *, int, ...);
-static int (*real_close)(int);
-static ssize_t (*real_read)(int, void *, size_t);
-static ssize_t (*real_pread)(int, void *, size_t, off_t);
-static ssize_t (*real_write)(int, const void *, size_t);
-static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
-static int (*real_ftruncate)(int, off_t);
-static int (*real_fsync)(int);
-static int (*real_fdatasync)(int);
-static int (*real_unlinkat)(int, const char *, int);
-static int (*real_renameat)(int, const char *, int, const char *);
-static int (*real_posix_fallocate)(int, off_t, off_t);
-static ssize_t (*real_sendfile)(int, int, off_t *, size_t);
+int (*real_open)(const char *, int, ...);
+int (*real_openat)(int, const char *, int, ...);
+int (*real_close)(int);
+ssize_t (*real_read)(int, void *, size_t);
+ssize_t (*real_pread)(int, void *, size_t, off_t);
+ssize_t (*real_write)(int, const void *, size_t);
+ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
+int (*real_ftruncate)(int, off_t);
+int (*real_fsync)(int);
+int (*real_fdatasync)(int);
+int (*real_unlinkat)(int, const char *, int);
+int (*real_renameat)(int, const char *, int, const char *);
+int (*real_posix_fallocate)(int, off_t, off_t);
+ssize_t (*real_sendfile)(int, int, off_t *, size_t);
 
 __attribute__((constructor)) static void find_real(void)
 {
@@ -129,22 +62,6 @@ __attribute__((constructor)) static void find_real(void)
     *(void **)&real_renameat = dlsym(RTLD_NEXT, "renameat");
     *(void **)&real_posix_fallocate = dlsym(RTLD_NEXT, "posix_fallocate64");
     *(void **)&real_sendfile = dlsym(RTLD_NEXT, "sendfile64");
-}
-
-static void *zeroed(size_t size)
-{
-    void *memory = calloc(1, size);
-    if (!memory)
-        abort();
-    return memory;
-}
-
-static char *copy_of(const char *text)
-{
-    char *copy = strdup(text);
-    if (!copy)
-        abort();
-    return copy;
 }
 
 /* ---- which disk, which file ---- */
@@ -201,284 +118,6 @@ static enum class class_of(const char *path)
             return ends[i].class;
     }
     return OTHER;
-}
-
-static struct file *file_named(struct disk *disk, const char *path)
-{
-    for (struct file *file = disk->files; file; file = file->next)
-        if (file->name && !strcmp(file->name, path))
-            return file;
-    return NULL;
-}
-
-static struct file *know(struct disk *disk, const char *path, int existed)
-{
-    struct stat there, known;
-    struct file *file = file_named(disk, path);
-    if (file && !stat(path, &there) && !fstat(file->look, &known) && there.st_ino == known.st_ino)
-        return file;
-    if (file) { /* somebody else has put another file there */
-        free(file->name);
-        file->name = NULL;
-    }
-    int look = real_open(path, O_RDWR | O_CLOEXEC);
-    if (look < 0)
-        return NULL;
-    file = zeroed(sizeof *file);
-    file->name = copy_of(path);
-    file->durable_name = existed ? copy_of(path) : NULL;
-    file->look = look;
-    file->next = disk->files;
-    disk->files = file;
-    return file;
-}
-
-/* ---- names ---- */
-
-static void change_names(struct disk *disk, struct file *file, struct file *replaced, const char *from, const char *to)
-{
-    struct change *change = zeroed(sizeof *change), **end = &disk->changes;
-    *change = (struct change){NULL, file, replaced, from ? copy_of(from) : NULL, to ? copy_of(to) : NULL};
-    while (*end)
-        end = &(*end)->next;
-    *end = change;
-}
-
-static int is_in(const char *path, const char *folder)
-{
-    size_t length = strlen(folder);
-    return path && !strncmp(path, folder, length) && path[length] == '/' && !strchr(path + length + 1, '/');
-}
-
-static void make_durable(struct change *change)
-{
-    free(change->file->durable_name);
-    change->file->durable_name = change->to ? copy_of(change->to) : NULL;
-    if (change->replaced) {
-        free(change->replaced->durable_name);
-        change->replaced->durable_name = NULL;
-    }
-}
-
-static void free_change(struct change *change)
-{
-    free(change->from);
-    free(change->to);
-    free(change);
-}
-
-static void names_are_durable(struct disk *disk, const char *folder)
-{
-    struct change **at = &disk->changes;
-    while (*at) {
-        struct change *change = *at;
-        if (is_in(change->from, folder) || is_in(change->to, folder)) {
-            make_durable(change);
-            *at = change->next;
-            free_change(change);
-        } else {
-            at = &change->next;
-        }
-    }
-}
-
-/* ---- content ---- */
-
-static off_t size_of(struct file *file)
-{
-    struct stat stat;
-    return fstat(file->look, &stat) ? 0 : stat.st_size;
-}
-
-static void free_block(struct file *file, off_t index)
-{
-    struct block *block = file->blocks[index];
-    if (!block)
-        return;
-    for (int i = 0; i < block->count; i++)
-        free(block->versions[i]);
-    free(block);
-    file->blocks[index] = NULL;
-}
-
-static void remember_block(struct file *file, off_t index)
-{
-    if (index >= file->block_count) {
-        off_t count = index + 1 + index / 2;
-        file->blocks = realloc(file->blocks, count * sizeof *file->blocks);
-        if (!file->blocks)
-            abort();
-        memset(file->blocks + file->block_count, 0, (count - file->block_count) * sizeof *file->blocks);
-        file->block_count = count;
-    }
-    struct block *block = file->blocks[index];
-    if (!block)
-        block = file->blocks[index] = zeroed(sizeof *block);
-    block->dirty = 1;
-    if (block->count == MAX_VERSIONS)
-        return;
-    unsigned char *content = zeroed(BLOCK);
-    if (real_pread(file->look, content, BLOCK, index * BLOCK) < 0)
-        abort();
-    block->versions[block->count++] = content;
-}
-
-/* Remember what is about to be changed: bytes from start up to, not including, end; and the size, if that changes. */
-static void before_change(struct file *file, off_t start, off_t end, off_t size)
-{
-    off_t present = size_of(file);
-    for (off_t index = start / BLOCK; index * BLOCK < end; index++)
-        remember_block(file, index);
-    if (size == present)
-        return;
-    if (file->size_count < MAX_VERSIONS)
-        file->sizes[file->size_count++] = present;
-}
-
-static void put_back(struct file *file, off_t index, const unsigned char *content, off_t size)
-{
-    off_t start = index * BLOCK;
-    if (start >= size)
-        return;
-    size_t length = size - start < BLOCK ? size - start : BLOCK;
-    if (real_pwrite(file->look, content, length, start) != (ssize_t)length)
-        abort();
-}
-
-static void content_is_durable(struct file *file)
-{
-    for (off_t index = 0; index < file->block_count; index++)
-        if (file->blocks[index] && file->blocks[index]->dirty)
-            free_block(file, index);
-    file->size_count = 0;
-}
-
-static void content_is_dropped(struct file *file, int evict)
-{
-    for (off_t index = 0; index < file->block_count; index++) {
-        struct block *block = file->blocks[index];
-        if (!block || !block->dirty)
-            continue;
-        block->dirty = 0;
-        if (evict) {
-            put_back(file, index, block->versions[0], size_of(file));
-            free_block(file, index);
-        }
-    }
-}
-
-static void sweep(struct disk *disk)
-{
-    struct file **at = &disk->files;
-    while (*at) {
-        struct file *file = *at;
-        int wanted = file->name || file->durable_name || file->descriptors;
-        for (struct change *change = disk->changes; change && !wanted; change = change->next)
-            wanted = change->file == file || change->replaced == file;
-        if (wanted) {
-            at = &file->next;
-            continue;
-        }
-        *at = file->next;
-        for (off_t index = 0; index < file->block_count; index++)
-            free_block(file, index);
-        free(file->blocks);
-        real_close(file->look);
-        free(file);
-    }
-}
-
-/* ---- the power cut ---- */
-
-static uint64_t next_random(uint64_t *state) /* splitmix64 */
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-}
-
-static int chosen(uint64_t *random, int states)
-{
-    return random ? (int)(next_random(random) % states) : 0;
-}
-
-/* What is left of one file: all of what was not synced, nothing, or a state of its own for each block and the size. */
-static void cut_content(struct file *file, uint64_t *random)
-{
-    int mood = random ? (int)(next_random(random) % 4) : 0;
-    off_t size = size_of(file);
-    if (file->size_count && mood == 0)
-        size = file->sizes[0];
-    else if (file->size_count && mood >= 2) {
-        int state = chosen(random, file->size_count + 1);
-        size = state < file->size_count ? file->sizes[state] : size;
-    }
-    if (real_ftruncate(file->look, size))
-        abort();
-    for (off_t index = 0; index < file->block_count; index++) {
-        struct block *block = file->blocks[index];
-        if (!block)
-            continue;
-        int state = mood == 1 && block->dirty ? block->count : mood < 2 ? 0 : chosen(random, block->count + 1);
-        if (state < block->count)
-            put_back(file, index, block->versions[state], size);
-        free_block(file, index);
-    }
-    file->size_count = 0;
-}
-
-static void cut_names(struct disk *disk, uint64_t *random)
-{
-    int count = 0;
-    for (struct change *change = disk->changes; change; change = change->next)
-        count++;
-    int kept = chosen(random, count + 1);
-    while (disk->changes) {
-        struct change *change = disk->changes;
-        if (kept-- > 0)
-            make_durable(change);
-        disk->changes = change->next;
-        free_change(change);
-    }
-}
-
-static void recreate(struct file *file)
-{
-    unsigned char content[BLOCK];
-    struct stat stat;
-    ssize_t got;
-    off_t at = 0;
-    if (fstat(file->look, &stat))
-        abort();
-    int anew = real_open(file->durable_name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, stat.st_mode & 0777);
-    if (anew < 0)
-        abort();
-    for (; (got = real_pread(file->look, content, sizeof content, at)) > 0; at += got)
-        if (real_pwrite(anew, content, got, at) != got)
-            abort();
-    real_close(file->look);
-    file->look = anew;
-}
-
-static int same(const char *a, const char *b)
-{
-    return a && b ? !strcmp(a, b) : a == b;
-}
-
-static void put_names_back(struct disk *disk)
-{
-    for (struct file *file = disk->files; file; file = file->next)
-        if (file->name && !same(file->name, file->durable_name))
-            real_unlinkat(AT_FDCWD, file->name, 0);
-    for (struct file *file = disk->files; file; file = file->next) {
-        if (same(file->name, file->durable_name))
-            continue;
-        if (file->durable_name)
-            recreate(file);
-        free(file->name);
-        file->name = file->durable_name ? copy_of(file->durable_name) : NULL;
-    }
 }
 
 /* ---- faults ---- */
@@ -860,17 +499,7 @@ EXPORT void disk_detach(int number)
     for (int fd = 0; fd < MAX_DESCRIPTORS; fd++)
         if (descriptors[fd] && descriptors[fd]->disk == disk)
             forget_descriptor(fd);
-    while (disk->changes) {
-        struct change *change = disk->changes;
-        disk->changes = change->next;
-        free_change(change);
-    }
-    for (struct file *file = disk->files; file; file = file->next) {
-        free(file->name);
-        free(file->durable_name);
-        file->name = file->durable_name = NULL;
-    }
-    sweep(disk);
+    forget_all(disk);
     disk->used = 0;
     __atomic_sub_fetch(&attached, 1, __ATOMIC_RELEASE);
     pthread_mutex_unlock(&lock);
@@ -925,11 +554,7 @@ EXPORT void disk_power_cut(int number, int reorders, uint64_t seed)
     for (int fd = 0; fd < MAX_DESCRIPTORS; fd++)
         if (descriptors[fd] && descriptors[fd]->disk == disk)
             descriptors[fd]->stale = 1;
-    for (struct file *file = disk->files; file; file = file->next)
-        cut_content(file, random);
-    cut_names(disk, random);
-    put_names_back(disk);
-    sweep(disk);
+    cut(disk, random);
     pthread_mutex_unlock(&lock);
 }
 

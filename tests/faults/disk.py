@@ -13,7 +13,7 @@ started with `environment()`; it then attaches a `Disk` to each folder whose fil
         connection.close()                          # what was open has to be closed, as the process would have died
         disk.power_on()                             # what is left can be opened
 
-What a power cut leaves is said at the head of `disk.c`. Successful syncs are not passed on to the kernel, so that
+What a power cut leaves is said at the head of `durable.c`. Successful syncs are not passed on to the kernel, so that
 they cost nothing: never measure with it. `prove` shows that this Python's SQLite makes its calls through the library,
 which holds for any that uses libc dynamically, be SQLite a shared library or linked into the module.
 """
@@ -30,7 +30,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-SOURCE = Path(__file__).with_name("disk.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("disk.c", "durable.c", "disk.h"))
 SHORT = -1
 """In place of an error: half of what was to be written is written, and said to be so."""
 
@@ -113,7 +113,7 @@ class Disk:
     ) -> None:
         """Let the n-th call from now on fail; this replaces any earlier order.
 
-        A sync that fails has dropped what it should have made durable, see `disk.c`.
+        A sync that fails has dropped what it should have made durable, see `durable.c`.
 
         Args:
             kind: which kinds of calls count.
@@ -191,8 +191,8 @@ def prove() -> None:
 
 
 def _built() -> Path:
-    """Compile `disk.c` unless that was done before; outside the source tree, one per user and version."""
-    source = SOURCE.read_bytes()
+    """Compile the library unless that was done before; outside the source tree, one per user and version."""
+    source = b"".join(path.read_bytes() for path in SOURCES)
     folder = Path(tempfile.gettempdir()) / f"luciole-faults-{os.getuid()}"
     built = folder / f"disk-{hashlib.sha256(source).hexdigest()[:16]}.so"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -206,13 +206,13 @@ def _built() -> Path:
     unfinished = built.with_suffix(f".{os.getpid()}")
     command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden"]
     done = subprocess.run(
-        [*command, "-o", str(unfinished), str(SOURCE), "-ldl", "-lpthread"],
+        [*command, "-o", str(unfinished), *map(str, SOURCES[:2]), "-ldl", "-lpthread"],
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise Unavailable(f"{compiler} does not build {SOURCE.name}: {done.stderr.strip()[:500]}")
+        raise Unavailable(f"{compiler} does not build the faulty disk: {done.stderr.strip()[:500]}")
     unfinished.rename(built)
     return built
 
