@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from drivers.database import open_database, transaction
+from drivers.database import is_readable, open_database, transaction
 from edge.ballast import Ballast, reserve
 from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
@@ -43,6 +43,8 @@ LOOK_EVERY_MS = 10_000
 DAY_MS = 86_400_000
 DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 """What SQLite says of a file that is no longer sound."""
+LOOKS = 3
+"""How often a file has to be found damaged: a read that failed once looks the same to SQLite's check."""
 
 MIGRATIONS = (
     """
@@ -230,26 +232,18 @@ class OutboxStore:
         self._max_age_ms = round(settings.max_age_days * DAY_MS)
         self._path = path
         self._ballast = ballast
-        self.db, corrupt = self._open()
-        self._page_bytes = page_bytes(self.db)
-        self._most_pages = self._bound_pages = self._max_bytes // self._page_bytes
-        self._look_ms = 0
-        self._look_at_disk()
-        if ballast is not None:
-            reserve(path.with_name(f"{path.name}-wal"))
-        self.epoch = self._epoch()
-        self.streams = self._streams()
-        self._run_before_began_ms = self._number("run_began_ms")
-        self._run_before_seal_ms = self._number("seal_ms")
-        self.last_end = self._begin_run(settings)
-        waiting = weigh(self.db)
-        self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
+        self._seal_ms = round(settings.seal_s * 1000)
+        self._aside: list[Sealed] = []
         self.committed_readings = 0
         self.shed_readings = 0
         self.commits = 0
         self.error = ""
-        self._untold: list[GapEvent] = []
-        self.birth_events = self._birth_events(corrupt)
+        self.db, corrupt = self._open()
+        try:
+            self._begin(corrupt)
+        except BaseException:
+            self.db.close()
+            raise
 
     def figures(self, unsealed: int) -> OutboxFigures:
         """Return how full it is."""
@@ -298,8 +292,8 @@ class OutboxStore:
             done = [self._take(one, shed) for one in seals]
             if shed:
                 self._make_room(StreamClass.EVENTS, GAPS_BYTES, shed)
-            done += self._insert_gaps([*self._untold, *shed.values()])
-        self._untold.clear()
+            done = [*self._aside, *done, *self._insert_gaps(list(shed.values()))]
+        self._aside.clear()
         self.commits += 1
         return [one for one in done if one.number >= self.streams[one.stream].floor]
 
@@ -326,6 +320,10 @@ class OutboxStore:
             ],
             self.streams[stream].floor,
         )
+
+    def is_readable(self) -> bool:
+        """Tell whether the disk gives all of the file's bytes."""
+        return is_readable(self._path)
 
     def oldest(self, limit: int) -> tuple[WaitingBatch, ...]:
         """Return the oldest waiting batches."""
@@ -381,12 +379,27 @@ class OutboxStore:
             raise
 
     def _open(self) -> tuple[sqlite3.Connection, Path | None]:
+        found = ""
+        for _ in range(LOOKS):
+            db, found = self._look()
+            if db is not None:
+                return db, None
+        aside = self._path.with_name(f"{self._path.name}.damaged-{self._clock.now().utc_ms}")
+        for suffix in ("", "-wal", "-shm"):
+            damaged = self._path.with_name(self._path.name + suffix)
+            if damaged.exists():
+                damaged.rename(aside.with_name(aside.name + suffix))
+        log.error("outbox_damaged", found=found, kept=str(aside))
+        return open_database(self._path, MIGRATIONS), aside
+
+    def _look(self) -> tuple[sqlite3.Connection | None, str]:
+        """Open the file if it is sound; otherwise say what was found."""
         try:
             db = open_database(self._path, MIGRATIONS)
             try:
                 found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
                 if found == "ok":
-                    return db, None
+                    return db, ""
             except BaseException:
                 db.close()
                 raise
@@ -395,13 +408,28 @@ class OutboxStore:
             if error.sqlite_errorname not in DAMAGED:
                 raise
             found = str(error)
-        aside = self._path.with_name(f"{self._path.name}.damaged-{self._clock.now().utc_ms}")
-        for suffix in ("", "-wal", "-shm"):
-            damaged = self._path.with_name(self._path.name + suffix)
-            if damaged.exists():
-                damaged.rename(aside.with_name(aside.name + suffix))
-        log.error("outbox_damaged", found=found, kept=str(aside))
-        return open_database(self._path, MIGRATIONS), aside
+        return None, found
+
+    def _begin(self, corrupt: Path | None) -> None:
+        self._page_bytes = page_bytes(self.db)
+        self._most_pages = self._bound_pages = self._max_bytes // self._page_bytes
+        self._look_ms = 0
+        self._look_at_disk()
+        if self._ballast is not None:
+            reserve(self._path.with_name(f"{self._path.name}-wal"))
+        self.epoch = self._epoch()
+        self.streams = self._streams()
+        waiting = weigh(self.db)
+        self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
+        self.last_end = self._last_end()
+        self._run_before_began_ms = self._number("run_began_ms")
+        self._run_before_seal_ms = self._number("seal_ms")
+        self.birth_events = self._birth_events(corrupt)
+        with self._all_or_nothing():
+            self._set("running", self._boot)
+            self._set("run_began_ms", self._clock.now().utc_ms)
+            self._set("seal_ms", self._seal_ms)
+            self._insert_gaps(self.birth_events)
 
     def _epoch(self) -> int:
         if epoch := self._number("epoch"):
@@ -417,18 +445,17 @@ class OutboxStore:
         rows = self.db.execute("SELECT stream, next, floor, mark, mark_hash, sealed_ms, taken FROM stream")
         return {StreamClass(row[0]): StreamState(StreamClass(row[0]), *row[1:]) for row in rows}
 
-    def _begin_run(self, settings: OutboxSettings) -> LastEnd:
+    def _last_end(self) -> LastEnd:
         row = self.db.execute("SELECT value FROM meta WHERE key = 'running'").fetchone()
-        with transaction(self.db):
-            self._set("running", self._boot)
-            self._set("run_began_ms", self._clock.now().utc_ms)
-            self._set("seal_ms", round(settings.seal_s * 1000))
         if row is None:
             return LastEnd.FIRST
         return LastEnd.CRASH if row[0] else LastEnd.CLEAN
 
-    def _birth_events(self, corrupt: Path | None) -> list[Event]:
-        """Say what this start already knows to be missing."""
+    def _birth_events(self, corrupt: Path | None) -> list[GapEvent]:
+        """Say what this start already knows to be missing.
+
+        It is committed together with the beginning of the run: a second crash would hide the first one's gap.
+        """
         now_ms = self._clock.now().utc_ms
         if corrupt is not None:
             return [GapEvent(stream, GapCause.CORRUPT, 0, now_ms, None) for stream in StreamClass]
@@ -553,7 +580,7 @@ class OutboxStore:
         return renewed
 
     def _emptied(self, stream: StreamClass, number: int) -> bytes:
-        """Put an empty batch in the place of one that can no longer be read, and remember to tell of it."""
+        """Put an empty batch in the place of one that can no longer be read, and tell of it, in one transaction."""
         now_ms = self._clock.now().utc_ms
         empty = msgspec.structs.replace(self._new_batch(Gathered(stream, (), (), 0)), number=number)
         utc_ms, readings, size = self.db.execute(
@@ -565,8 +592,9 @@ class OutboxStore:
             self._write(empty, sealed, 0, now_ms)
             self._bytes += len(sealed) - size
             self._readings -= readings
+            told = self._insert_gaps([_corrupt(stream, number, readings, utc_ms, self.epoch)])
+        self._aside += told
         log.error("batch_unreadable", stream=stream.name.lower(), number=number)
-        self._untold.append(_corrupt(stream, number, readings, utc_ms, self.epoch))
         return sealed
 
     def _delete(self, mark: StreamMark) -> None:

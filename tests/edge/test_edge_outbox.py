@@ -210,6 +210,7 @@ async def test_an_end_that_could_not_commit_is_no_clean_end(disk: SmallDisk) -> 
     assert ORDINARY in [gap.stream for gap in again.birth_events if isinstance(gap, GapEvent)]
 
 
+@pytest.mark.usefixtures("soon")
 async def test_a_file_that_is_damaged_at_work_ends_the_agent_so_that_the_next_start_mends_it(
     tmp_path: Path,
 ) -> None:
