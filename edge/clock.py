@@ -3,10 +3,8 @@
 import ctypes
 import time
 
-from protocols.clock import BenchTime, ClockQuality, Instant
+from protocols.clock import EARLIEST_PLAUSIBLE_MS, BenchTime, ClockQuality, Instant
 
-EARLIEST_PLAUSIBLE_MS = 1_767_225_600_000
-"""2026-01-01: before this version was written, so a clock that says so was never set."""
 QUALITY_EVERY_MS = 10_000
 
 _STA_UNSYNC = 0x0040

@@ -10,7 +10,6 @@ import msgspec
 import structlog
 
 from drivers.database import open_database, transaction
-from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
 from protocols.backhaul.messages import (
@@ -23,7 +22,7 @@ from protocols.backhaul.messages import (
     StreamHead,
     StreamMark,
 )
-from protocols.clock import Clock, ClockQuality
+from protocols.clock import EARLIEST_PLAUSIBLE_MS, Clock, ClockQuality
 from protocols.errors import RemoteProtocolError
 from protocols.model.device import StreamClass
 from protocols.model.ids import CabinetId
