@@ -13,6 +13,7 @@ from drivers.base import Driver, Found, LineState, Looked, RadioDriver
 from edge import answers
 from edge.alarms import Alarms
 from edge.backhaul import Backhaul
+from edge.clock import AgentClock
 from edge.commands import Commands
 from edge.config import Settings
 from edge.control import AskedWrongError
@@ -24,7 +25,7 @@ from edge.positions import PositionPort
 from edge.priority import Priority
 from edge.state import State
 from protocols.backhaul.messages import LastEnd, PriorityEvent, SignedPolicy
-from protocols.clock import Clock
+from protocols.model.command import Command
 from protocols.model.device import Device
 from protocols.model.ids import DeviceId, KeyId, LineId
 from protocols.model.reading import Quality, Sample
@@ -51,7 +52,7 @@ class Parts(msgspec.Struct, frozen=True):
     boot: str
     started_ms: int
     last_end: LastEnd
-    clock: Clock
+    clock: AgentClock
     state: State
     outbox: Outbox
     drivers: Mapping[LineId, Driver]
@@ -88,8 +89,8 @@ class Answering:
                 return [self._device(device) for device in self._parts.devices.values()]
             case answers.Read(device=device, points=points):
                 return await self._read(device, points)
-            case answers.Set(command=command):
-                return await self._parts.commands.outcome(command)
+            case answers.Set():
+                return await self._parts.commands.outcome(self._by_our_clock(request))
             case answers.Commands(id=command_id):
                 return await self._parts.commands.look_up(command_id)
             case answers.Buffer(limit=limit):
@@ -112,6 +113,18 @@ class Answering:
                 if device is not None and device not in self._parts.devices:
                     raise AskedWrongError(_no_device(device))
                 return None
+
+    def _by_our_clock(self, request: answers.Set) -> Command:
+        """Return a command by the agent's clock: the machine's may stand in 1970, and the agent know better."""
+        command, now_ms = request.command, self._parts.clock.now().utc_ms
+        later_ms = 0 if request.asked_ms is None else now_ms - request.asked_ms
+        civil_ms = self._parts.clock.civil().utc_ms
+        ends_later_ms = 0 if request.asked_civil_ms is None else civil_ms - request.asked_civil_ms
+        return msgspec.structs.replace(
+            command,
+            expires_ms=command.expires_ms + later_ms,
+            until_ms=None if command.until_ms is None else command.until_ms + ends_later_ms,
+        )
 
     async def _status(self) -> answers.StatusAnswer:
         lamps = self._parts.lighting.lamps.values()
@@ -138,6 +151,9 @@ class Answering:
             last_end=self._parts.last_end.value,
             sqlite_version=sqlite3.sqlite_version,
             priority=self._parts.priority.figures(),
+            known_ms=self._parts.clock.known_ms(),
+            clock_steps=self._parts.clock.known.steps,
+            clock_moved=self._parts.clock.known.last,
         )
 
     def _is_at_level(self, lamp: LampState) -> bool:

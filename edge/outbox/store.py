@@ -2,7 +2,7 @@
 
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import structlog
 
 from drivers.database import open_database, transaction
 from edge.config import OutboxSettings
+from edge.outbox.ages import Ages
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
 from protocols.backhaul.messages import (
     VERSION,
@@ -22,7 +23,7 @@ from protocols.backhaul.messages import (
     StreamHead,
     StreamMark,
 )
-from protocols.clock import EARLIEST_PLAUSIBLE_MS, Clock, ClockQuality
+from protocols.clock import Clock, ClockQuality, Correction
 from protocols.errors import RemoteProtocolError
 from protocols.model.device import StreamClass
 from protocols.model.ids import CabinetId
@@ -177,7 +178,11 @@ def oldest_batches(db: sqlite3.Connection, limit: int) -> tuple[WaitingBatch, ..
 
 
 class OutboxStore:
-    """The database's side: everything here runs in the database's thread, or before it starts."""
+    """The database's side: everything here runs in the database's thread, or before it starts.
+
+    Attributes:
+        good_ms: UTC milliseconds before which it cannot be: by it what waits becomes too old.
+    """
 
     def __init__(
         self, path: Path, cabinet: CabinetId, boot: str, clock: Clock, settings: OutboxSettings
@@ -187,11 +192,13 @@ class OutboxStore:
         self._clock = clock
         self._max_bytes = round(settings.max_mb * 1e6)
         self._max_age_ms = round(settings.max_age_days * DAY_MS)
+        self.good_ms: Callable[[], int] = lambda: clock.now().utc_ms
         self._path = path
         self.db, corrupt = self._open()
         self.epoch = self._epoch()
         self.streams = self._streams()
         self._run_before_began_ms = self._number("run_began_ms")
+        self._ages = self._read_ages()
         self.last_end = self._begin_run()
         waiting = weigh(self.db)
         self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
@@ -236,6 +243,13 @@ class OutboxStore:
         self._untold.clear()
         self.commits += 1
         return [one for one in done if one.number >= self.streams[one.stream].floor]
+
+    def correct(self, correction: Correction) -> None:
+        """Take note how what this boot has told until now is put right, for the age of what waits."""
+        ages = self._ages.corrected(self._boot, correction, self.good_ms())
+        with transaction(self.db):
+            self._keep_ages(ages)
+        self._ages = ages
 
     def floors(self) -> dict[StreamClass, int]:
         """Return for each stream the lowest number that can still be sent."""
@@ -305,6 +319,7 @@ class OutboxStore:
         streams = {key: msgspec.structs.replace(state) for key, state in self.streams.items()}
         remembered = (self.epoch, self._bytes, self._batches, self._readings)
         counted = (self.shed_readings, self.committed_readings)
+        ages = self._ages
         try:
             with transaction(self.db):
                 yield
@@ -312,6 +327,7 @@ class OutboxStore:
             self.streams = streams
             self.epoch, self._bytes, self._batches, self._readings = remembered
             self.shed_readings, self.committed_readings = counted
+            self._ages = ages
             raise
 
     def _open(self) -> tuple[sqlite3.Connection, Path | None]:
@@ -371,13 +387,17 @@ class OutboxStore:
 
     def _crash_gap(self, state: StreamState, now_ms: int) -> GapEvent:
         """Say between when something may be missing: since the last seal of the run that crashed, until now."""
-        from_ms = max(state.sealed_ms, self._run_before_began_ms)
+        from_ms = max(map(self._ages.best_ms, (state.sealed_ms, self._run_before_began_ms)))
         to_ms = max(now_ms, from_ms)  # a cold clock may be behind
         return GapEvent(state.stream, GapCause.CRASH, from_ms, to_ms, None, epoch=self.epoch)
 
     def _insert(self, one: Gathered) -> Sealed:
         batch = self._new_batch(one)
-        now_ms = self._clock.now().utc_ms
+        now = self._clock.now()
+        now_ms = now.utc_ms
+        if now.quality is ClockQuality.UNSYNCHRONISED and not self._ages.is_open(self._boot):
+            self._ages = self._ages.opened(self._boot, now_ms)
+            self._keep_ages(self._ages)
         sealed = self._write(batch, one.readings, now_ms)
         state = self.streams[batch.stream]
         state.next = batch.number + 1
@@ -401,9 +421,7 @@ class OutboxStore:
             number=self.streams[one.stream].next,
             boot=self._boot,
             base_monotonic_ms=base_ms,
-            utc_offset_ms=None
-            if now.quality is ClockQuality.UNSYNCHRONISED
-            else now.utc_ms - now.monotonic_ms,
+            utc_offset_ms=now.utc_ms - now.monotonic_ms,
             clock=now.quality,
             columns=columns(one.samples, base_ms),
             events=tuple(one.events),
@@ -485,7 +503,7 @@ class OutboxStore:
     def _shed(self) -> list[GapEvent]:
         """Drop the oldest of the lowest class while the buffer is too full or too old, and say what went."""
         gaps = []
-        horizon_ms = self._clock.now().utc_ms - self._max_age_ms
+        horizon_ms = self.good_ms() - self._max_age_ms
         for stream in reversed(StreamClass):
             last = self._last_to_shed(stream, self._bytes - self._max_bytes, horizon_ms)
             if last:
@@ -495,7 +513,8 @@ class OutboxStore:
     def _last_to_shed(self, stream: StreamClass, excess: int, horizon_ms: int) -> int:
         """Return the number up to which a stream gives way, 0 for none; looks no further than it must.
 
-        A batch that was sealed before the clock was set has no age that can be known, so it is not too old.
+        A batch that was sealed before the clock was set has no age that can be known, so it is not too old. Ages
+        count from a time before which it cannot be: a clock that leaps ahead drops nothing.
         """
         goal = excess + self._max_bytes * SHED_SHARE if excess > 0 else 0.0
         rows = self.db.execute(
@@ -503,7 +522,8 @@ class OutboxStore:
         )
         last = 0
         for number, utc_ms, size in rows:
-            too_old = EARLIEST_PLAUSIBLE_MS <= utc_ms < horizon_ms
+            sealed_ms = self._ages.true_ms(utc_ms)
+            too_old = sealed_ms is not None and sealed_ms < horizon_ms
             if goal <= 0 and not too_old:
                 break
             last = int(number)
@@ -520,12 +540,25 @@ class OutboxStore:
         self._save(state)
         self.shed_readings += readings
         log.warning("shed", stream=state.stream.name.lower(), batches=batches, readings=readings)
+        from_ms, to_ms = sorted(map(self._ages.best_ms, (from_ms, to_ms)))
         return GapEvent(
             state.stream, GapCause.SHED, from_ms, to_ms, readings, first=first, last=last, epoch=self.epoch
         )
 
     def _insert_gaps(self, gaps: list[GapEvent]) -> list[Sealed]:
         return [self._insert(Gathered(StreamClass.EVENTS, (), gaps, 0))] if gaps else []
+
+    def _read_ages(self) -> Ages:
+        """Return what earlier runs knew of the times in here; boots other than this one tell no more."""
+        row = self.db.execute("SELECT value FROM meta WHERE key = 'ages'").fetchone()
+        if row is None:
+            return Ages()
+        last_ms = max((state.sealed_ms for state in self.streams.values()), default=0)
+        return msgspec.json.decode(row[0], type=Ages).ended(self._boot, last_ms, self._clock.now().utc_ms)
+
+    def _keep_ages(self, ages: Ages) -> None:
+        kept = ages.without_old(self.good_ms() - self._max_age_ms)
+        self._set("ages", msgspec.json.encode(kept).decode())
 
     def _oldest_ms(self) -> int | None:
         heads = [
