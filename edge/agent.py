@@ -303,6 +303,7 @@ class Agent:
         backhaul_settings = settings.document.backhaul
         will = Will(up(settings.cabinet, Up.STATE), b"")
         link = MqttLink(backhaul_settings, settings.file.parent, f"cabinet-{settings.cabinet}", will)
+        link.doubted_ms = self._clock.doubted_ms
         backhaul = Backhaul(identity, self._clock, link, self._outbox, backhaul_settings.silence_s)
         link.will = Will(will.topic, backhaul.presence(online=False))
         backhaul.make_hello = self._hello

@@ -144,7 +144,7 @@ class Answering:
             alarms=tuple(self._parts.alarms.active.values()),
             lamps=len(lamps),
             lamps_settled=sum(1 for lamp in lamps if self._is_at_level(lamp)),
-            overrides=len(self._parts.lighting.overrides),
+            overrides=self._parts.lighting.in_force(),
             reasserted=self._parts.lighting.reasserted,
             read=sum(poller.read for poller in self._parts.pollers),
             skipped=sum(poller.skipped for poller in self._parts.pollers),

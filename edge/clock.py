@@ -65,6 +65,10 @@ class AgentClock:
         """Return the time that expiries go by."""
         return self.known.known_ms(self._machine.now().monotonic_ms)
 
+    def doubted_ms(self) -> int | None:
+        """Return the time that expiries go by while nothing disciplines the clock; None while something does."""
+        return None if self.known.quality is ClockQuality.SYNCHRONISED else self.known_ms()
+
     def good_ms(self) -> int:
         """Return UTC milliseconds before which it cannot be."""
         return self.known.good_ms(self._machine.now().monotonic_ms)
