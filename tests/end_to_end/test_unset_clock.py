@@ -32,8 +32,29 @@ from tests.edge.street import scenario, settings_text, signed, write_settings
 
 Json = Any
 WAIT_S = 30.0
-METER = "/api/v1/devices/meter-1"
-POWER = f"{METER}/points/active_power/history"
+COUNTS = "/api/v1/devices/counter/points/r00/history"
+COUNTER = """
+[[line]]
+id = "counter"
+driver = "modbus-tcp"
+host = "{0}"
+port = {1}
+[[device]]
+id = "counter"
+kind = "sensor"
+line = "counter"
+address = 1
+map = "counter"
+report = "each"
+poll_s = 0.2
+[[map]]
+name = "counter"
+[[map.run]]
+prefix = "r"
+table = "holding"
+address = 0
+count = 4
+"""
 
 
 class Machine(SystemClock):
@@ -130,7 +151,8 @@ async def bench(folder: Path) -> AsyncIterator[Bench]:
         Broker(folder) as broker,
         aggregator(folder, broker.url) as centre,
     ):
-        text = settings_text(folder, street.ports(), broker.url, lamps=2)
+        ports = street.ports()
+        text = settings_text(folder, ports, broker.url, lamps=2, extra=COUNTER.format(*ports.tcp["counter"]))
         yield Bench(write_settings(folder, text), centre, street)
 
 
@@ -152,9 +174,9 @@ async def test_from_1970_to_the_right_time_and_back(tmp_path: Path, monkeypatch:
 
 async def _takes_readings_without_a_clock(one: Bench) -> None:
     """What comes before any hello's moment is known is the centre's estimate, and says so."""
-    shown = await one.wait(POWER, lambda found: len(found["items"]) >= 3)
+    shown = await one.wait(COUNTS, lambda found: len(found["items"]) >= 3)
     assert {(item["clock"], item["stamped_by"]) for item in shown["items"]} == {("unsynchronised", "centre")}
-    await asyncio.to_thread(one.street.set, "cabinet", {"door": True})
+    await asyncio.to_thread(one.street.set, "cabinet", {"door_open": True})
     await one.wait("/api/v1/alarms", lambda found: found["items"], active="true")
 
 
@@ -181,8 +203,10 @@ async def _everything_is_put_right(one: Bench, begun: datetime) -> None:
         named = {item["stamped_by"] for item in found["items"]}
         return "centre" not in named and "clock_event" in named and "cabinet" in named
 
-    shown = await one.wait(POWER, is_right)
+    shown = await one.wait(COUNTS, is_right)
     times = [at(item) for item in shown["items"]]
+    counts = [item["value"] for item in shown["items"]]
+    assert counts == list(range(counts[0], counts[0] + len(counts)))  # in the order in which they were taken
     slack = timedelta(milliseconds=50)
     assert begun - slack <= min(times) <= max(times) <= now() + slack
     (alarm,) = (await one.get("/api/v1/alarms", active="true"))["items"]
@@ -190,21 +214,22 @@ async def _everything_is_put_right(one: Bench, begun: datetime) -> None:
     assert (await one.get(f"/api/v1/cabinets/{CABINET}"))["clock"] == "synchronised"
     status = await one.status()
     assert (status.now.quality, status.clock_steps >= 1) == (ClockQuality.SYNCHRONISED, True)
-    await asyncio.to_thread(one.street.set, "cabinet", {"door": False})
+    await asyncio.to_thread(one.street.set, "cabinet", {"door_open": False})
     await one.wait("/api/v1/alarms", lambda found: not found["items"], active="true")
 
 
 async def _nothing_is_left_to_do(one: Bench) -> None:
-    shown = await one.get(POWER, limit="10000")
+    shown = await one.get(COUNTS, limit="10000")
     assert {item["stamped_by"] for item in shown["items"]} == {"clock_event", "cabinet"}
+    assert [item["value"] for item in shown["items"]] == list(range(1, len(shown["items"]) + 1))
     assert shown["gaps"] == []
 
 
 async def _the_next_boot_goes_on_from_the_last_known_time(one: Bench) -> None:
+    shown = await one.wait(
+        COUNTS, lambda found: found["items"][0]["stamped_by"] == "centre", order="desc", limit="5"
+    )
+    assert abs((at(shown["items"][0]) - now()).total_seconds()) < 10
     status = await one.status()
     assert status.now.quality is ClockQuality.UNSYNCHRONISED
     assert now_ms() - 120_000 <= status.now.utc_ms <= now_ms()
-    shown = await one.wait(
-        POWER, lambda found: found["items"][0]["stamped_by"] == "centre", order="desc", limit="5"
-    )
-    assert abs((at(shown["items"][0]) - now()).total_seconds()) < 10
