@@ -110,7 +110,7 @@ class Lighting:
         """Keep every lamp at its level, until cancelled."""
         try:
             while True:
-                self._tick()
+                self.tick()
                 await asyncio.sleep(TICK_S)
         finally:
             await self._background.close()
@@ -147,7 +147,8 @@ class Lighting:
             log.info("lamp_reasserted", lamp=sample.device, found=found, wanted=state.confirmed)
             self._write(state)
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Renew what is over, end what has ended, and try again what has failed; `run` does it for ever."""
         civil_ms = self._clock.civil().utc_ms
         now_s = self._loop.time()
         for device, override in list(self.overrides.items()):

@@ -63,7 +63,12 @@ class Ages(msgspec.Struct, frozen=True):
         begin_ms = correction.before_ms
         moved_ms = correction.after_ms - correction.before_ms
         put_right = Window(boot, begin_ms, begin_ms + correction.until_ms, moved_ms, now_ms)
-        return _of((*(one for one in self.windows if one.boot != boot), put_right))
+        others = (
+            msgspec.structs.replace(one, since_ms=correction.corrected(one.since_ms))
+            for one in self.windows
+            if one.boot != boot or one.end_ms is not None
+        )
+        return _of((*others, put_right))
 
     def ended(self, boot: str, last_ms: int, now_ms: int) -> "Ages":
         """Note that boots other than this one tell nothing any more.

@@ -516,13 +516,14 @@ class OutboxStore:
         A batch that was sealed before the clock was set has no age that can be known, so it is not too old. Ages
         count from a time before which it cannot be: a clock that leaps ahead drops nothing.
         """
+        ages = self._ages.without_old(horizon_ms)
         goal = excess + self._max_bytes * SHED_SHARE if excess > 0 else 0.0
         rows = self.db.execute(
             "SELECT number, utc_ms, length(sealed) FROM batch WHERE stream = ? ORDER BY number", (stream,)
         )
         last = 0
         for number, utc_ms, size in rows:
-            sealed_ms = self._ages.true_ms(utc_ms)
+            sealed_ms = ages.true_ms(utc_ms)
             too_old = sealed_ms is not None and sealed_ms < horizon_ms
             if goal <= 0 and not too_old:
                 break
@@ -554,7 +555,12 @@ class OutboxStore:
         if row is None:
             return Ages()
         last_ms = max((state.sealed_ms for state in self.streams.values()), default=0)
-        return msgspec.json.decode(row[0], type=Ages).ended(self._boot, last_ms, self._clock.now().utc_ms)
+        kept = msgspec.json.decode(row[0], type=Ages)
+        ages = kept.ended(self._boot, last_ms, self._clock.now().utc_ms)
+        if ages != kept:
+            with transaction(self.db):
+                self._keep_ages(ages)
+        return ages
 
     def _keep_ages(self, ages: Ages) -> None:
         kept = ages.without_old(self.good_ms() - self._max_age_ms)
