@@ -84,7 +84,7 @@ class Agent:
         self._timekeeping = Timekeeping(self._clock, self._state.store_clock)
         self._timekeeping.on_event = self._clock_moved
         clock_at_start = self._clock.look()
-        self._started_ms = self._clock.now().utc_ms
+        self._started = self._clock.now()
         self._store = OutboxStore(
             settings.directory / "outbox.db", settings.cabinet, self._boot, self._clock, document.outbox
         )
@@ -139,11 +139,13 @@ class Agent:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then commit what was taken, drain, say goodbye and end."""
-        self._outbox.add_event(StartEvent(self._boot, AGENT_VERSION, self._store.last_end, self._started_ms))
+        self._outbox.add_event(
+            StartEvent(self._boot, AGENT_VERSION, self._store.last_end, self._started.utc_ms)
+        )
         self._alarms_changed(
             self._alarms.forget_others(
                 {DeviceId(self._settings.cabinet), *map(DeviceId, self._drivers), *self._devices},
-                self._started_ms,
+                self._started.utc_ms,
             )
         )
         log.info("agent_started", cabinet=self._settings.cabinet, last_end=self._store.last_end.value)
@@ -212,7 +214,7 @@ class Agent:
         return Parts(
             settings=self._settings,
             boot=self._boot,
-            started_ms=self._started_ms,
+            started_monotonic_ms=self._started.monotonic_ms,
             last_end=self._store.last_end,
             clock=self._clock,
             state=self._state,

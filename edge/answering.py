@@ -42,7 +42,7 @@ class Parts(msgspec.Struct, frozen=True):
     Attributes:
         settings: the cabinet's.
         boot: which boot of the machine this is.
-        started_ms: UTC milliseconds at which the agent began.
+        started_monotonic_ms: when the agent began.
         last_end: how its run before this one ended.
         latest: the last sample of each point of each device.
         sample_came: to be told of a sample that somebody has asked for.
@@ -50,7 +50,7 @@ class Parts(msgspec.Struct, frozen=True):
 
     settings: Settings
     boot: str
-    started_ms: int
+    started_monotonic_ms: int
     last_end: LastEnd
     clock: AgentClock
     state: State
@@ -90,7 +90,9 @@ class Answering:
             case answers.Read(device=device, points=points):
                 return await self._read(device, points)
             case answers.Set():
-                return await self._parts.commands.outcome(self._by_our_clock(request))
+                clock = self._parts.clock
+                command = by_our_clock(request, clock.now().utc_ms, clock.civil().utc_ms)
+                return await self._parts.commands.outcome(command)
             case answers.Commands(id=command_id):
                 return await self._parts.commands.look_up(command_id)
             case answers.Buffer(limit=limit):
@@ -114,27 +116,16 @@ class Answering:
                     raise AskedWrongError(_no_device(device))
                 return None
 
-    def _by_our_clock(self, request: answers.Set) -> Command:
-        """Return a command by the agent's clock: the machine's may stand in 1970, and the agent know better."""
-        command, now_ms = request.command, self._parts.clock.now().utc_ms
-        later_ms = 0 if request.asked_ms is None else now_ms - request.asked_ms
-        civil_ms = self._parts.clock.civil().utc_ms
-        ends_later_ms = 0 if request.asked_civil_ms is None else civil_ms - request.asked_civil_ms
-        return msgspec.structs.replace(
-            command,
-            expires_ms=command.expires_ms + later_ms,
-            until_ms=None if command.until_ms is None else command.until_ms + ends_later_ms,
-        )
-
     async def _status(self) -> answers.StatusAnswer:
         lamps = self._parts.lighting.lamps.values()
+        now = self._parts.clock.now()
         return answers.StatusAnswer(
             cabinet=self._parts.settings.cabinet,
             agent_version=AGENT_VERSION,
             boot=self._parts.boot,
             pid=os.getpid(),
-            started_ms=self._parts.started_ms,
-            now=self._parts.clock.now(),
+            started_ms=now.utc_ms - now.monotonic_ms + self._parts.started_monotonic_ms,
+            now=now,
             civil=self._parts.clock.civil(),
             lines=tuple(driver.health() for driver in self._parts.drivers.values()),
             backhaul=self._parts.backhaul.figures(),
@@ -271,3 +262,21 @@ async def _sights(driver: Driver, among: tuple[int, ...] | None) -> AsyncIterato
 
 def _no_device(device: DeviceId) -> str:
     return f"this cabinet has no device {device!r}; see `luciole-edge devices`"
+
+
+def by_our_clock(request: answers.Set, now_ms: int, civil_ms: int) -> Command:
+    """Return a command by the agent's clock: the machine's may stand in 1970, and the agent know better.
+
+    Args:
+        request: what is wanted, and by which time.
+        now_ms: UTC milliseconds by the agent's clock.
+        civil_ms: civil UTC milliseconds, the same.
+    """
+    command = request.command
+    later_ms = 0 if request.asked_ms is None else now_ms - request.asked_ms
+    ends_later_ms = 0 if request.asked_civil_ms is None else civil_ms - request.asked_civil_ms
+    return msgspec.structs.replace(
+        command,
+        expires_ms=command.expires_ms + later_ms,
+        until_ms=None if command.until_ms is None else command.until_ms + ends_later_ms,
+    )

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from central import boots, readings, restamp
 from central.api.bodies import StampedBy
 from central.clock import moment
-from central.errors import MessageError
+from central.errors import MessageError, RefusedFor
+from central.store.writer import Tx
 from central.views import alarm_view, rows
 from protocols.backhaul.messages import (
     AlarmEvent,
@@ -236,9 +237,9 @@ class TestSteps:
         self._backlog(desk, cabinet, 3)
         tell(desk, cabinet, set_clock(cabinet, 60_000))
 
-        def killed(tx: readings.Tx) -> None:
+        def killed(tx: Tx) -> None:
             restamp.go_on(tx)
-            raise MessageError(restamp.RefusedFor.NOT_STORED, "the power went")
+            raise MessageError(RefusedFor.NOT_STORED, "the power went")
 
         with pytest.raises(MessageError):
             desk.do(killed)

@@ -107,8 +107,8 @@ class Gear(Driver):
         return ()
 
     async def discover(self, among: Sequence[int] | None = None) -> AsyncIterator[Found | Looked]:
-        for address in among or ():
-            yield Looked(address)
+        for done in among or ():
+            yield Looked(done, len(among or ()))
 
     async def run(self) -> None:
         return
@@ -134,7 +134,7 @@ class Gear(Driver):
         return Written(CommandState.VERIFIED, value, "")
 
     def health(self) -> LineHealth:
-        return LineHealth(self.line, LineState.UP)
+        return LineHealth(self.line, LineState.UP, "", 0)
 
 
 class Cabinet:
