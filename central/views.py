@@ -95,6 +95,7 @@ def point_reading(found: Row) -> PointReading:
     return PointReading(
         device=found["device"],
         point=found["point"],
+        snapshot=bool(found["snapshot"]),
         **{name: getattr(plain, name) for name in ReadingView.__struct_fields__},
     )
 
@@ -161,6 +162,7 @@ def command_view(found: Row) -> CommandView:
         cabinet=found["cabinet"],
         device=found["device"],
         point=found["point"],
+        snapshot=bool(found["snapshot"]),
         value=_VALUE.decode(found["value"]),
         issuer=found["issuer"],
         state=CommandState(found["assumed"] or found["state"]),
