@@ -162,7 +162,6 @@ def command_view(found: Row) -> CommandView:
         cabinet=found["cabinet"],
         device=found["device"],
         point=found["point"],
-        snapshot=bool(found["snapshot"]),
         value=_VALUE.decode(found["value"]),
         issuer=found["issuer"],
         state=CommandState(found["assumed"] or found["state"]),

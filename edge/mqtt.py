@@ -194,8 +194,7 @@ class MqttLink:
             self._leave_loop()
             self._up = False
             _close(client)
-        up_s = None if self._up_since_s is None else self._loop.time() - self._up_since_s
-        return up_s, self._why or "the connection was closed"
+        return self._up_s(), self._why or "the connection was closed"
 
     async def _connect_aside(self, client: Client) -> None:
         """Connect in a thread, because it blocks, and of its own, because nobody shall have to wait for its end.
@@ -240,6 +239,10 @@ class MqttLink:
                 await self._gone_within(LOOK_S)
                 continue
             return
+
+    def _up_s(self) -> float | None:
+        since_s = self._up_since_s
+        return None if since_s is None else self._loop.time() - since_s
 
     def _owes_s(self) -> float:
         """Return for how many seconds the broker has acknowledged nothing, though it owes us something."""
@@ -371,7 +374,7 @@ def _close(client: Client) -> None:
 class _TlsSocket(ssl.SSLSocket):
     """Closes itself if the handshake fails; paho would leave it, and its descriptor, to the garbage collector."""
 
-    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  as it is called
+    def do_handshake(self, block: bool = False) -> None:
         """Shake hands."""
         try:
             super().do_handshake(block)

@@ -206,9 +206,8 @@ class Window:
         return all(way.mark >= way.committed for way in self.ways.values())
 
     def _draw_patience(self) -> float:
-        doubled_s = min(
-            self._silence_s * 2 ** min(self._silences, 10), max(PATIENCE_BOUND_S, self._silence_s)
-        )
+        bound_s = max(PATIENCE_BOUND_S, self._silence_s)
+        doubled_s = min(self._silence_s * 2.0 ** min(self._silences, 10), bound_s)
         return doubled_s * (1 + SPREAD * self._draw())
 
     @staticmethod

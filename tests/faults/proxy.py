@@ -143,7 +143,7 @@ class FaultyProxy:
             case WayFault.CUT:
                 self._each(lambda way: way.cut_after(self._drawn_cuts(chosen)))
             case WayFault.HALF_OPEN:
-                self._each(lambda way: [way.lose(direction) for direction in chosen])
+                self._each(lambda way: way.lose(chosen))
             case WayFault.DELAY | WayFault.DROP:
                 pass  # each piece asks for it
 
@@ -234,12 +234,12 @@ class _Way:
         for writer in (self._near_writer, self._far_writer):
             _reset(writer)
 
-    def lose(self, direction: Direction) -> None:
+    def lose(self, directions: frozenset[Direction]) -> None:
         """Let whoever a direction leads to see an end, and whoever it comes from nothing."""
-        if direction is Direction.OUT:
+        if Direction.OUT in directions:
             self._far_lost = True
             _reset(self._far_writer)
-        else:
+        if Direction.BACK in directions:
             self._near_lost = True
             _reset(self._near_writer)
 

@@ -55,7 +55,8 @@ class ProxyThread:
     @property
     def connections(self) -> int:
         """How many were accepted."""
-        return self._proxy.connections
+        count: int = self._proxy.connections
+        return count
 
     async def _begun(self) -> FaultyProxy:
         return await FaultyProxy(self._to_port, self._seed).__aenter__()

@@ -25,7 +25,7 @@ MESSAGES: dict[str, tuple[Any, Callable[[bytes], Any]]] = {
     "batch": (examples.BATCH, codec.unseal),
     "snapshot": (examples.SNAPSHOT, codec.decode_snapshot),
 }
-COMPRESSED = {"batch": codec.seal, "snapshot": codec.encode_snapshot}
+COMPRESSED: dict[str, Callable[[Any], bytes]] = {"batch": codec.seal, "snapshot": codec.encode_snapshot}
 
 
 def golden(name: str) -> bytes:
@@ -39,7 +39,8 @@ def packed(name: str, content: bytes) -> bytes:
 
 def written(name: str) -> bytes:
     message, _ = MESSAGES[name]
-    return COMPRESSED.get(name, codec.encode)(message)
+    write = COMPRESSED.get(name)
+    return codec.encode(message) if write is None else write(message)
 
 
 def test_there_are_golden_bytes_of_each_message() -> None:
