@@ -332,7 +332,7 @@ def _policies(in_force: Iterable[PolicyInForce], rejected: tuple[str, ...]) -> N
 
 
 def _outbox(figures: OutboxFigures) -> None:
-    share = 100 * figures.bytes / figures.max_bytes
+    share = 100 * figures.used_bytes / figures.max_bytes
     oldest = f", oldest from {when(figures.oldest_ms)}" if figures.oldest_ms else ""
     waiting = f"{_count(figures.readings, 'reading')} in {_count(figures.batches, 'batch', 'batches')}"
     out.print(
@@ -340,6 +340,8 @@ def _outbox(figures: OutboxFigures) -> None:
     )
     if figures.shed_readings:
         out.print(f"          [yellow]{figures.shed_readings} readings shed since the start[/]")
+    if figures.disk_full:
+        out.print("          [red]the disk is full: the outbox grows no further[/]")
     if figures.error:
         out.print(f"          [red]the disk refuses: {plain(figures.error)}[/]")
 
