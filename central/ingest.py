@@ -11,7 +11,18 @@ from typing import assert_never
 import msgspec
 import structlog
 
-from central import alarms, boots, cabinets, commands, policies, priority, readings, restamp, streams
+from central import (
+    alarms,
+    boots,
+    cabinets,
+    commands,
+    policies,
+    priority,
+    readings,
+    restamp,
+    snapshots,
+    streams,
+)
 from central.errors import MessageError, RefusedFor
 from central.marks import Standing, standing
 from central.store.writer import Tx
@@ -20,6 +31,7 @@ from protocols.backhaul.codec import (
     batch_hash,
     decode_hello,
     decode_presence,
+    decode_snapshot,
     unframe_batch,
     unseal,
 )
@@ -76,6 +88,7 @@ class Counts:
         self.standings: Counter[Standing] = Counter()
         self.conflicting = 0
         self.contradictory = 0
+        self.snapshots = 0
         self.ignored = 0
         self._refused: Counter[RefusedFor] = Counter()
         self._logged: set[tuple[str, RefusedFor]] = set()
@@ -133,17 +146,30 @@ class Ingest:
             case Up.STATE:
                 cabinets.presence(tx, where.cabinet, decode_presence(payload))
             case Up.NOW:
-                self.counts.ignored += 1
+                self._snapshot(tx, where, payload)
             case _:
                 assert_never(where.kind)
         for cabinet, device, owner in tx.effects.refused_devices:
             self.counts.refuse(cabinet, RefusedFor.FOREIGN_DEVICE, f"{device} belongs to {owner}")
+        for cabinet, device in tx.effects.unlisted_devices:
+            self.counts.refuse(cabinet, RefusedFor.UNLISTED_DEVICE, device)
 
     def _hello(self, tx: Tx, where: UpTopic, payload: bytes) -> None:
         said = decode_hello(payload)
         if said.cabinet != where.cabinet:
             raise MessageError(RefusedFor.FOREIGN, f"a hello of {said.cabinet!r} on {where.cabinet}'s topic")
         cabinets.hello(tx, said)
+
+    def _snapshot(self, tx: Tx, where: UpTopic, payload: bytes) -> None:
+        said = decode_snapshot(payload)
+        if said.cabinet != where.cabinet:
+            raise MessageError(
+                RefusedFor.FOREIGN, f"a snapshot of {said.cabinet!r} on {where.cabinet}'s topic"
+            )
+        if snapshots.take(tx, said):
+            self.counts.snapshots += 1
+        else:
+            self.counts.ignored += 1
 
     def _batch(self, tx: Tx, where: UpTopic, payload: bytes) -> None:
         floor, sealed = unframe_batch(payload)

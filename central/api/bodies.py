@@ -105,10 +105,15 @@ class ReadingView(msgspec.Struct, frozen=True):
 
 
 class PointReading(ReadingView, frozen=True, kw_only=True):
-    """The latest reading of a named point."""
+    """The latest reading of a named point.
+
+    Attributes:
+        snapshot: whether it was told beside a backlog: it is the newest that is known, and in no history yet.
+    """
 
     device: str
     point: str
+    snapshot: bool
 
 
 class LatestChange(msgspec.Struct, frozen=True):
@@ -546,7 +551,8 @@ class IngestHealth(msgspec.Struct, frozen=True):
         ahead: batches that came before their turn.
         conflicting: repeated batches whose bytes differ from the committed ones.
         contradictory: priority requests whose steps contradict each other.
-        ignored: messages that this end does not store.
+        snapshots: of the present, that were told beside a backlog and shown.
+        ignored: snapshots of another boot than the cabinet's last hello: older than they seem.
         refused: by reason.
     """
 
@@ -556,6 +562,7 @@ class IngestHealth(msgspec.Struct, frozen=True):
     ahead: int
     conflicting: int
     contradictory: int
+    snapshots: int
     ignored: int
     refused: dict[str, int]
 

@@ -93,12 +93,7 @@ async def get_latest(centre: TheCentre, device: FromPath[str]) -> list[PointRead
 
     def question(db: sqlite3.Connection) -> list[Row]:
         _known(db, device)
-        return rows(
-            db,
-            "SELECT device, point, latest.* FROM series JOIN latest ON series_id = series.id"
-            " WHERE device = ? ORDER BY point",
-            (device,),
-        )
+        return rows(db, "SELECT * FROM shown WHERE device = ? ORDER BY point", (device,))
 
     return [point_reading(one) for one in await centre.reader.ask(question)]
 

@@ -356,6 +356,47 @@ def m004_clock(db: Database) -> None:
     run(db, _CLOCK)
 
 
+_SNAPSHOT = """
+CREATE TABLE snapshot (
+    series_id INTEGER PRIMARY KEY,
+    cabinet TEXT NOT NULL,
+    boot TEXT NOT NULL,
+    monotonic_ms INTEGER NOT NULL,
+    utc_ms INTEGER NOT NULL,
+    value,
+    boolean INTEGER NOT NULL,
+    quality INTEGER NOT NULL,
+    reason TEXT,
+    clock INTEGER NOT NULL,
+    stamped INTEGER NOT NULL
+);
+ALTER TABLE latest ADD COLUMN monotonic_ms INTEGER;
+CREATE VIEW shown AS
+    SELECT series.id AS series_id, series.device, series.point,
+        now.series_id IS NOT NULL AS snapshot,
+        iif(now.series_id IS NULL, latest.batch_id, NULL) AS batch_id,
+        iif(now.series_id IS NULL, latest.utc_ms, now.utc_ms) AS utc_ms,
+        iif(now.series_id IS NULL, latest.value, now.value) AS value,
+        iif(now.series_id IS NULL, latest.boolean, now.boolean) AS boolean,
+        iif(now.series_id IS NULL, latest.quality, now.quality) AS quality,
+        iif(now.series_id IS NULL, latest.reason, now.reason) AS reason,
+        iif(now.series_id IS NULL, latest.clock, now.clock) AS clock,
+        iif(now.series_id IS NULL, latest.stamped, now.stamped) AS stamped
+    FROM series LEFT JOIN latest ON latest.series_id = series.id
+    LEFT JOIN snapshot AS now ON now.series_id = series.id
+    WHERE latest.series_id IS NOT NULL OR now.series_id IS NOT NULL;
+"""
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m005_snapshot(db: Database) -> None:
+    """Make room for the present that cabinets tell beside their backlog, and show it where it is the newer.
+
+    `shown` is what is shown as latest: a row of `snapshot` is there only while it is newer than that of `latest`.
+    """
+    run(db, _SNAPSHOT)
+
+
 def run(db: Database, script: str) -> None:
     """Run statements one by one: `executescript` would commit the step's transaction half way."""
     for statement in script.split(";\n"):
