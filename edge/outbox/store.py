@@ -2,7 +2,7 @@
 
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from drivers.database import open_database, transaction
 from edge.ballast import Ballast, reserve
 from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
-from edge.outbox.crash import crash_gaps
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
 from protocols.backhaul.messages import (
     VERSION,
@@ -162,15 +161,15 @@ class Gathered(msgspec.Struct, frozen=True):
     """What is to become one batch.
 
     Attributes:
-        closed_ms: UTC milliseconds from which on what came is in a later batch; 0 if that is nobody's business, as
-            of what the store itself has to tell.
+        reaches_ms: for each stream, UTC milliseconds before which all that it took is sealed once this is committed;
+            None if only this stream's is known, and only by the commit.
     """
 
     stream: StreamClass
     samples: Sequence[Sample]
     events: Sequence[Event]
     readings: int
-    closed_ms: int = 0
+    reaches_ms: Mapping[StreamClass, int] | None = None
 
 
 def _random_epoch() -> int:
@@ -240,8 +239,7 @@ class OutboxStore:
         self.epoch = self._epoch()
         self.streams = self._streams()
         self._run_before_began_ms = self._number("run_began_ms")
-        self._run_before_seal_ms = self._number("seal_ms")
-        self.last_end = self._begin_run(settings)
+        self.last_end = self._begin_run()
         waiting = weigh(self.db)
         self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
         self.committed_readings = 0
@@ -296,6 +294,8 @@ class OutboxStore:
                 self._delete(mark)
             shed = self._shed_old()
             done = [self._take(one, shed) for one in seals]
+            if seals:
+                self._note_reach(seals[-1])
             if shed:
                 self._make_room(StreamClass.EVENTS, GAPS_BYTES, shed)
             done += self._insert_gaps([*self._untold, *shed.values()])
@@ -417,12 +417,11 @@ class OutboxStore:
         rows = self.db.execute("SELECT stream, next, floor, mark, mark_hash, sealed_ms, taken FROM stream")
         return {StreamClass(row[0]): StreamState(StreamClass(row[0]), *row[1:]) for row in rows}
 
-    def _begin_run(self, settings: OutboxSettings) -> LastEnd:
+    def _begin_run(self) -> LastEnd:
         row = self.db.execute("SELECT value FROM meta WHERE key = 'running'").fetchone()
         with transaction(self.db):
             self._set("running", self._boot)
             self._set("run_began_ms", self._clock.now().utc_ms)
-            self._set("seal_ms", round(settings.seal_s * 1000))
         if row is None:
             return LastEnd.FIRST
         return LastEnd.CRASH if row[0] else LastEnd.CLEAN
@@ -434,21 +433,19 @@ class OutboxStore:
             return [GapEvent(stream, GapCause.CORRUPT, 0, now_ms, None) for stream in StreamClass]
         if self.last_end is not LastEnd.CRASH:
             return []
-        reaches_ms = {stream: state.sealed_ms for stream, state in self.streams.items()}
-        return list(
-            crash_gaps(
-                reaches_ms,
-                began_ms=self._run_before_began_ms,
-                now_ms=now_ms,
-                seal_ms=self._run_before_seal_ms,
-                epoch=self.epoch,
-            )
-        )
+        return [self._crash_gap(state, now_ms) for state in self.streams.values()]
+
+    def _crash_gap(self, state: StreamState, now_ms: int) -> GapEvent:
+        """Say between when the run that crashed may have taken what it did not seal.
+
+        Every stream has such a gap: nobody knows what had just begun to be read.
+        """
+        from_ms = max(state.sealed_ms, self._run_before_began_ms)
+        to_ms = max(now_ms, from_ms)  # a cold clock may be behind
+        return GapEvent(state.stream, GapCause.CRASH, from_ms, to_ms, None, epoch=self.epoch)
 
     def _take(self, one: Gathered, shed: dict[StreamClass, GapEvent]) -> Sealed:
         """Insert a batch and make room for it; it is itself shed if only higher classes could give way."""
-        state = self.streams[one.stream]
-        state.sealed_ms = self._reaches_ms(one) or state.sealed_ms
         batch = self._new_batch(one)
         sealed = seal(batch)
         if not self._make_room(batch.stream, len(sealed), shed):
@@ -492,13 +489,13 @@ class OutboxStore:
         self.committed_readings += readings
         return state
 
-    def _reaches_ms(self, one: Gathered) -> int:
-        """Return up to when a batch has all that its stream took: a sample may be handed over after it was taken."""
-        if not one.samples:
-            return one.closed_ms
-        now = self._clock.now()
-        last_ms = one.samples[-1].monotonic_ms + now.utc_ms - now.monotonic_ms
-        return min(last_ms, one.closed_ms or last_ms)
+    def _note_reach(self, one: Gathered) -> None:
+        """Remember up to when all is sealed, of every stream: one that seals rarely shall not seem to miss hours."""
+        reaches_ms = one.reaches_ms or {one.stream: self._clock.now().utc_ms}
+        for stream, until_ms in reaches_ms.items():
+            state = self.streams[stream]
+            state.sealed_ms = until_ms
+            self._save(state)
 
     def _new_batch(self, one: Gathered) -> Batch:
         now = self._clock.now()
