@@ -99,7 +99,7 @@ class Backhaul:
         self._acks: deque[Ack] = deque(maxlen=ACKS_KEPT)
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
-        self._since_ms = clock.now().utc_ms
+        self._since_monotonic_ms = clock.now().monotonic_ms
         self._sent = self._refused = 0
         self._told: set[str] = set()
         link.on_up = self._up
@@ -149,6 +149,7 @@ class Backhaul:
 
     def figures(self) -> BackhaulFigures:
         """Return how the way to the centre is."""
+        now = self._clock.now()
         return BackhaulFigures(
             connected=self._link.up,
             welcomed=self._welcomed,
@@ -157,7 +158,7 @@ class Backhaul:
             rewinds=self._window.rewinds,
             sent=self._sent,
             refused=self._refused,
-            since_ms=self._since_ms,
+            since_ms=now.utc_ms - now.monotonic_ms + self._since_monotonic_ms,
         )
 
     def hear_positions(self, filters: tuple[str, ...]) -> None:
@@ -176,7 +177,7 @@ class Backhaul:
         self._welcomed = False
         self._acks.clear()  # of an earlier connection
         self._said_hello_s = float("-inf")
-        self._since_ms = self._clock.now().utc_ms
+        self._since_monotonic_ms = self._clock.now().monotonic_ms
         self._link.subscribe(down_filter(self._identity.cabinet))
         if self._positions:
             self._link.subscribe(*self._positions, qos=0)
@@ -186,7 +187,7 @@ class Backhaul:
 
     def _down(self, reason: str) -> None:
         self._welcomed = False
-        self._since_ms = self._clock.now().utc_ms
+        self._since_monotonic_ms = self._clock.now().monotonic_ms
         self._wake.set()
         log.warning("backhaul_down", reason=reason)
 

@@ -22,6 +22,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge import tls
 from edge.config import MQTT_PORTS, BackhaulSettings
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class MqttLink:
         on_down: called with the reason when the connection is gone.
         on_message: called with each message's topic and payload.
         will: what the broker says of us when we are gone, from the next connection on.
+        doubted_ms: returns UTC milliseconds before which it cannot be while nothing has disciplined the clock: the
+            broker's certificates are judged by them; None while the system's clock can be believed.
         receive_maximum: how many QoS 1 messages the broker takes at a time.
         reason: why there is no connection; "" while there is one.
     """
@@ -63,6 +66,7 @@ class MqttLink:
         self.on_up: Callable[[], None] = lambda: None
         self.on_down: Callable[[str], None] = lambda _: None
         self.on_message: Callable[[str, bytes], None] = lambda _topic, _payload: None
+        self.doubted_ms: Callable[[], int | None] = lambda: None
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
         self.will = will
         self.reason = "not connected yet"
@@ -76,7 +80,9 @@ class MqttLink:
         self._gone = asyncio.Event()
         self._socket: SocketLike | None = None
         self._client_id = client_id
-        self._tls = _tls(settings, base) if url.scheme == "mqtts" else None
+        self._base = base
+        self._dated_tls: tls.DatedContext | None = None
+        self._tls = tls.context(settings, base) if url.scheme == "mqtts" else None
         self._client = self._make_client()
 
     @property
@@ -147,16 +153,27 @@ class MqttLink:
         client.on_subscribe = self._subscribed
         client.on_socket_close = lambda _client, _userdata, _socket: self._leave_loop()
         if self._tls is not None:
-            client.tls_set_context(self._tls)
+            client.tls_set_context(self._by_doubt(self._tls))
         return client
+
+    def _by_doubt(self, plain: ssl.SSLContext) -> ssl.SSLContext:
+        """Return what judges the broker's certificates now: with a clock in doubt, by the last known good time."""
+        known_ms = self.doubted_ms()
+        if known_ms is None:
+            return plain
+        if self._dated_tls is None:
+            log.warning("backhaul_certificates_by_good_time", known_ms=known_ms)
+            self._dated_tls = tls.dated_context(self._settings, self._base)
+        self._dated_tls.known_ms = known_ms
+        return self._dated_tls
 
     async def _one_connection(self) -> tuple[bool, str]:
         """Connect once and stay until the connection is gone; return whether it came up, and why it ended."""
         self._gone.clear()
         self._why = ""
         self._unanswered.clear()
-        self._client = client = self._make_client()
         try:  # connect() blocks for a name look-up and a handshake
+            self._client = client = self._make_client()
             await asyncio.to_thread(self._connect, client)
         except (OSError, ValueError) as error:
             return False, str(error) or type(error).__name__
@@ -292,11 +309,3 @@ class MqttLink:
             self._refusal_told = True
             log.error("backhaul_publish_refused", reason=str(reason))
         self._unanswered.discard(mid)
-
-
-def _tls(settings: BackhaulSettings, base: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(base / settings.ca) if settings.ca else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    if settings.certificate:
-        context.load_cert_chain(base / settings.certificate, base / settings.key)
-    return context

@@ -2,17 +2,17 @@
 
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
 import structlog
 
-from drivers.database import open_database, transaction
+from drivers.database import is_readable, open_database, transaction
 from edge.ballast import Ballast, reserve
-from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
+from edge.outbox.ages import Ages
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
 from protocols.backhaul.messages import (
     VERSION,
@@ -24,7 +24,7 @@ from protocols.backhaul.messages import (
     StreamHead,
     StreamMark,
 )
-from protocols.clock import Clock, ClockQuality
+from protocols.clock import Clock, ClockQuality, Correction
 from protocols.errors import RemoteProtocolError
 from protocols.model.device import StreamClass
 from protocols.model.ids import CabinetId
@@ -42,6 +42,8 @@ LOOK_EVERY_MS = 10_000
 DAY_MS = 86_400_000
 DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 """What SQLite says of a file that is no longer sound."""
+LOOKS = 3
+"""How often a file has to be found damaged: a read that failed once looks the same to SQLite's check."""
 
 MIGRATIONS = (
     """
@@ -211,7 +213,11 @@ def oldest_batches(db: sqlite3.Connection, limit: int) -> tuple[WaitingBatch, ..
 
 
 class OutboxStore:
-    """The database's side: everything here runs in the database's thread, or before it starts."""
+    """The database's side: everything here runs in the database's thread, or before it starts.
+
+    Attributes:
+        good_ms: UTC milliseconds before which it cannot be: by it what waits becomes too old.
+    """
 
     def __init__(  # noqa: PLR0917  what it is given is what it cannot know
         self,
@@ -227,27 +233,23 @@ class OutboxStore:
         self._clock = clock
         self._max_bytes = round(settings.max_mb * 1e6)
         self._max_age_ms = round(settings.max_age_days * DAY_MS)
+        self.good_ms: Callable[[], int] = lambda: clock.now().utc_ms
         self._path = path
         self._ballast = ballast
-        self.db, corrupt = self._open()
-        self._page_bytes = page_bytes(self.db)
-        self._most_pages = self._bound_pages = self._max_bytes // self._page_bytes
-        self._look_ms = 0
-        self._look_at_disk()
-        if ballast is not None:
-            reserve(path.with_name(f"{path.name}-wal"))
-        self.epoch = self._epoch()
-        self.streams = self._streams()
-        self._run_before_began_ms = self._number("run_began_ms")
-        self.last_end = self._begin_run()
-        waiting = weigh(self.db)
-        self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
+        self._aside: list[Sealed] = []
+        self._ages = Ages()
+        self.epoch = 0
+        self.streams: dict[StreamClass, StreamState] = {}
         self.committed_readings = 0
         self.shed_readings = 0
         self.commits = 0
         self.error = ""
-        self._untold: list[GapEvent] = []
-        self.birth_events = self._birth_events(corrupt)
+        self.db, corrupt = self._open()
+        try:
+            self._begin(corrupt)
+        except BaseException:
+            self.db.close()
+            raise
 
     def figures(self, unsealed: int) -> OutboxFigures:
         """Return how full it is."""
@@ -298,10 +300,17 @@ class OutboxStore:
                 self._note_reach(seals[-1])
             if shed:
                 self._make_room(StreamClass.EVENTS, GAPS_BYTES, shed)
-            done += self._insert_gaps([*self._untold, *shed.values()])
-        self._untold.clear()
+            done = [*self._aside, *done, *self._insert_gaps(list(shed.values()))]
+        self._aside.clear()
         self.commits += 1
         return [one for one in done if one.number >= self.streams[one.stream].floor]
+
+    def correct(self, correction: Correction) -> None:
+        """Take note how what this boot has told until now is put right, for the age of what waits."""
+        ages = self._ages.corrected(self._boot, correction, self.good_ms())
+        with transaction(self.db):
+            self._keep_ages(ages)
+        self._ages = ages
 
     def floors(self) -> dict[StreamClass, int]:
         """Return for each stream the lowest number that can still be sent."""
@@ -326,6 +335,10 @@ class OutboxStore:
             ],
             self.streams[stream].floor,
         )
+
+    def is_readable(self) -> bool:
+        """Tell whether the disk gives all of the file's bytes."""
+        return is_readable(self._path)
 
     def oldest(self, limit: int) -> tuple[WaitingBatch, ...]:
         """Return the oldest waiting batches."""
@@ -371,6 +384,7 @@ class OutboxStore:
         streams = {key: msgspec.structs.replace(state) for key, state in self.streams.items()}
         remembered = (self.epoch, self._bytes, self._batches, self._readings)
         counted = (self.shed_readings, self.committed_readings)
+        ages = self._ages
         try:
             with transaction(self.db):
                 yield
@@ -378,15 +392,31 @@ class OutboxStore:
             self.streams = streams
             self.epoch, self._bytes, self._batches, self._readings = remembered
             self.shed_readings, self.committed_readings = counted
+            self._ages = ages
             raise
 
     def _open(self) -> tuple[sqlite3.Connection, Path | None]:
+        found = ""
+        for _ in range(LOOKS):
+            db, found = self._look()
+            if db is not None:
+                return db, None
+        aside = self._path.with_name(f"{self._path.name}.damaged-{self._clock.now().utc_ms}")
+        for suffix in ("", "-wal", "-shm"):
+            damaged = self._path.with_name(self._path.name + suffix)
+            if damaged.exists():
+                damaged.rename(aside.with_name(aside.name + suffix))
+        log.error("outbox_damaged", found=found, kept=str(aside))
+        return open_database(self._path, MIGRATIONS), aside
+
+    def _look(self) -> tuple[sqlite3.Connection | None, str]:
+        """Open the file if it is sound; otherwise say what was found."""
         try:
             db = open_database(self._path, MIGRATIONS)
             try:
                 found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
                 if found == "ok":
-                    return db, None
+                    return db, ""
             except BaseException:
                 db.close()
                 raise
@@ -395,13 +425,27 @@ class OutboxStore:
             if error.sqlite_errorname not in DAMAGED:
                 raise
             found = str(error)
-        aside = self._path.with_name(f"{self._path.name}.damaged-{self._clock.now().utc_ms}")
-        for suffix in ("", "-wal", "-shm"):
-            damaged = self._path.with_name(self._path.name + suffix)
-            if damaged.exists():
-                damaged.rename(aside.with_name(aside.name + suffix))
-        log.error("outbox_damaged", found=found, kept=str(aside))
-        return open_database(self._path, MIGRATIONS), aside
+        return None, found
+
+    def _begin(self, corrupt: Path | None) -> None:
+        self._page_bytes = page_bytes(self.db)
+        self._most_pages = self._bound_pages = self._max_bytes // self._page_bytes
+        self._look_ms = 0
+        self._look_at_disk()
+        if self._ballast is not None:
+            reserve(self._path.with_name(f"{self._path.name}-wal"))
+        self.epoch = self._epoch()
+        self.streams = self._streams()
+        self._ages = self._read_ages()
+        waiting = weigh(self.db)
+        self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
+        self.last_end = self._last_end()
+        self._run_before_began_ms = self._number("run_began_ms")
+        self.birth_events = self._birth_events(corrupt)
+        with self._all_or_nothing():
+            self._set("running", self._boot)
+            self._set("run_began_ms", self._clock.now().utc_ms)
+            self._insert_gaps(self.birth_events)
 
     def _epoch(self) -> int:
         if epoch := self._number("epoch"):
@@ -417,17 +461,17 @@ class OutboxStore:
         rows = self.db.execute("SELECT stream, next, floor, mark, mark_hash, sealed_ms, taken FROM stream")
         return {StreamClass(row[0]): StreamState(StreamClass(row[0]), *row[1:]) for row in rows}
 
-    def _begin_run(self) -> LastEnd:
+    def _last_end(self) -> LastEnd:
         row = self.db.execute("SELECT value FROM meta WHERE key = 'running'").fetchone()
-        with transaction(self.db):
-            self._set("running", self._boot)
-            self._set("run_began_ms", self._clock.now().utc_ms)
         if row is None:
             return LastEnd.FIRST
         return LastEnd.CRASH if row[0] else LastEnd.CLEAN
 
-    def _birth_events(self, corrupt: Path | None) -> list[Event]:
-        """Say what this start already knows to be missing."""
+    def _birth_events(self, corrupt: Path | None) -> list[GapEvent]:
+        """Say what this start already knows to be missing.
+
+        It is committed together with the beginning of the run: a second crash would hide the first one's gap.
+        """
         now_ms = self._clock.now().utc_ms
         if corrupt is not None:
             return [GapEvent(stream, GapCause.CORRUPT, 0, now_ms, None) for stream in StreamClass]
@@ -440,7 +484,7 @@ class OutboxStore:
 
         Every stream has such a gap: nobody knows what had just begun to be read.
         """
-        from_ms = max(state.sealed_ms, self._run_before_began_ms)
+        from_ms = max(map(self._ages.best_ms, (state.sealed_ms, self._run_before_began_ms)))
         to_ms = max(now_ms, from_ms)  # a cold clock may be behind
         return GapEvent(state.stream, GapCause.CRASH, from_ms, to_ms, None, epoch=self.epoch)
 
@@ -455,8 +499,11 @@ class OutboxStore:
         return Sealed(batch.stream, batch.number, sealed)
 
     def _insert(self, batch: Batch, sealed: bytes, readings: int) -> Sealed:
-        now_ms = self._clock.now().utc_ms
-        self._write(batch, sealed, readings, now_ms)
+        now = self._clock.now()
+        if now.quality is ClockQuality.UNSYNCHRONISED and not self._ages.is_open(self._boot):
+            self._ages = self._ages.opened(self._boot, now.utc_ms)
+            self._keep_ages(self._ages)
+        self._write(batch, sealed, readings, now.utc_ms)
         self._save(self._use_number(batch, readings))
         self._bytes += len(sealed)
         self._batches += 1
@@ -508,9 +555,7 @@ class OutboxStore:
             number=self.streams[one.stream].next,
             boot=self._boot,
             base_monotonic_ms=base_ms,
-            utc_offset_ms=None
-            if now.quality is ClockQuality.UNSYNCHRONISED
-            else now.utc_ms - now.monotonic_ms,
+            utc_offset_ms=now.utc_ms - now.monotonic_ms,
             clock=now.quality,
             columns=columns(one.samples, base_ms),
             events=tuple(one.events),
@@ -550,7 +595,7 @@ class OutboxStore:
         return renewed
 
     def _emptied(self, stream: StreamClass, number: int) -> bytes:
-        """Put an empty batch in the place of one that can no longer be read, and remember to tell of it."""
+        """Put an empty batch in the place of one that can no longer be read, and tell of it, in one transaction."""
         now_ms = self._clock.now().utc_ms
         empty = msgspec.structs.replace(self._new_batch(Gathered(stream, (), (), 0)), number=number)
         utc_ms, readings, size = self.db.execute(
@@ -562,8 +607,9 @@ class OutboxStore:
             self._write(empty, sealed, 0, now_ms)
             self._bytes += len(sealed) - size
             self._readings -= readings
+            told = self._insert_gaps([_corrupt(stream, number, readings, utc_ms, self.epoch)])
+        self._aside += told
         log.error("batch_unreadable", stream=stream.name.lower(), number=number)
-        self._untold.append(_corrupt(stream, number, readings, utc_ms, self.epoch))
         return sealed
 
     def _delete(self, mark: StreamMark) -> None:
@@ -655,23 +701,26 @@ class OutboxStore:
     def _shed_old(self) -> dict[StreamClass, GapEvent]:
         """Drop what has waited for too long, and say what went.
 
-        A batch that was sealed before the clock was set has no age that can be known, so it is not too old.
+        A batch that was sealed before the clock was set has no age that can be known, so it is not too old. Ages
+        count from a time before which it cannot be: a clock that leaps ahead drops nothing.
         """
         shed: dict[StreamClass, GapEvent] = {}
-        horizon_ms = self._clock.now().utc_ms - self._max_age_ms
+        horizon_ms = self.good_ms() - self._max_age_ms
+        ages = self._ages.without_old(horizon_ms)
         for stream in StreamClass:
-            last = self._last_before(stream, horizon_ms)
+            last = self._last_before(stream, horizon_ms, ages)
             if last:
                 self._shed_stream(self.streams[stream], last, shed)
         return shed
 
-    def _last_before(self, stream: StreamClass, horizon_ms: int) -> int:
+    def _last_before(self, stream: StreamClass, horizon_ms: int, ages: Ages) -> int:
         last = 0
         with closing(
             self.db.execute("SELECT number, utc_ms FROM batch WHERE stream = ? ORDER BY number", (stream,))
         ) as rows:
             for number, utc_ms in rows:
-                if not EARLIEST_PLAUSIBLE_MS <= utc_ms < horizon_ms:
+                sealed_ms = ages.true_ms(utc_ms)
+                if sealed_ms is None or sealed_ms >= horizon_ms:
                     break
                 last = int(number)
         return last
@@ -685,6 +734,7 @@ class OutboxStore:
         batches, readings, from_ms = self._drop(state, last)
         self._save(state)
         log.warning("shed", stream=state.stream.name.lower(), batches=batches, readings=readings)
+        from_ms, to_ms = sorted(map(self._ages.best_ms, (from_ms, to_ms)))
         gap = GapEvent(
             state.stream, GapCause.SHED, from_ms, to_ms, readings, first=first, last=last, epoch=self.epoch
         )
@@ -699,6 +749,31 @@ class OutboxStore:
             return []
         batch = self._new_batch(Gathered(StreamClass.EVENTS, (), gaps, 0))
         return [self._insert(batch, seal(batch), 0)]
+
+    def _read_ages(self) -> Ages:
+        """Return what earlier runs knew of the times in here; boots other than this one tell no more."""
+        row = self.db.execute("SELECT value FROM meta WHERE key = 'ages'").fetchone()
+        if row is None:
+            return Ages()
+        newest = (self._newest_ms(stream) for stream in self.streams)
+        last_ms = max([*newest, *(state.sealed_ms for state in self.streams.values())], default=0)
+        kept = msgspec.json.decode(row[0], type=Ages)
+        ages = kept.ended(self._boot, last_ms, self._clock.now().utc_ms)
+        if ages != kept:
+            with transaction(self.db):
+                self._keep_ages(ages)
+        return ages
+
+    def _keep_ages(self, ages: Ages) -> None:
+        kept = ages.without_old(self.good_ms() - self._max_age_ms)
+        self._set("ages", msgspec.json.encode(kept).decode())
+
+    def _newest_ms(self, stream: StreamClass) -> int:
+        """Return when the last batch that waits of a stream was committed, as it was told then; 0 if none does."""
+        row = self.db.execute(
+            "SELECT utc_ms FROM batch WHERE stream = ? ORDER BY number DESC LIMIT 1", (stream,)
+        ).fetchone()
+        return int(row[0]) if row else 0
 
     def _oldest_ms(self) -> int | None:
         heads = [

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from drivers.database import NewerSchemaError, open_database, transaction
-from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.outbox.store import OutboxStore
 from protocols.backhaul.messages import AlarmEvent, GapCause, GapEvent, LastEnd, StreamMark
-from protocols.clock import ClockQuality
+from protocols.clock import EARLIEST_PLAUSIBLE_MS, ClockQuality
 from protocols.model.alarm import AlarmType
 from protocols.model.device import StreamClass
 from protocols.model.ids import DeviceId
@@ -109,7 +108,7 @@ def test_two_outboxes_never_share_an_epoch(tmp_path: Path) -> None:
 
 def crash_gap(store: OutboxStore) -> GapEvent:
     """Return what a start says of the ordinary stream."""
-    (gap,) = [one for one in store.birth_events if isinstance(one, GapEvent) and one.stream is ORDINARY]
+    (gap,) = [one for one in store.birth_events if one.stream is ORDINARY]
     return gap
 
 
@@ -151,6 +150,24 @@ class TestEndOfRun:
         clock.advance(5)
         gap = crash_gap(open_store(tmp_path, clock))
         assert (gap.from_ms, gap.to_ms) == (began_ms, began_ms + 5000)
+
+    def test_a_crash_right_after_a_start_hides_no_gap_of_the_crash_before(self, tmp_path: Path) -> None:
+        clock = HandClock()
+        store = open_store(tmp_path, clock)
+        fill(store, ORDINARY, 1)
+        sealed_ms = clock.utc_ms
+        store.db.close()
+        ends_ms = []
+        for _ in range(3):
+            clock.advance(60)
+            ends_ms.append(clock.utc_ms)
+            open_store(tmp_path, clock).db.close()
+        gaps = [gap for gap in gaps_in(held(tmp_path / "outbox.db")) if gap.stream is ORDINARY]
+        assert [(gap.from_ms, gap.to_ms) for gap in gaps] == [
+            (sealed_ms, ends_ms[0]),
+            (ends_ms[0], ends_ms[1]),
+            (ends_ms[1], ends_ms[2]),
+        ]
 
     def test_a_cold_clock_makes_no_gap_that_ends_before_it_begins(self, tmp_path: Path) -> None:
         store = open_store(tmp_path)
@@ -251,9 +268,9 @@ class TestDamage:
         content[4096 : 4096 * 6] = b"\xff" * 4096 * 5
         path.write_bytes(content)
         again = open_store(tmp_path)
-        assert [
-            (gap.stream, gap.cause, gap.count) for gap in again.birth_events if isinstance(gap, GapEvent)
-        ] == [(stream, GapCause.CORRUPT, None) for stream in StreamClass]
+        assert [(gap.stream, gap.cause, gap.count) for gap in again.birth_events] == [
+            (stream, GapCause.CORRUPT, None) for stream in StreamClass
+        ]
         assert again.epoch != store.epoch
         (aside,) = tmp_path.glob("outbox.db.damaged-*")
         assert aside.read_bytes() == bytes(content)
@@ -332,9 +349,11 @@ class TestRenewedEpoch:
         assert state(store) == (0, 1, 5)
         assert store.streams[ORDINARY].taken == taken
         assert store.figures(0).oldest_ms == oldest_ms
+        weight = store.figures(0).bytes
+        store.end_run()
         reopened = open_store(tmp_path)
         assert (reopened.epoch, state(reopened)) == (store.epoch, (0, 1, 5))
-        assert reopened.figures(0).bytes == store.figures(0).bytes
+        assert reopened.figures(0).bytes == weight
 
     def test_a_batch_that_can_no_longer_be_read_becomes_a_gap_and_not_a_crash(self, tmp_path: Path) -> None:
         store = open_store(tmp_path)
