@@ -192,6 +192,43 @@ async def test_what_is_stuck_on_the_way_is_not_sent_a_second_time(
     assert centre.heard.count("hello") == 1
 
 
+async def test_no_hello_is_piled_upon_a_way_that_is_stuck(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    centre.silent = True
+    async with (
+        FaultyProxy(broker.port) as proxy,
+        cabinet(tmp_path, f"mqtt://127.0.0.1:{proxy.port}") as one,
+    ):
+        await hears(centre, "hello")
+        await proxy.begin(WayFault.STALL)
+        for number in range(100):  # each wakes who would say it
+            one.take(number)
+            await later(0.02)
+        assert len(one.link._client._out_messages) <= 2
+        await proxy.end()
+        centre.silent = False
+        await has(centre, list(range(100)))
+
+
+async def test_an_unanswered_hello_is_said_ever_less_often(
+    tmp_path: Path, broker: Broker, centre: CentreDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of 20, 40, 80 ms and so on at the least: seven in a second and a half, and seventy if it did not grow."""
+    monkeypatch.setattr(backhaul, "HELLO_EVERY_S", 0.02)
+    monkeypatch.setattr(backhaul, "HELLO_BOUND_S", 60.0)
+    centre.silent = True
+    async with cabinet(tmp_path, broker.url) as one:
+        await hears(centre, "hello")
+        for number in range(75):  # each wakes who would say it
+            one.take(number)
+            await later(0.02)
+        assert 3 <= centre.heard.count("hello") <= 14
+        centre.silent = False
+        centre.acknowledge(one.store.epoch)
+        await has(centre, list(range(75)))
+
+
 async def test_the_present_is_told_while_a_backlog_waits_and_only_then(
     tmp_path: Path, broker: Broker, centre: CentreDouble
 ) -> None:
