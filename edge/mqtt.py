@@ -228,12 +228,17 @@ class MqttLink:
                 self._connect(client)
             except Exception as error:  # noqa: BLE001  it is raised where it is waited for
                 fault = error
-            with contextlib.suppress(RuntimeError):  # the loop has ended before us
+            try:
                 self._loop.call_soon_threadsafe(_settle, connected, client, fault)
+            except RuntimeError:  # the loop has ended before us
+                _close(client)
 
         threading.Thread(target=connect, name="mqtt-connect", daemon=True).start()
-        async with asyncio.timeout(CONNECT_BOUND_S):
-            await connected
+        try:
+            async with asyncio.timeout(CONNECT_BOUND_S):
+                await connected
+        except TimeoutError as error:
+            raise TimeoutError(str(error) or "connecting took too long") from error
 
     def _connect(self, client: Client) -> None:
         bounds = None
@@ -250,7 +255,7 @@ class MqttLink:
                 self._why = "the broker did not answer"
             elif self._client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._why = self._why or "the broker fell silent"
-            elif self._owes_s() > ANSWER_S:
+            elif self._owes_s() > ANSWER_S and not self._client.want_write():  # a slow way takes its time
                 self._why = "the broker acknowledges nothing"
             else:
                 await self._gone_within(LOOK_S)

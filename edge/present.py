@@ -23,7 +23,7 @@ EVERY_S = 2.0
 RENEW_S = 30.0
 """What has not changed is told again after so long: the snapshot that told it may be lost."""
 MAX_READINGS = 1_000
-"""In one snapshot, about 5 kB on the way; what finds no room is the first of the next."""
+"""In one snapshot, about 4 kB on the way; what finds no room is the first of the next."""
 
 
 class _Told(msgspec.Struct, frozen=True):

@@ -71,6 +71,24 @@ def test_priority_goes_on_in_a_database_of_an_earlier_version(tmp_path: Path, sc
     desk.close()
 
 
+@pytest.mark.parametrize("script", sorted(DATABASES.glob("central_v*.sql")), ids=lambda path: path.stem)
+def test_the_present_is_shown_beside_what_an_earlier_version_stored(tmp_path: Path, script: Path) -> None:
+    desk = Desk(written(tmp_path / "old.db", script))
+    cabinet = CabinetDouble()
+    shown = "SELECT value, snapshot FROM shown WHERE device = ?"
+    assert desk.ask(shown, (cabinet.lamp(),)) == [(30.0, 0)]
+    desk.deliver(cabinet.hello(), cabinet.snapshot(taken(cabinet.lamp(), 50.0, at_ms=50_000)))
+    assert desk.ask(shown, (cabinet.lamp(),)) == [(50.0, 1)]
+    cabinet.next[StreamClass.ORDINARY] = 4
+    cabinet.seal([taken(cabinet.lamp(), 40.0, at_ms=40_000)])
+    cabinet.seal([taken(cabinet.lamp(), 60.0, at_ms=60_000)])
+    desk.deliver(cabinet.message(4))
+    assert desk.ask(shown, (cabinet.lamp(),)) == [(50.0, 1)]
+    desk.deliver(cabinet.message(5))
+    assert desk.ask(shown, (cabinet.lamp(),)) == [(60.0, 0)]
+    desk.close()
+
+
 def test_what_had_ended_in_a_database_of_an_earlier_version_is_over(tmp_path: Path) -> None:
     path = written(tmp_path / "old.db", DATABASES / "central_v2.sql")
     columns = ["id", "request", "state", "turn"]

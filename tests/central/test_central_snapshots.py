@@ -135,6 +135,19 @@ class TestClocks:
         desk.deliver(*(cabinet.message(number) for number in range(1, 12)))
         assert shown(desk, cabinet.lamp()) == [(11, 0)]
 
+    @pytest.mark.parametrize("years", [-10, 10])
+    def test_a_clock_that_steps_between_two_snapshots_changes_nothing_of_their_order(
+        self, desk: Desk, cabinet: CabinetDouble, years: int
+    ) -> None:
+        first, second = taken(cabinet.lamp(), 8, at_ms=8_000), taken(cabinet.lamp(), 9, at_ms=9_000)
+        desk.deliver(cabinet.snapshot(first))
+        cabinet.utc_offset_ms = START_MS + years * 365 * 86_400_000
+        desk.deliver(cabinet.snapshot(second))
+        assert shown(desk, cabinet.lamp()) == [(9, 1)]
+        cabinet.utc_offset_ms = START_MS
+        desk.deliver(cabinet.snapshot(first))
+        assert shown(desk, cabinet.lamp()) == [(9, 1)]
+
     def test_a_snapshot_from_a_clock_far_behind_is_shown_all_the_same(
         self, desk: Desk, cabinet: CabinetDouble
     ) -> None:

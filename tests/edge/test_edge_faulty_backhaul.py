@@ -107,8 +107,11 @@ async def later(seconds: float) -> None:
     """Wait for a moment that somebody else is given."""
     loop = asyncio.get_running_loop()
     turn = loop.create_future()
-    loop.call_later(seconds, turn.set_result, None)
-    await turn
+    timer = loop.call_later(seconds, turn.set_result, None)
+    try:
+        await turn
+    finally:
+        timer.cancel()
 
 
 @pytest.mark.parametrize(("fault", "directions"), FAULTS, ids=str)
@@ -192,6 +195,43 @@ async def test_what_is_stuck_on_the_way_is_not_sent_a_second_time(
     assert centre.heard.count("hello") == 1
 
 
+async def test_no_hello_is_piled_upon_a_way_that_is_stuck(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    centre.silent = True
+    async with (
+        FaultyProxy(broker.port) as proxy,
+        cabinet(tmp_path, f"mqtt://127.0.0.1:{proxy.port}") as one,
+    ):
+        await hears(centre, "hello")
+        await proxy.begin(WayFault.STALL)
+        for number in range(100):  # each wakes who would say it
+            one.take(number)
+            await later(0.02)
+        assert len(one.link._client._out_messages) <= 2
+        await proxy.end()
+        centre.silent = False
+        await has(centre, list(range(100)))
+
+
+async def test_an_unanswered_hello_is_said_ever_less_often(
+    tmp_path: Path, broker: Broker, centre: CentreDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of 20, 40, 80 ms and so on at the least: seven in a second and a half, and seventy if it did not grow."""
+    monkeypatch.setattr(backhaul, "HELLO_EVERY_S", 0.02)
+    monkeypatch.setattr(backhaul, "HELLO_BOUND_S", 60.0)
+    centre.silent = True
+    async with cabinet(tmp_path, broker.url) as one:
+        await hears(centre, "hello")
+        for number in range(75):  # each wakes who would say it
+            one.take(number)
+            await later(0.02)
+        assert 3 <= centre.heard.count("hello") <= 14
+        centre.silent = False
+        centre.acknowledge(one.store.epoch)
+        await has(centre, list(range(75)))
+
+
 async def test_the_present_is_told_while_a_backlog_waits_and_only_then(
     tmp_path: Path, broker: Broker, centre: CentreDouble
 ) -> None:
@@ -221,6 +261,7 @@ async def test_the_present_is_told_while_a_backlog_waits_and_only_then(
         await one.empty()
         before = len(centre.snapshots)
         for number in range(103, 110):
+            await later(1.2 * present.EVERY_S)  # one would be due
             one.take(number)
             await has(centre, list(range(number + 1)))
         assert len(centre.snapshots) == before
@@ -378,6 +419,6 @@ async def test_a_name_look_up_that_never_ends_is_left(
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"mqtts://127.0.0.1:{server.getsockname()[1]}"
         async with cabinet(tmp_path, url) as one:
-            await until(lambda: one.backhaul.figures().reason == "TimeoutError", "it is left")
+            await until(lambda: one.backhaul.figures().reason == "connecting took too long", "it is left")
             one.take(1)
             await until(lambda: one.store.committed_readings == 1, "the outbox goes on")
