@@ -35,6 +35,8 @@ _CORRECTED = (
     ("cabinet", "id = ?", ("started_ms",)),
 )
 """Times that cabinets tell of what happened: table, whose, columns."""
+_CONCLUDED = (("gap", "cabinet = ? AND reported = 0", ("from_ms", "to_ms")),)
+"""Times that this end took from readings: they are of these readings' scale."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -67,7 +69,10 @@ def hear(tx: Tx, cabinet: CabinetId, event: ClockEvent) -> None:
     boot = boots.enter(tx, cabinet, event.boot)
     correction = event.correction()
     if correction is not None and boot.told_offset_ms in {None, correction.before_ms}:
-        _correct_events(tx, cabinet, correction)
+        _correct(tx, cabinet, _CORRECTED, correction)
+        _correct(tx, cabinet, _CONCLUDED, _as_stamped(boot, event, correction))
+        priority.correct(tx, cabinet, correction)
+        alarms.tell_lasting(tx, cabinet)
     tx.db.execute("UPDATE boot SET told_offset_ms = ? WHERE id = ?", (event.offset_ms, boot.id))
     if event.corrects and event.clock is not ClockQuality.UNSYNCHRONISED and not _is_late(boot, event):
         tx.db.execute(
@@ -97,18 +102,25 @@ def _is_late(boot: Boot, event: ClockEvent) -> bool:
     )
 
 
-def _correct_events(tx: Tx, cabinet: CabinetId, correction: Correction) -> None:
+def _as_stamped(boot: Boot, event: ClockEvent, told: Correction) -> Correction:
+    """Return what corrects times by which readings were stamped: without a clock, by when a hello was heard."""
+    if event.before is not ClockQuality.UNSYNCHRONISED or boot.arrival_offset_ms is None:
+        return told
+    return msgspec.structs.replace(told, before_ms=boot.arrival_offset_ms)
+
+
+def _correct(
+    tx: Tx, cabinet: CabinetId, times: Sequence[tuple[str, str, Sequence[str]]], correction: Correction
+) -> None:
     first_ms = correction.before_ms
     given = (cabinet, first_ms, first_ms + correction.until_ms, correction.after_ms - correction.before_ms)
-    for table, whose, columns in _CORRECTED:
+    for table, whose, columns in times:
         moved = ", ".join(f"{one} = {one} + (?4 * ({one} BETWEEN ?2 AND ?3))" for one in columns)
         told = " OR ".join(f"{one} BETWEEN ?2 AND ?3" for one in columns)
         tx.db.execute(
             f"UPDATE {table} SET {moved} WHERE {whose.replace('?', '?1')} AND ({told})",  # noqa: S608  names of ours
             given,
         )
-    priority.correct(tx, cabinet, correction)
-    alarms.tell_lasting(tx, cabinet)
 
 
 def go_on(tx: Tx) -> None:

@@ -206,7 +206,10 @@ class TestReadings:
         salvaged = CabinetDouble(epoch=cabinet.epoch - 1)
         tell(desk, salvaged, by_hand)
         work(desk)
-        assert times(desk) == [(1, START_MS + 500, 2, 1)]
+        salvaged.utc_offset_ms, salvaged.clock = GUESS_MS, UNSET
+        salvaged.seal([taken(cabinet.lamp(), 2, at_ms=700)])
+        desk.deliver(salvaged.message(1))
+        assert times(desk) == [(1, START_MS + 500, 2, 1), (2, START_MS + 700, 2, 1)]
 
 
 class TestSteps:
@@ -289,6 +292,22 @@ class TestEvents:
         assert desk.ask("SELECT from_ms, to_ms FROM gap") == [(GUESS_MS - HOUR_MS, now)]
         assert desk.ask("SELECT created_ms, state_ms FROM command") == [(now, now)]
         assert desk.ask("SELECT at_ms FROM policy_report") == [(now,)]
+
+    @pytest.mark.parametrize(("hello", "off_ms"), [(True, -1_000), (False, -7 * HOUR_MS)])
+    def test_a_gap_that_the_centre_concluded_moves_with_the_readings_around_it(
+        self, desk: Desk, cabinet: CabinetDouble, *, hello: bool, off_ms: int
+    ) -> None:
+        if hello:
+            desk.deliver(cabinet.hello())
+        for n in range(3):
+            cabinet.seal([taken(cabinet.lamp(), n, at_ms=1_000 * n)])
+        desk.deliver(cabinet.message(1))
+        cabinet.shed(2)
+        desk.deliver(cabinet.message(3))
+        gap = "SELECT from_ms, to_ms FROM gap"
+        assert desk.ask(gap) == [(START_MS + off_ms, START_MS + 2_000 + off_ms)]
+        tell(desk, cabinet, set_clock(cabinet, 60_000))
+        assert desk.ask(gap) == [(START_MS, START_MS + 2_000)]
 
     def test_an_alarm_that_lasts_is_the_same_by_its_new_time(
         self, desk: Desk, cabinet: CabinetDouble
