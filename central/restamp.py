@@ -47,6 +47,7 @@ class Step(msgspec.Struct, frozen=True):
         cabinet: whose.
         name: its name.
         offset_ms: utc = monotonic + this.
+        tied_ms: monotonic milliseconds of the event that said so: what was taken before is re-stamped.
         is_final: whether nothing better can come.
         after: up to which batch it is done.
     """
@@ -55,6 +56,7 @@ class Step(msgspec.Struct, frozen=True):
     cabinet: CabinetId
     name: str
     offset_ms: int
+    tied_ms: int
     is_final: bool
     after: int
 
@@ -143,13 +145,13 @@ def go_on(tx: Tx) -> None:
 
 def _next_step(tx: Tx) -> Step | None:
     found = tx.db.execute(
-        "SELECT id, cabinet, boot, offset_ms, clock, restamp_after FROM boot"
+        "SELECT id, cabinet, boot, offset_ms, tied_ms, clock, restamp_after FROM boot"
         " WHERE restamp_after IS NOT NULL ORDER BY id LIMIT 1"
     ).fetchone()
     if found is None:
         return None
-    row_id, cabinet, name, offset_ms, clock, after = found
-    return Step(row_id, cabinet, name, offset_ms, clock == ClockQuality.SYNCHRONISED, after)
+    row_id, cabinet, name, offset_ms, tied_ms, clock, after = found
+    return Step(row_id, cabinet, name, offset_ms, tied_ms, clock == ClockQuality.SYNCHRONISED, after)
 
 
 def _batches(tx: Tx, step: Step) -> Sequence[int]:
@@ -165,8 +167,8 @@ def _restamp(tx: Tx, step: Step, batch_id: int) -> int:
     """Re-stamp the readings of a batch that wait for it; return how many."""
     waiting = tx.db.execute(
         "SELECT series_id, utc_ms, idx, monotonic_ms FROM reading"
-        " WHERE batch_id = ? AND monotonic_ms IS NOT NULL ORDER BY idx",
-        (batch_id,),
+        " WHERE batch_id = ? AND monotonic_ms < ? ORDER BY idx",
+        (batch_id, step.tied_ms),
     ).fetchall()
     moved = [
         (min(max(monotonic_ms + step.offset_ms, 0), LAST_MS), series_id, utc_ms, idx, monotonic_ms)

@@ -181,6 +181,39 @@ class TestReadings:
         assert times(desk) == [(1, START_MS + 500, 2, 1), (2, START_MS + 70_000, 2, 1)]
         assert desk.ask("SELECT count(*) FROM reading WHERE monotonic_ms IS NOT NULL") == [(0,)]
 
+    def test_a_clock_that_was_right_from_the_beginning_re_stamps_nothing_by_its_first_word(
+        self, desk: Desk, cabinet: CabinetDouble
+    ) -> None:
+        cabinet.utc_offset_ms, cabinet.clock = None, HOLDOVER
+        tell(desk, cabinet, set_clock(cabinet, 600, START_MS, HOLDOVER))
+        cabinet.seal([taken(cabinet.lamp(), 1, at_ms=5_000)])
+        desk.deliver(cabinet.message(1))
+        work(desk)
+        assert times(desk) == [(1, START_MS + 5_000, 0, 1)]
+
+    def test_what_was_stamped_by_a_clock_set_by_hand_is_not_final(
+        self, desk: Desk, cabinet: CabinetDouble
+    ) -> None:
+        cabinet.seal([taken(cabinet.lamp(), 1, at_ms=500)])
+        tell(desk, cabinet, set_clock(cabinet, 60_000, START_MS - 9_000, HOLDOVER))
+        desk.deliver(cabinet.message(1))
+        assert times(desk) == [(1, START_MS - 8_500, 2, 1)]
+        tell(desk, cabinet, set_clock(cabinet, 90_000))
+        work(desk)
+        assert times(desk) == [(1, START_MS + 500, 2, 1)]
+
+    def test_a_free_running_clock_that_somebody_puts_right_takes_its_readings_along(
+        self, desk: Desk, cabinet: CabinetDouble
+    ) -> None:
+        cabinet.utc_offset_ms, cabinet.clock = START_MS - HOUR_MS, HOLDOVER
+        for n in range(2):
+            cabinet.seal([taken(cabinet.lamp(), n, at_ms=1_000 * n)])
+        desk.deliver(cabinet.message(1))
+        tell(desk, cabinet, set_clock(cabinet, 60_000, START_MS, HOLDOVER))
+        desk.deliver(cabinet.message(2))
+        work(desk)
+        assert times(desk) == [(0, START_MS, 2, 1), (1, START_MS + 1_000, 2, 1)]
+
     def test_another_boot_and_another_cabinet_are_left_alone(
         self, desk: Desk, cabinet: CabinetDouble
     ) -> None:
