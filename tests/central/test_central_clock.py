@@ -374,6 +374,24 @@ class TestEvents:
             (moment(START_MS + 62_000), True),
         ]
 
+    def test_a_time_server_that_lied_for_a_while_hides_no_later_alarm(
+        self, desk: Desk, cabinet: CabinetDouble
+    ) -> None:
+        """What a synchronised clock told is not corrected, so the alarm keeps its absurd time, and that is all."""
+        lamp = DeviceId(cabinet.lamp())
+        ahead_ms = START_MS + 700 * 24 * HOUR_MS
+        cabinet.utc_offset_ms, cabinet.clock = ahead_ms, SET
+        tell(
+            desk,
+            cabinet,
+            AlarmEvent(lamp, AlarmType.LAMP_FAILURE, ahead_ms + 500, None, "dark"),
+            set_clock(cabinet, 60_000, corrects=False),
+            AlarmEvent(lamp, AlarmType.LAMP_FAILURE, ahead_ms + 500, START_MS + 61_000, "dark"),
+            AlarmEvent(lamp, AlarmType.LAMP_FAILURE, START_MS + 62_000, None, "dark again"),
+        )
+        found = desk.ask("SELECT raised_ms, cleared_ms FROM alarm ORDER BY id")
+        assert found == [(ahead_ms + 500, START_MS + 61_000), (START_MS + 62_000, None)]
+
     def test_the_same_word_told_twice_corrects_once(self, desk: Desk, cabinet: CabinetDouble) -> None:
         cabinet.utc_offset_ms = START_MS - 5 * 60_000  # the two scales overlap
         lamp = DeviceId(cabinet.lamp())

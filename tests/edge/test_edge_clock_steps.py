@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -320,10 +321,12 @@ def wish(machine: Machine, after_ms: int, expires_ms: int) -> Command:
 async def test_a_command_that_waits_for_its_moment_is_carried_out_once(tmp_path: Path, back_ms: int) -> None:
     machine = Machine(EVENINGS[2])
     desk = Desk(tmp_path, machine)
-    await desk.commands.receive(wish(machine, HOUR_MS, 2 * HOUR_MS))
+    wanted = wish(machine, HOUR_MS, 2 * HOUR_MS)
+    await desk.commands.receive(wanted)
     machine.utc_ms -= back_ms
     desk.cabinet.clock.look()
-    assert desk.states() == [CommandState.QUEUED]
+    still = await desk.commands.outcome(wanted, patience_s=0.1)
+    assert (still.state, desk.cabinet.gear.levels) == (CommandState.QUEUED, [])
     machine.utc_ms += back_ms + HOUR_MS
     desk.cabinet.clock.look()
     await until(lambda: desk.states()[-1] is CommandState.VERIFIED)
@@ -353,7 +356,7 @@ async def test_a_clock_that_is_set_back_revives_no_command(tmp_path: Path) -> No
     for _ in range(11):
         machine.run(MINUTE_MS)
         desk.cabinet.clock.look()
-    late = wish(machine, 0, -1_000)
+    late = msgspec.structs.replace(wish(machine, 0, -1_000), not_before_ms=0)
     machine.utc_ms -= DAY_MS
     desk.cabinet.clock.look()
     assert (await desk.commands.receive(late)).state is CommandState.EXPIRED
