@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from edge.config import OutboxSettings
-from edge.outbox.store import DAMAGED, Gathered, OutboxFigures, OutboxStore, Sealed
+from edge.outbox.store import DAMAGED, LOOKS, Gathered, OutboxFigures, OutboxStore, Sealed
 from protocols.backhaul.messages import Ack, Event, GapCause, GapEvent, StreamMark
 from protocols.clock import Clock
 from protocols.model.device import StreamClass
@@ -80,11 +80,10 @@ class Outbox:
         self._jobs: queue.SimpleQueue[Gathered | Ack | _Ask | _Stop] = queue.SimpleQueue()
         self._unsealed = 0
         self._lost: dict[StreamClass, tuple[int, int]] = {}
+        self._damaged = 0
         self._broken: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._guarded, name="outbox", daemon=True)
         self._thread.start()
-        for event in store.birth_events:
-            self.add_event(event)
 
     def add(self, stream: StreamClass, sample: Sample) -> None:
         """Gather a sample. It is taken when `on_committed` has named its batch."""
@@ -160,7 +159,10 @@ class Outbox:
         gathering = self._open[stream]
         if gathering.samples or gathering.events:
             self._open[stream] = _Open([], [])
-            self._jobs.put(Gathered(stream, gathering.samples, gathering.events, gathering.readings))
+            closed_ms = self._clock.now().utc_ms
+            self._jobs.put(
+                Gathered(stream, gathering.samples, gathering.events, gathering.readings, closed_ms)
+            )
 
     def _committed(self, batches: Sequence[Sealed], floors: Mapping[StreamClass, int], readings: int) -> None:
         self._unsealed -= readings
@@ -224,12 +226,14 @@ class Outbox:
         try:
             batches = self._store.commit(waiting, ours)
         except sqlite3.Error as error:
-            if error.sqlite_errorname in DAMAGED:
+            self._damaged = self._damaged + 1 if error.sqlite_errorname in DAMAGED else 0
+            if self._damaged >= LOOKS and self._store.is_readable():
                 raise  # trying again would not mend it; the next start puts the file aside
             if self._store.error != str(error):
                 log.error("outbox_commit_failed", error=str(error), name=error.sqlite_errorname)
             self._store.error = str(error)
             return False
+        self._damaged = 0
         if self._store.error:
             log.warning("outbox_commits_again")
             self._store.error = ""
