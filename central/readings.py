@@ -86,7 +86,7 @@ def stamp_of(tx: Tx, batch: Batch | Snapshot) -> Stamp:
         and boot.tied_ms is not None
     ):
         taken_before = is_unset or batch.base_monotonic_ms < boot.tied_ms
-        if clock < boot.clock and taken_before:
+        if taken_before and clock is not ClockQuality.SYNCHRONISED:
             by = StampedBy.CLOCK_EVENT
             return Stamp(boot.offset_ms, tx.now_ms, ClockQuality.HOLDOVER, by, provisional=not boot.is_set)
     if batch.utc_offset_ms is not None and not is_unset:

@@ -92,6 +92,7 @@ def test_several_boots_in_the_dark_are_all_kept_once_the_last_one_learns_the_tim
     clock = HandClock(NOON_MS, UNSET)
     put(open_store(tmp_path, clock, max_age_days=30), 1)
     clock.advance(60)
+    clock.monotonic_ms = 1_000
     store = next_boot(tmp_path, clock)
     put(store, 2)
     before_ms = clock.utc_ms - clock.monotonic_ms
