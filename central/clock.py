@@ -12,8 +12,6 @@ from protocols.clock import BenchTime, Instant
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_MS = 253_402_300_799_999
 """The last millisecond that RFC 3339 can write: the end of the year 9999."""
-EARLIEST_PLAUSIBLE_MS = 1_767_225_600_000
-"""2026-01-01: a cabinet that says an earlier time never had the time."""
 
 
 class SystemClock:

@@ -3,14 +3,13 @@
 import msgspec
 
 from central import gaps, readings
-from central.clock import EARLIEST_PLAUSIBLE_MS
 from central.errors import MessageError, RefusedFor
 from central.gaps import Gap
 from central.marks import without
 from central.store.writer import Tx
 from central.streams import check_number
 from protocols.backhaul.messages import Batch, GapEvent
-from protocols.clock import ClockQuality
+from protocols.clock import EARLIEST_PLAUSIBLE_MS, ClockQuality
 
 MOST_HELD = 10_000
 """No honest cabinet says that more batches are missing than were under way when it shed them."""
@@ -65,9 +64,9 @@ def report(tx: Tx, batch: Batch, event: GapEvent) -> None:
     missing = without(numbers, [*held, *said_before])
     gaps.withdraw(tx, batch.cabinet, event.stream, event.epoch, numbers)
     count = None if event.count is None or said_before else _less(tx, batch, event, held)
-    when = _since_the_mark(tx, batch, event, when)
     for piece in missing:
-        gaps.record(tx, _gap(batch, event, when, piece, count if len(missing) == 1 else None))
+        gap = _gap(batch, event, when, piece, count if len(missing) == 1 else None)
+        gaps.record(tx, _since_the_mark(tx, gap))
 
 
 def _told_ms(tx: Tx, batch: Batch) -> int:
@@ -77,21 +76,22 @@ def _told_ms(tx: Tx, batch: Batch) -> int:
     return readings.stamp_of(tx, batch).utc_ms(batch.base_monotonic_ms)
 
 
-def _since_the_mark(tx: Tx, batch: Batch, event: GapEvent, when: Span) -> Span:
+def _since_the_mark(tx: Tx, gap: Gap) -> Gap:
     """Begin a gap that follows what is committed where that ends.
 
     A cabinet knows when its batches were sealed; their readings were taken before.
     """
     last = tx.db.execute(
         "SELECT last_utc_ms FROM stream WHERE cabinet = ? AND epoch = ? AND stream = ? AND mark = ?",
-        (batch.cabinet, event.epoch, event.stream, event.first - 1),
+        (gap.cabinet, gap.epoch, gap.stream, gap.numbers.start - 1),
     ).fetchone()
-    if last is None or last[0] is None or when.from_ms is None:
-        return when
-    return Span(min(when.from_ms, last[0]), when.to_ms)
+    if last is None or last[0] is None or gap.from_ms is None:
+        return gap
+    return msgspec.structs.replace(gap, from_ms=min(gap.from_ms, last[0]))
 
 
 def _gap(batch: Batch, event: GapEvent, when: Span, numbers: range, count: int | None) -> Gap:
+    said = (event.from_ms, event.to_ms)
     return Gap(
         cabinet=batch.cabinet,
         stream=event.stream,
@@ -102,6 +102,7 @@ def _gap(batch: Batch, event: GapEvent, when: Span, numbers: range, count: int |
         to_ms=when.to_ms,
         count=count,
         reported=True,
+        said_ms=said if said != (when.from_ms, when.to_ms) else None,
     )
 
 

@@ -12,11 +12,12 @@ from central.marks import without
 from central.store.writer import Tx
 from central.views import gap_view, row, rows
 from protocols.backhaul.messages import Batch, GapCause
+from protocols.clock import EARLIEST_PLAUSIBLE_MS, Correction
 from protocols.model.device import StreamClass
 from protocols.model.ids import CabinetId
 
 SAME_MS = 1_000
-"""Gaps without numbers that follow each other so closely are one: a crash loop, a buffer that stays full."""
+"""What a cabinet could not even seal, because it had no room, is told of again and again: so close it is one gap."""
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -29,6 +30,7 @@ class Gap(msgspec.Struct, frozen=True):
         to_ms: UTC milliseconds up to which.
         count: how many readings; None where nobody can know.
         reported: whether the cabinet says so; otherwise the centre concluded it.
+        said_ms: from when to when, in its own words, if these are not believed as they stand.
     """
 
     cabinet: CabinetId
@@ -40,20 +42,22 @@ class Gap(msgspec.Struct, frozen=True):
     to_ms: int
     count: int | None
     reported: bool
+    said_ms: tuple[int, int] | None = None
 
 
 def record(tx: Tx, gap: Gap) -> None:
-    """Record a gap; one that goes on where the last one without numbers ended makes that one longer."""
+    """Record a gap; one that was shed unsealed and goes on where the last such one ended makes that one longer."""
     from_ms = None if gap.from_ms is None or gap.from_ms > gap.to_ms else gap.from_ms
     known = msgspec.structs.replace(gap, from_ms=from_ms)
-    if gap.numbers or not _prolong(tx, known):
+    goes_on = gap.cause is GapCause.SHED and not gap.numbers
+    if not (goes_on and _prolong(tx, known)):
         _insert(tx, known)
 
 
 def _insert(tx: Tx, gap: Gap) -> None:
     entered = tx.db.execute(
         "INSERT INTO gap (cabinet, stream, epoch, first, last, cause, from_ms, to_ms, count, reported,"
-        " learnt_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " learnt_ms, said_from_ms, said_to_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             gap.cabinet,
             gap.stream,
@@ -66,6 +70,7 @@ def _insert(tx: Tx, gap: Gap) -> None:
             gap.count,
             gap.reported,
             tx.now_ms,
+            *(gap.said_ms or (None, None)),
         ),
     )
     assert entered.lastrowid is not None  # noqa: S101  an INSERT has one
@@ -76,10 +81,10 @@ def _prolong(tx: Tx, gap: Gap) -> bool:
     """Let the last gap of its kind go on, if this one begins where it ends; tell whether it did."""
     last = tx.db.execute(
         "SELECT id, from_ms, to_ms, count FROM gap WHERE cabinet = ? AND stream = ? AND epoch = ?"
-        " AND first = 0 AND cause = ? ORDER BY id DESC LIMIT 1",
+        " AND first = 0 AND cause = ? AND said_to_ms IS NULL ORDER BY id DESC LIMIT 1",
         (gap.cabinet, gap.stream, gap.epoch, gap.cause.value),
     ).fetchone()
-    if last is None or gap.from_ms is None:
+    if last is None or gap.from_ms is None or gap.said_ms is not None:
         return False
     row_id, from_ms, to_ms, count = last
     if not (from_ms is None or from_ms <= gap.from_ms) or gap.from_ms > to_ms + SAME_MS:
@@ -131,6 +136,23 @@ def _remove(tx: Tx, cabinet: CabinetId, ids: list[int]) -> None:
     tx.db.executemany("DELETE FROM gap WHERE id = ?", [(one,) for one in ids])
     gone = GapChange(cabinet, withdrawn=ids)
     tx.effects.changes.append(Change(ChangeKind.GAP, cabinet, gone))
+
+
+def correct(tx: Tx, cabinet: CabinetId, correction: Correction) -> None:
+    """Say when what a cabinet without a clock told was missing: its clock was set, and tells what it meant."""
+    found = rows(
+        tx.db,
+        "SELECT id, said_from_ms, said_to_ms FROM gap WHERE cabinet = ? AND said_to_ms BETWEEN ? AND ?",
+        (cabinet, correction.before_ms, correction.before_ms + correction.until_ms),
+    )
+    for gap in found:
+        to_ms = correction.corrected(gap["said_to_ms"])
+        from_ms = correction.corrected(gap["said_from_ms"])
+        tx.db.execute(
+            "UPDATE gap SET from_ms = ?, to_ms = ?, said_from_ms = NULL, said_to_ms = NULL WHERE id = ?",
+            (from_ms if EARLIEST_PLAUSIBLE_MS <= from_ms <= to_ms else None, to_ms, gap["id"]),
+        )
+        _tell(tx, cabinet, gap["id"])
 
 
 def known(

@@ -9,7 +9,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from central.api.bodies import DeviceView, History, Page, PointReading
 from central.api.paging import Cursor, HistoryLimit, Limit, TheCentre, moment_ms, read_cursor, write_cursor
-from central.api.problems import ASKING
+from central.api.problems import ASKING, PAGING
 from central.clock import LAST_MS
 from central.errors import Fault, RequestError, not_found
 from central.history import Range, part
@@ -65,17 +65,12 @@ async def get_latest(centre: TheCentre, device: FromPath[str]) -> list[PointRead
 
     def question(db: sqlite3.Connection) -> list[Row]:
         _known(db, device)
-        return rows(
-            db,
-            "SELECT device, point, latest.* FROM series JOIN latest ON series_id = series.id"
-            " WHERE device = ? ORDER BY point",
-            (device,),
-        )
+        return rows(db, "SELECT * FROM shown WHERE device = ? ORDER BY point", (device,))
 
     return [point_reading(one) for one in await centre.reader.ask(question)]
 
 
-@get("/{device:str}/points/{point:str}/history", responses=ASKING)
+@get("/{device:str}/points/{point:str}/history", responses=PAGING)
 async def get_history(
     centre: TheCentre,
     device: FromPath[str],
@@ -87,11 +82,17 @@ async def get_history(
     cursor: Cursor = None,
     order: FromQuery[Literal["asc", "desc"]] = "asc",
 ) -> History:
-    """Show a point's readings in a range of time, and each gap that is known in it, in their order."""
+    """Show a point's readings in a range of time, and each gap that is known in it, in their order.
+
+    A walk through its parts is refused (409) once readings of that cabinet have moved in time, because its clock was
+    set and they are re-stamped: begun again, it shows each of them once.
+    """
+    place = None if cursor is None else read_cursor(cursor, tuple[int, bool, int, int, int])
+    restamps = None if place is None else place[4]
     wanted = Range(
         from_ms=moment_ms(from_, "from", 0),
         to_ms=moment_ms(to, "to", LAST_MS),
-        after=None if cursor is None else read_cursor(cursor, tuple[int, bool, int, int]),
+        after=None if place is None else place[:4],
         limit=limit,
         newest_first=order == "desc",
     )
@@ -99,7 +100,7 @@ async def get_history(
         raise RequestError(
             400, "the range ends before it begins", [Fault("to", "expected a moment after `from`")]
         )
-    return await centre.reader.ask(lambda db: _history(db, device, point, wanted))
+    return await centre.reader.ask(lambda db: _history(db, device, point, wanted, restamps))
 
 
 def _known(db: sqlite3.Connection, device: str) -> Row:
@@ -109,8 +110,9 @@ def _known(db: sqlite3.Connection, device: str) -> Row:
     return found
 
 
-def _history(db: sqlite3.Connection, device: str, point: str, wanted: Range) -> History:
+def _history(db: sqlite3.Connection, device: str, point: str, wanted: Range, restamps: int | None) -> History:
     owner = _known(db, device)
+    now = _restamps(db, owner, restamps)
     described = next((p for p in points_of(owner["points"]) if p.name == point), None)
     series = row(db, "SELECT id FROM series WHERE device = ? AND point = ?", (device, point))
     if described is None and series is None:
@@ -121,8 +123,29 @@ def _history(db: sqlite3.Connection, device: str, point: str, wanted: Range) -> 
         point=point,
         unit=described.unit if described else None,
         items=found.items,
-        next=None if found.next is None else write_cursor(found.next),
+        next=None if found.next is None else write_cursor((*found.next, now)),
     )
+
+
+def _restamps(db: sqlite3.Connection, owner: Row, before: int | None) -> int:
+    """Return how often the readings of a cabinet have moved.
+
+    Args:
+        db: the store.
+        owner: a device of that cabinet.
+        before: the same when the walk began; None at its beginning.
+
+    Raises:
+        RequestError: if they have moved since: the walk would miss some and show others twice.
+    """
+    found = row(db, "SELECT restamps FROM cabinet WHERE id = ?", (owner["cabinet"],))
+    restamps = 0 if found is None else int(found["restamps"])
+    if before not in {None, restamps}:
+        what = "begin again without it"
+        raise RequestError(
+            409, "readings were re-stamped while this history was read", [Fault("cursor", what)]
+        )
+    return restamps
 
 
 router = Router(

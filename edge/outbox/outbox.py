@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from edge.config import OutboxSettings
-from edge.outbox.store import DAMAGED, Gathered, OutboxFigures, OutboxStore, Sealed
+from edge.outbox.store import DAMAGED, LOOKS, Gathered, OutboxFigures, OutboxStore, Sealed
 from protocols.backhaul.messages import Ack, Event, GapCause, GapEvent, StreamMark
 from protocols.clock import Clock
 from protocols.model.device import StreamClass
@@ -28,6 +28,8 @@ RETRY_S = 1.0
 HURRY_S = 1.0
 """Batches are sealed after so long at first and while somebody watches."""
 HURRY_FOR_S = 30.0
+HANDED_OVER_MS = 200
+"""Between the moment at which a sample is taken and that at which it comes here lie some turns of the loop."""
 MAX_UNSEALED = 50_000
 """Readings that may wait in memory while the disk refuses, about 10 MB; more are lost and counted."""
 
@@ -80,11 +82,10 @@ class Outbox:
         self._jobs: queue.SimpleQueue[Gathered | Ack | _Ask | _Stop] = queue.SimpleQueue()
         self._unsealed = 0
         self._lost: dict[StreamClass, tuple[int, int]] = {}
+        self._damaged = 0
         self._broken: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._guarded, name="outbox", daemon=True)
         self._thread.start()
-        for event in store.birth_events:
-            self.add_event(event)
 
     def add(self, stream: StreamClass, sample: Sample) -> None:
         """Gather a sample. It is taken when `on_committed` has named its batch."""
@@ -160,7 +161,18 @@ class Outbox:
         gathering = self._open[stream]
         if gathering.samples or gathering.events:
             self._open[stream] = _Open([], [])
-            self._jobs.put(Gathered(stream, gathering.samples, gathering.events, gathering.readings))
+            self._jobs.put(
+                Gathered(stream, gathering.samples, gathering.events, gathering.readings, self._reaches_ms())
+            )
+
+    def _reaches_ms(self) -> dict[StreamClass, int]:
+        """Return for each stream the moment before which nothing that it took still waits here."""
+        now = self._clock.now()
+        offset_ms, sure_ms = now.utc_ms - now.monotonic_ms, now.monotonic_ms - HANDED_OVER_MS
+        return {
+            stream: min([sure_ms, *(one.monotonic_ms for one in gathering.samples[:1])]) + offset_ms
+            for stream, gathering in self._open.items()
+        }
 
     def _committed(self, batches: Sequence[Sealed], floors: Mapping[StreamClass, int], readings: int) -> None:
         self._unsealed -= readings
@@ -224,12 +236,14 @@ class Outbox:
         try:
             batches = self._store.commit(waiting, ours)
         except sqlite3.Error as error:
-            if error.sqlite_errorname in DAMAGED:
+            self._damaged = self._damaged + 1 if error.sqlite_errorname in DAMAGED else 0
+            if self._damaged >= LOOKS and self._store.is_readable():
                 raise  # trying again would not mend it; the next start puts the file aside
             if self._store.error != str(error):
                 log.error("outbox_commit_failed", error=str(error), name=error.sqlite_errorname)
             self._store.error = str(error)
             return False
+        self._damaged = 0
         if self._store.error:
             log.warning("outbox_commits_again")
             self._store.error = ""

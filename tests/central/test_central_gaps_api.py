@@ -158,7 +158,9 @@ async def test_whoever_watches_sees_gaps_come_grow_and_go(api: Api, cabinet: Cab
     ids = []
     for from_s in (10, 15):
         await api.deliver(
-            cabinet.message(cabinet.seal_event(lost(from_s, StreamClass.BULK)), StreamClass.EVENTS)
+            cabinet.message(
+                cabinet.seal_event(lost(from_s, StreamClass.BULK, GapCause.SHED, 1)), StreamClass.EVENTS
+            )
         )
         (change,) = await events(writes)
         ids += [(one["id"], one["to"]) for one in change["gaps"]]
