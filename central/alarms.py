@@ -89,6 +89,14 @@ def acknowledge(tx: Tx, alarm_id: int, by: str) -> Row:
     return row(tx.db, "SELECT * FROM alarm WHERE id = ?", (alarm_id,)) or known
 
 
+def tell_lasting(tx: Tx, cabinet: CabinetId) -> None:
+    """Tell who looks of a cabinet's lasting alarms: their times were put right."""
+    for (alarm_id,) in tx.db.execute(
+        "SELECT id FROM alarm WHERE cabinet = ? AND cleared_ms IS NULL", (cabinet,)
+    ).fetchall():
+        _tell(tx, alarm_id)
+
+
 def _tell(tx: Tx, alarm_id: int | None) -> None:
     found = row(tx.db, "SELECT * FROM alarm WHERE id = ?", (alarm_id,))
     if found is not None:

@@ -11,7 +11,18 @@ from typing import assert_never
 import msgspec
 import structlog
 
-from central import alarms, cabinets, commands, policies, priority, readings, snapshots, streams
+from central import (
+    alarms,
+    boots,
+    cabinets,
+    commands,
+    policies,
+    priority,
+    readings,
+    restamp,
+    snapshots,
+    streams,
+)
 from central.errors import MessageError, RefusedFor
 from central.marks import Standing, standing
 from central.store.writer import Tx
@@ -27,6 +38,7 @@ from protocols.backhaul.codec import (
 from protocols.backhaul.messages import (
     AlarmEvent,
     Batch,
+    ClockEvent,
     CommandEvent,
     Event,
     GapCause,
@@ -245,6 +257,8 @@ class Ingest:
                 self.counts.contradictory += priority.report(tx, cabinet, event)
             case StartEvent():
                 cabinets.started(tx, cabinet, event)
+            case ClockEvent():
+                restamp.hear(tx, cabinet, event)
             case _:
                 assert_never(event)
 
@@ -275,15 +289,22 @@ def _after_floor(tx: Tx, stream: Stream, came: Arrival) -> Stream:
     centre that remembered more: a hello would have said so, but a batch may come first.
     """
     acknowledged = came.floor - 1 if stream.fresh else 0
-    offset_ms = came.batch.utc_offset_ms
-    before_ms = tx.now_ms if offset_ms is None else came.batch.base_monotonic_ms + offset_ms
+    before_ms = readings.stamp_of(tx, came.batch).utc_ms(came.batch.base_monotonic_ms)
     return follow_floor(tx, stream, came.floor, acknowledged, before_ms)
 
 
 def _enter_batch(tx: Tx, stream: Stream, came: Arrival) -> int:
     entered = tx.db.execute(
-        "INSERT INTO batch (stream_id, number, hash, boot, readings, received_ms) VALUES (?, ?, ?, ?, 0, ?)",
-        (stream.id, came.batch.number, came.hash, came.batch.boot[:80], tx.now_ms),
+        "INSERT INTO batch (stream_id, number, hash, boot, clock, readings, received_ms)"
+        " VALUES (?, ?, ?, ?, ?, 0, ?)",
+        (
+            stream.id,
+            came.batch.number,
+            came.hash,
+            came.batch.boot[: boots.MAX_NAME],
+            readings.clock_of(came.batch),
+            tx.now_ms,
+        ),
     )
     assert entered.lastrowid is not None  # noqa: S101  an INSERT has one
     return entered.lastrowid

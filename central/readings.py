@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from enum import IntEnum
 
 import msgspec
 
-from central import cabinets
+from central import boots, cabinets
 from central.api.bodies import LatestChange
 from central.clock import LAST_MS
 from central.effects import Change, ChangeKind
@@ -14,18 +15,24 @@ from central.streams import LARGEST, Stream
 from central.views import point_reading, rows
 from protocols.backhaul.codec import samples
 from protocols.backhaul.messages import Batch, Snapshot
-from protocols.clock import ClockQuality
+from protocols.clock import EARLIEST_PLAUSIBLE_MS, ClockQuality
 from protocols.errors import RemoteProtocolError
 from protocols.model.ids import CabinetId, DeviceId, PointName, is_id
 from protocols.model.reading import Quality, Reason, Sample, Value
 
 FUTURE_MS = 300_000
 """A latest value that claims to be from so far ahead of us gives way to any other: its clock was wrong."""
-MAX_BOOT = 80
-"""Characters of a boot's name that are stored."""
 _INTEGER_BOUND = 2**63
 
-StoredRow = tuple[int, int, int, int, Value, bool, int, str | None, int, bool]
+StoredRow = tuple[int, int, int, int, Value, bool, int, str | None, int, int, int | None]
+
+
+class StampedBy(IntEnum):
+    """Whose clock a time is from, as it is stored; the API's names are in the same order."""
+
+    CABINET = 0
+    CENTRE = 1
+    CLOCK_EVENT = 2
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -34,33 +41,61 @@ class Stamp(msgspec.Struct, frozen=True):
     Attributes:
         offset_ms: utc = monotonic + this; None if nobody knows.
         fallback_ms: UTC milliseconds when the batch came, for want of anything better.
-        clock: how far the cabinet trusts its own.
-        by_centre: whether the times are this end's estimate.
+        clock: how far the times can be trusted.
+        by: whose they are.
+        provisional: whether a clock event may still put them right.
     """
 
     offset_ms: int | None
     fallback_ms: int
     clock: ClockQuality
-    by_centre: bool
+    by: StampedBy
+    provisional: bool = False
 
     def utc_ms(self, monotonic_ms: int) -> int:
         """Return UTC milliseconds, within what can be written down."""
         utc_ms = self.fallback_ms if self.offset_ms is None else monotonic_ms + self.offset_ms
         return min(max(utc_ms, 0), LAST_MS)
 
+    def kept_ms(self, monotonic_ms: int) -> int | None:
+        """Return what has to be kept of a monotonic time, so that it can be stamped again."""
+        return min(max(monotonic_ms, -LARGEST), LARGEST) if self.provisional else None
+
+
+def clock_of(batch: Batch | Snapshot) -> ClockQuality:
+    """Return how far a batch's own times can be trusted: not at all without an offset."""
+    return ClockQuality.UNSYNCHRONISED if batch.utc_offset_ms is None else batch.clock
+
 
 def stamp_of(tx: Tx, batch: Batch | Snapshot) -> Stamp:
     """Say how the times of a batch, or of a snapshot, are to be read.
 
-    A cabinet without a clock still counts milliseconds since its boot. If its hello of that boot was heard
-    here, that moment ties the two together; otherwise only the time of arrival is left.
+    What was taken before a clock event of the same boot is read by that event. Else the cabinet's word counts,
+    unless it says that it does not know; then the moment at which its hello of that boot was heard here, then
+    its own guess, then the time of arrival.
     """
-    if batch.utc_offset_ms is not None:
-        return Stamp(batch.utc_offset_ms, tx.now_ms, batch.clock, by_centre=False)
-    tied = tx.db.execute(
-        "SELECT boot_utc_offset_ms FROM cabinet WHERE id = ? AND boot = ?", (batch.cabinet, batch.boot)
-    ).fetchone()
-    return Stamp(tied[0] if tied else None, tx.now_ms, ClockQuality.UNSYNCHRONISED, by_centre=True)
+    boot = boots.find(tx, batch.cabinet, batch.boot)
+    clock = clock_of(batch)
+    is_unset = clock is ClockQuality.UNSYNCHRONISED
+    if (
+        boot is not None
+        and boot.offset_ms is not None
+        and boot.clock is not None
+        and boot.tied_ms is not None
+    ):
+        taken_before = is_unset or batch.base_monotonic_ms < boot.tied_ms
+        if clock < boot.clock and taken_before:
+            by = StampedBy.CLOCK_EVENT
+            return Stamp(boot.offset_ms, tx.now_ms, ClockQuality.HOLDOVER, by, provisional=not boot.is_set)
+    if batch.utc_offset_ms is not None and not is_unset:
+        waits = clock < ClockQuality.SYNCHRONISED and (boot is None or not boot.is_set)
+        return Stamp(batch.utc_offset_ms, tx.now_ms, clock, StampedBy.CABINET, provisional=waits)
+    if boot is not None and boot.arrival_offset_ms is not None:
+        return Stamp(boot.arrival_offset_ms, tx.now_ms, clock, StampedBy.CENTRE, provisional=True)
+    guess = batch.utc_offset_ms
+    if guess is not None and guess + batch.base_monotonic_ms >= EARLIEST_PLAUSIBLE_MS:
+        return Stamp(guess, tx.now_ms, clock, StampedBy.CABINET, provisional=True)
+    return Stamp(None, tx.now_ms, ClockQuality.UNSYNCHRONISED, StampedBy.CENTRE, provisional=True)
 
 
 def store(tx: Tx, stream: Stream, batch: Batch, batch_id: int) -> tuple[int, int | None]:
@@ -72,14 +107,14 @@ def store(tx: Tx, stream: Stream, batch: Batch, batch_id: int) -> tuple[int, int
     stored = list(_rows(tx, batch, batch_id))
     tx.db.executemany(
         "INSERT INTO reading (series_id, utc_ms, batch_id, idx, value, boolean, quality, reason, clock,"
-        " stamped) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " stamped, monotonic_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         stored,
     )
     newest = {one[0]: one for one in stored}
     taken_ms = _taken_ms(batch)
     _update_latest(tx, stream, newest, taken_ms)
     _overtake_snapshots(tx, batch, newest, taken_ms)
-    _tell(tx, stream.cabinet, batch_id, newest)
+    tell_latest(tx, stream.cabinet, batch_id, newest)
     return len(stored), max((one[1] for one in stored), default=None)
 
 
@@ -92,6 +127,7 @@ def _rows(tx: Tx, batch: Batch, batch_id: int) -> Iterator[StoredRow]:
             foreign[sample.device] = foreign.get(sample.device, 0) + len(sample.points)
         else:
             utc_ms = stamp.utc_ms(sample.monotonic_ms)
+            kept_ms = stamp.kept_ms(sample.monotonic_ms)
             for position, point in enumerate(sample.points):
                 value, quality, reason = judged(sample, position)
                 yield (
@@ -104,7 +140,8 @@ def _rows(tx: Tx, batch: Batch, batch_id: int) -> Iterator[StoredRow]:
                     quality,
                     reason,
                     stamp.clock,
-                    stamp.by_centre,
+                    stamp.by,
+                    kept_ms,
                 )
         index += len(sample.points)
     for device, count in foreign.items():
@@ -190,7 +227,10 @@ def _update_latest(tx: Tx, stream: Stream, newest: dict[int, StoredRow], taken_m
     """
     tx.db.executemany(
         _LATEST,
-        [(*one[:3], stream.id, *one[4:], tx.now_ms + FUTURE_MS, taken_ms[one[3]]) for one in newest.values()],
+        [
+            (*one[:3], stream.id, *one[4:10], tx.now_ms + FUTURE_MS, taken_ms[one[3]])
+            for one in newest.values()
+        ],
     )
 
 
@@ -205,10 +245,10 @@ _OVERTAKE = """
 def _overtake_snapshots(tx: Tx, batch: Batch, newest: dict[int, StoredRow], taken_ms: Sequence[int]) -> None:
     """Let what was told beside the backlog give way to readings that are as new, or newer."""
     if tx.db.execute("SELECT 1 FROM snapshot LIMIT 1").fetchone() is not None:
-        boot = batch.boot[:MAX_BOOT]
+        boot = batch.boot[: boots.MAX_NAME]
         tx.db.executemany(
             _OVERTAKE,
-            [(id_, batch.cabinet, boot, taken_ms[one[3]], MAX_BOOT) for id_, one in newest.items()],
+            [(id_, batch.cabinet, boot, taken_ms[one[3]], boots.MAX_NAME) for id_, one in newest.items()],
         )
 
 
@@ -218,7 +258,8 @@ _NEWEST = """
 """
 
 
-def _tell(tx: Tx, cabinet: CabinetId, batch_id: int, newest: Iterable[int]) -> None:
+def tell_latest(tx: Tx, cabinet: CabinetId, batch_id: int, newest: Iterable[int]) -> None:
+    """Tell who looks which latest values of some series a batch has given."""
     if tx.watched:
         series = msgspec.json.encode(list(newest)).decode()
         found = [point_reading(one) for one in rows(tx.db, _NEWEST, (series, batch_id))]

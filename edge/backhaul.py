@@ -112,7 +112,7 @@ class Backhaul:
         self._acks: deque[Ack] = deque(maxlen=ACKS_KEPT)
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
-        self._since_ms = clock.now().utc_ms
+        self._since_monotonic_ms = clock.now().monotonic_ms
         self._sent = self._refused = 0
         self._snapshots = self._snapshots_dropped = 0
         self._told: set[str] = set()
@@ -164,6 +164,7 @@ class Backhaul:
 
     def figures(self) -> BackhaulFigures:
         """Return how the way to the centre is."""
+        now = self._clock.now()
         return BackhaulFigures(
             connected=self._link.up,
             welcomed=self._welcomed,
@@ -172,7 +173,7 @@ class Backhaul:
             rewinds=self._window.rewinds,
             sent=self._sent,
             refused=self._refused,
-            since_ms=self._since_ms,
+            since_ms=now.utc_ms - now.monotonic_ms + self._since_monotonic_ms,
             snapshots=self._snapshots,
             snapshots_dropped=self._snapshots_dropped,
         )
@@ -193,7 +194,7 @@ class Backhaul:
         self._welcomed = False
         self._acks.clear()  # of an earlier connection
         self._said_hello_s = float("-inf")
-        self._since_ms = self._clock.now().utc_ms
+        self._since_monotonic_ms = self._clock.now().monotonic_ms
         if self.present is not None:
             self.present.forget()
         self._link.subscribe(down_filter(self._identity.cabinet))
@@ -205,7 +206,7 @@ class Backhaul:
 
     def _down(self, reason: str) -> None:
         self._welcomed = False
-        self._since_ms = self._clock.now().utc_ms
+        self._since_monotonic_ms = self._clock.now().monotonic_ms
         self._wake.set()
         log.warning("backhaul_down", reason=reason)
 

@@ -22,6 +22,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge import tls
 from edge.config import MQTT_PORTS, BackhaulSettings
 from edge.retrying import Retry
 
@@ -65,6 +66,8 @@ class MqttLink:
         on_down: called with the reason when the connection is gone.
         on_message: called with each message's topic and payload.
         will: what the broker says of us when we are gone, from the next connection on.
+        doubted_ms: returns UTC milliseconds before which it cannot be while nothing has disciplined the clock: the
+            broker's certificates are judged by them; None while the system's clock can be believed.
         receive_maximum: how many QoS 1 messages the broker takes at a time.
         reason: why there is no connection; "" while there is one.
     """
@@ -73,6 +76,7 @@ class MqttLink:
         self.on_up: Callable[[], None] = lambda: None
         self.on_down: Callable[[str], None] = lambda _: None
         self.on_message: Callable[[str, bytes], None] = lambda _topic, _payload: None
+        self.doubted_ms: Callable[[], int | None] = lambda: None
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
         self.will = will
         self.reason = "not connected yet"
@@ -88,7 +92,9 @@ class MqttLink:
         self._gone = asyncio.Event()
         self._socket: SocketLike | None = None
         self._client_id = client_id
-        self._tls = _tls(settings, base) if url.scheme == "mqtts" else None
+        self._base = base
+        self._dated_tls: tls.DatedContext | None = None
+        self._tls = tls.context(settings, base) if url.scheme == "mqtts" else None
         self._client = self._make_client()
 
     @property
@@ -170,8 +176,19 @@ class MqttLink:
         client.on_subscribe = self._subscribed
         client.on_socket_close = lambda _client, _userdata, _socket: self._leave_loop()
         if self._tls is not None:
-            client.tls_set_context(self._tls)
+            client.tls_set_context(self._by_doubt(self._tls))
         return client
+
+    def _by_doubt(self, plain: ssl.SSLContext) -> ssl.SSLContext:
+        """Return what judges the broker's certificates now: with a clock in doubt, by the last known good time."""
+        known_ms = self.doubted_ms()
+        if known_ms is None:
+            return plain
+        if self._dated_tls is None:
+            log.warning("backhaul_certificates_by_good_time", known_ms=known_ms)
+            self._dated_tls = tls.dated_context(self._settings, self._base)
+        self._dated_tls.known_ms = known_ms
+        return self._dated_tls
 
     async def _one_connection(self) -> tuple[float | None, str]:
         """Connect once and stay until the connection is gone.
@@ -183,8 +200,8 @@ class MqttLink:
         self._why = ""
         self._unanswered.clear()
         self._up_since_s = None
-        self._client = client = self._make_client()
         try:
+            self._client = client = self._make_client()
             await self._connect_aside(client)
         except (OSError, ValueError) as error:
             return None, str(error) or type(error).__name__
@@ -374,24 +391,3 @@ def _close(client: Client) -> None:
     left = client.socket()
     if left is not None:
         left.close()
-
-
-class _TlsSocket(ssl.SSLSocket):
-    """Closes itself if the handshake fails; paho would leave it, and its descriptor, to the garbage collector."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        """Shake hands."""
-        try:
-            super().do_handshake(block)
-        except BaseException:
-            self.close()
-            raise
-
-
-def _tls(settings: BackhaulSettings, base: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(base / settings.ca) if settings.ca else None)
-    context.sslsocket_class = _TlsSocket
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    if settings.certificate:
-        context.load_cert_chain(base / settings.certificate, base / settings.key)
-    return context

@@ -70,7 +70,9 @@ class StampedBy(StrEnum):
 
     CABINET = "cabinet"
     CENTRE = "centre"
-    """The cabinet had no clock at all."""
+    """The cabinet had no clock at all: the time is the centre's, and may still be put right."""
+    CLOCK_EVENT = "clock_event"
+    """Re-stamped: the cabinet's clock was set later, and that tells when this was taken."""
 
 
 class Contact(StrEnum):

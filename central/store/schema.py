@@ -4,7 +4,8 @@ Imported at start only: the hot path goes through `sqlite3` alone.
 
 A row of `reading` is found by its series and time, and is what it is by (cabinet, epoch, stream, number,
 index): its batch stands for the first four. Values are stored natively; SQLite has no boolean, so `boolean`
-says that a 0 or 1 is one. `stamped` is 1 where the cabinet had no clock and the time is the centre's.
+says that a 0 or 1 is one. `stamped` is 1 where the cabinet had no clock and the time is the centre's, 2 where a
+later clock event gave it. While such an event may still come, `monotonic_ms` says when it was taken.
 """
 
 import sqlite3
@@ -318,6 +319,41 @@ UPDATE priority_request SET over = 1 WHERE state IN ({", ".join(f"'{state.value}
 def m003_over(db: Database) -> None:
     """Note of each request whether its cabinet holds it no longer; one that has ended it does not."""
     run(db, _OVER)
+
+
+_CLOCK = """
+CREATE TABLE boot (
+    id INTEGER PRIMARY KEY,
+    cabinet TEXT NOT NULL,
+    boot TEXT NOT NULL,
+    arrival_offset_ms INTEGER,
+    told_offset_ms INTEGER,
+    offset_ms INTEGER,
+    clock INTEGER,
+    tied_ms INTEGER,
+    restamp_after INTEGER,
+    UNIQUE (cabinet, boot)
+);
+CREATE INDEX boot_to_restamp ON boot (id) WHERE restamp_after IS NOT NULL;
+INSERT INTO boot (cabinet, boot, arrival_offset_ms)
+    SELECT id, boot, boot_utc_offset_ms FROM cabinet WHERE boot != '';
+
+ALTER TABLE cabinet ADD COLUMN restamps INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE batch ADD COLUMN clock INTEGER;
+CREATE INDEX batch_before_clock ON batch (boot, id) WHERE clock < 2;
+ALTER TABLE reading ADD COLUMN monotonic_ms INTEGER;
+CREATE INDEX reading_provisional ON reading (batch_id) WHERE monotonic_ms IS NOT NULL;
+"""
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m004_clock(db: Database) -> None:
+    """Make room for what ties a boot's monotonic time to UTC, and for readings whose time is provisional.
+
+    `restamp_after` is the batch up to which a boot's readings are re-stamped; NULL where nothing waits for it.
+    `restamps` counts the steps in which readings of a cabinet have moved.
+    """
+    run(db, _CLOCK)
 
 
 _SNAPSHOT = """

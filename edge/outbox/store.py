@@ -2,7 +2,7 @@
 
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -11,8 +11,8 @@ import structlog
 
 from drivers.database import is_readable, open_database, transaction
 from edge.ballast import Ballast, reserve
-from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
+from edge.outbox.ages import Ages
 from edge.outbox.crash import crash_gaps
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
 from protocols.backhaul.messages import (
@@ -25,7 +25,7 @@ from protocols.backhaul.messages import (
     StreamHead,
     StreamMark,
 )
-from protocols.clock import Clock, ClockQuality
+from protocols.clock import Clock, ClockQuality, Correction
 from protocols.errors import RemoteProtocolError
 from protocols.model.device import StreamClass
 from protocols.model.ids import CabinetId
@@ -214,7 +214,11 @@ def oldest_batches(db: sqlite3.Connection, limit: int) -> tuple[WaitingBatch, ..
 
 
 class OutboxStore:
-    """The database's side: everything here runs in the database's thread, or before it starts."""
+    """The database's side: everything here runs in the database's thread, or before it starts.
+
+    Attributes:
+        good_ms: UTC milliseconds before which it cannot be: by it what waits becomes too old.
+    """
 
     def __init__(  # noqa: PLR0917  what it is given is what it cannot know
         self,
@@ -230,10 +234,14 @@ class OutboxStore:
         self._clock = clock
         self._max_bytes = round(settings.max_mb * 1e6)
         self._max_age_ms = round(settings.max_age_days * DAY_MS)
+        self.good_ms: Callable[[], int] = lambda: clock.now().utc_ms
         self._path = path
         self._ballast = ballast
         self._seal_ms = round(settings.seal_s * 1000)
         self._aside: list[Sealed] = []
+        self._ages = Ages()
+        self.epoch = 0
+        self.streams: dict[StreamClass, StreamState] = {}
         self.committed_readings = 0
         self.shed_readings = 0
         self.commits = 0
@@ -296,6 +304,13 @@ class OutboxStore:
         self._aside.clear()
         self.commits += 1
         return [one for one in done if one.number >= self.streams[one.stream].floor]
+
+    def correct(self, correction: Correction) -> None:
+        """Take note how what this boot has told until now is put right, for the age of what waits."""
+        ages = self._ages.corrected(self._boot, correction, self.good_ms())
+        with transaction(self.db):
+            self._keep_ages(ages)
+        self._ages = ages
 
     def floors(self) -> dict[StreamClass, int]:
         """Return for each stream the lowest number that can still be sent."""
@@ -369,6 +384,7 @@ class OutboxStore:
         streams = {key: msgspec.structs.replace(state) for key, state in self.streams.items()}
         remembered = (self.epoch, self._bytes, self._batches, self._readings)
         counted = (self.shed_readings, self.committed_readings)
+        ages = self._ages
         try:
             with transaction(self.db):
                 yield
@@ -376,6 +392,7 @@ class OutboxStore:
             self.streams = streams
             self.epoch, self._bytes, self._batches, self._readings = remembered
             self.shed_readings, self.committed_readings = counted
+            self._ages = ages
             raise
 
     def _open(self) -> tuple[sqlite3.Connection, Path | None]:
@@ -419,6 +436,7 @@ class OutboxStore:
             reserve(self._path.with_name(f"{self._path.name}-wal"))
         self.epoch = self._epoch()
         self.streams = self._streams()
+        self._ages = self._read_ages()
         waiting = weigh(self.db)
         self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
         self.last_end = self._last_end()
@@ -461,11 +479,11 @@ class OutboxStore:
             return [GapEvent(stream, GapCause.CORRUPT, 0, now_ms, None) for stream in StreamClass]
         if self.last_end is not LastEnd.CRASH:
             return []
-        reaches_ms = {stream: state.sealed_ms for stream, state in self.streams.items()}
+        reaches_ms = {stream: self._ages.best_ms(state.sealed_ms) for stream, state in self.streams.items()}
         return list(
             crash_gaps(
                 reaches_ms,
-                began_ms=self._run_before_began_ms,
+                began_ms=self._ages.best_ms(self._run_before_began_ms),
                 now_ms=now_ms,
                 seal_ms=self._run_before_seal_ms,
                 epoch=self.epoch,
@@ -485,8 +503,11 @@ class OutboxStore:
         return Sealed(batch.stream, batch.number, sealed)
 
     def _insert(self, batch: Batch, sealed: bytes, readings: int) -> Sealed:
-        now_ms = self._clock.now().utc_ms
-        self._write(batch, sealed, readings, now_ms)
+        now = self._clock.now()
+        if now.quality is ClockQuality.UNSYNCHRONISED and not self._ages.is_open(self._boot):
+            self._ages = self._ages.opened(self._boot, now.utc_ms)
+            self._keep_ages(self._ages)
+        self._write(batch, sealed, readings, now.utc_ms)
         self._save(self._use_number(batch, readings))
         self._bytes += len(sealed)
         self._batches += 1
@@ -538,9 +559,7 @@ class OutboxStore:
             number=self.streams[one.stream].next,
             boot=self._boot,
             base_monotonic_ms=base_ms,
-            utc_offset_ms=None
-            if now.quality is ClockQuality.UNSYNCHRONISED
-            else now.utc_ms - now.monotonic_ms,
+            utc_offset_ms=now.utc_ms - now.monotonic_ms,
             clock=now.quality,
             columns=columns(one.samples, base_ms),
             events=tuple(one.events),
@@ -686,23 +705,26 @@ class OutboxStore:
     def _shed_old(self) -> dict[StreamClass, GapEvent]:
         """Drop what has waited for too long, and say what went.
 
-        A batch that was sealed before the clock was set has no age that can be known, so it is not too old.
+        A batch that was sealed before the clock was set has no age that can be known, so it is not too old. Ages
+        count from a time before which it cannot be: a clock that leaps ahead drops nothing.
         """
         shed: dict[StreamClass, GapEvent] = {}
-        horizon_ms = self._clock.now().utc_ms - self._max_age_ms
+        horizon_ms = self.good_ms() - self._max_age_ms
+        ages = self._ages.without_old(horizon_ms)
         for stream in StreamClass:
-            last = self._last_before(stream, horizon_ms)
+            last = self._last_before(stream, horizon_ms, ages)
             if last:
                 self._shed_stream(self.streams[stream], last, shed)
         return shed
 
-    def _last_before(self, stream: StreamClass, horizon_ms: int) -> int:
+    def _last_before(self, stream: StreamClass, horizon_ms: int, ages: Ages) -> int:
         last = 0
         with closing(
             self.db.execute("SELECT number, utc_ms FROM batch WHERE stream = ? ORDER BY number", (stream,))
         ) as rows:
             for number, utc_ms in rows:
-                if not EARLIEST_PLAUSIBLE_MS <= utc_ms < horizon_ms:
+                sealed_ms = ages.true_ms(utc_ms)
+                if sealed_ms is None or sealed_ms >= horizon_ms:
                     break
                 last = int(number)
         return last
@@ -716,6 +738,7 @@ class OutboxStore:
         batches, readings, from_ms = self._drop(state, last)
         self._save(state)
         log.warning("shed", stream=state.stream.name.lower(), batches=batches, readings=readings)
+        from_ms, to_ms = sorted(map(self._ages.best_ms, (from_ms, to_ms)))
         gap = GapEvent(
             state.stream, GapCause.SHED, from_ms, to_ms, readings, first=first, last=last, epoch=self.epoch
         )
@@ -730,6 +753,23 @@ class OutboxStore:
             return []
         batch = self._new_batch(Gathered(StreamClass.EVENTS, (), gaps, 0))
         return [self._insert(batch, seal(batch), 0)]
+
+    def _read_ages(self) -> Ages:
+        """Return what earlier runs knew of the times in here; boots other than this one tell no more."""
+        row = self.db.execute("SELECT value FROM meta WHERE key = 'ages'").fetchone()
+        if row is None:
+            return Ages()
+        last_ms = max((state.sealed_ms for state in self.streams.values()), default=0)
+        kept = msgspec.json.decode(row[0], type=Ages)
+        ages = kept.ended(self._boot, last_ms, self._clock.now().utc_ms)
+        if ages != kept:
+            with transaction(self.db):
+                self._keep_ages(ages)
+        return ages
+
+    def _keep_ages(self, ages: Ages) -> None:
+        kept = ages.without_old(self.good_ms() - self._max_age_ms)
+        self._set("ages", msgspec.json.encode(kept).decode())
 
     def _oldest_ms(self) -> int | None:
         heads = [

@@ -65,6 +65,7 @@ class CabinetDouble:
         self.epoch = epoch
         self.boot = f"{name}-boot-1"
         self.utc_offset_ms: int | None = START_MS
+        self.clock = ClockQuality.SYNCHRONISED
         self.inventory: tuple[Device, ...] = tuple(lamp(f"{name}-lamp-{n}", n) for n in range(lamps))
         self.policies: tuple[PolicyInForce, ...] = ()
         self.alarms: tuple[Alarm, ...] = ()
@@ -94,7 +95,7 @@ class CabinetDouble:
             boot=self.boot,
             base_monotonic_ms=base_ms,
             utc_offset_ms=self.utc_offset_ms,
-            clock=ClockQuality.SYNCHRONISED,
+            clock=self.clock,
             columns=columns(samples, base_ms),
             events=tuple(events),
         )
@@ -150,7 +151,7 @@ class CabinetDouble:
             inventory=self.inventory,
             monotonic_ms=1_000,
             utc_ms=None if self.utc_offset_ms is None else START_MS,
-            clock=ClockQuality.SYNCHRONISED,
+            clock=self.clock,
             keys=(KeyId("centre"),),
             sqlite_version="3.40.1",
         )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge.outbox.crash import crash_gaps
 from edge.outbox.store import Gathered, OutboxStore
-from protocols.backhaul.messages import GapCause, GapEvent
+from protocols.backhaul.messages import GapCause, GapEvent, LastEnd, StartEvent
 from protocols.model.device import StreamClass
 from tests.edge.bench import (
     BULK,
@@ -98,7 +98,7 @@ def crashed(store: OutboxStore, clock: HandClock, after_s: float) -> dict[Stream
     store.db.close()
     clock.advance(after_s)
     again = open_store(Path(str(store._path)).parent, clock)
-    return {gap.stream: gap for gap in again.birth_events if isinstance(gap, GapEvent)}
+    return {gap.stream: gap for gap in again.birth_events}
 
 
 def test_a_first_run_that_is_killed_before_its_first_seal_says_so(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_what_the_store_tells_by_itself_moves_no_gap(tmp_path: Path) -> None:
     assert crashed(store, clock, 2)[ORDINARY].from_ms == NOON_MS
 
 
-async def test_an_event_is_sealed_up_to_when_its_batch_was_closed(tmp_path: Path) -> None:
+async def test_a_batch_of_events_reaches_up_to_when_it_was_closed(tmp_path: Path) -> None:
     clock = HandClock()
     store = open_store(tmp_path, clock)
     outbox = open_outbox(store, clock)
@@ -137,16 +137,19 @@ async def test_an_event_is_sealed_up_to_when_its_batch_was_closed(tmp_path: Path
     outbox.add(ORDINARY, taken(30_000))
     outbox.seal_all()
     clock.advance(10)
-    outbox.add(BULK, taken(40_000))
-    outbox.seal_all()
+    outbox.add_event(StartEvent("boot-1", "0.1.0", LastEnd.FIRST, clock.utc_ms))
     await until(lambda: len(committed) == 2)
     assert {stream: state.sealed_ms for stream, state in store.streams.items() if state.sealed_ms} == {
         ORDINARY: NOON_MS + 30_000,
-        BULK: NOON_MS + 40_000,
+        EVENTS: NOON_MS + 40_000,
     }
     gaps = crashed(store, clock, 1)
-    assert gaps[ORDINARY].from_ms == NOON_MS + 35_000
-    assert gaps[EVENTS].from_ms == NOON_MS + 35_000
+    assert {stream: gap.from_ms - NOON_MS for stream, gap in gaps.items()} == {
+        EVENTS: 40_000,
+        StreamClass.CRITICAL: 35_000,
+        ORDINARY: 35_000,
+        BULK: 35_000,
+    }
 
 
 def test_the_interval_is_that_of_the_run_that_crashed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from protocols.backhaul.messages import (
     Ack,
     AlarmEvent,
     Batch,
+    ClockEvent,
     Columns,
     CommandEvent,
     CommandMessage,
@@ -183,4 +184,14 @@ PRIORITY_EVENT = PriorityEvent(
     reduction_s=12,
     shadow=True,
     over=True,
+)
+
+CLOCK_EVENT = ClockEvent(
+    boot="boot-1",
+    monotonic_ms=1_000_000,
+    utc_ms=NOON_MS,
+    before_ms=-30_000,
+    before=ClockQuality.UNSYNCHRONISED,
+    clock=ClockQuality.SYNCHRONISED,
+    corrects=True,
 )

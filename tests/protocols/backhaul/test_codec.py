@@ -40,7 +40,9 @@ def samples(draw: st.DrawFn) -> Sample:
 def batches(draw: st.DrawFn) -> Batch:
     taken = draw(st.lists(samples(), max_size=8))
     base_ms = taken[0].monotonic_ms if taken else 0
-    events: tuple[Event, ...] = tuple(draw(st.lists(st.sampled_from(examples.EVENTS), max_size=4)))
+    events: tuple[Event, ...] = tuple(
+        draw(st.lists(st.sampled_from((*examples.EVENTS, examples.CLOCK_EVENT)), max_size=4))
+    )
     return Batch(
         version=VERSION,
         cabinet=examples.CABINET,

@@ -22,6 +22,7 @@ MESSAGES: dict[str, tuple[Any, Callable[[bytes], Any]]] = {
     "policy": (examples.POLICY, codec.decode_policy),
     "position": (examples.POSITION, codec.decode_position),
     "priority_event": (examples.PRIORITY_EVENT, msgspec.msgpack.Decoder(Event).decode),
+    "clock_event": (examples.CLOCK_EVENT, msgspec.msgpack.Decoder(Event).decode),
     "batch": (examples.BATCH, codec.unseal),
     "snapshot": (examples.SNAPSHOT, codec.decode_snapshot),
 }
