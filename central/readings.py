@@ -84,7 +84,7 @@ def stamp_of(tx: Tx, batch: Batch | Snapshot) -> Stamp:
         and boot.tied_ms is not None
     ):
         taken_before = is_unset or batch.base_monotonic_ms < boot.tied_ms
-        if clock < boot.clock and taken_before:
+        if taken_before and clock is not ClockQuality.SYNCHRONISED:
             by = StampedBy.CLOCK_EVENT
             return Stamp(boot.offset_ms, tx.now_ms, ClockQuality.HOLDOVER, by, provisional=not boot.is_set)
     if batch.utc_offset_ms is not None and not is_unset:
@@ -261,7 +261,7 @@ _NEWEST = """
 def tell_latest(tx: Tx, cabinet: CabinetId, batch_id: int, newest: Iterable[int]) -> None:
     """Tell who looks which latest values of some series a batch has given."""
     if tx.watched:
-        series = msgspec.json.encode(list(newest)).decode()
-        found = [point_reading(one) for one in rows(tx.db, _NEWEST, (series, batch_id))]
+        wanted = msgspec.json.encode(list(newest)).decode()
+        found = [point_reading(one) for one in rows(tx.db, _NEWEST, (wanted, batch_id))]
         if found:
             tx.effects.changes.append(Change(ChangeKind.LATEST, cabinet, LatestChange(cabinet, found)))

@@ -35,6 +35,8 @@ _CORRECTED = (
     ("cabinet", "id = ?", ("started_ms",)),
 )
 """Times that cabinets tell of what happened: table, whose, columns."""
+_CONCLUDED = (("gap", "cabinet = ? AND reported = 0", ("from_ms", "to_ms")),)
+"""Times that this end took from readings: they are of these readings' scale."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -45,6 +47,7 @@ class Step(msgspec.Struct, frozen=True):
         cabinet: whose.
         name: its name.
         offset_ms: utc = monotonic + this.
+        tied_ms: monotonic milliseconds of the event that said so: what was taken before is re-stamped.
         is_final: whether nothing better can come.
         after: up to which batch it is done.
     """
@@ -53,6 +56,7 @@ class Step(msgspec.Struct, frozen=True):
     cabinet: CabinetId
     name: str
     offset_ms: int
+    tied_ms: int
     is_final: bool
     after: int
 
@@ -67,7 +71,10 @@ def hear(tx: Tx, cabinet: CabinetId, event: ClockEvent) -> None:
     boot = boots.enter(tx, cabinet, event.boot)
     correction = event.correction()
     if correction is not None and boot.told_offset_ms in {None, correction.before_ms}:
-        _correct_events(tx, cabinet, correction)
+        _correct(tx, cabinet, _CORRECTED, correction)
+        _correct(tx, cabinet, _CONCLUDED, _as_stamped(boot, event, correction))
+        priority.correct(tx, cabinet, correction)
+        alarms.tell_lasting(tx, cabinet)
     tx.db.execute("UPDATE boot SET told_offset_ms = ? WHERE id = ?", (event.offset_ms, boot.id))
     if event.corrects and event.clock is not ClockQuality.UNSYNCHRONISED and not _is_late(boot, event):
         tx.db.execute(
@@ -98,18 +105,25 @@ def _is_late(boot: Boot, event: ClockEvent) -> bool:
     )
 
 
-def _correct_events(tx: Tx, cabinet: CabinetId, correction: Correction) -> None:
+def _as_stamped(boot: Boot, event: ClockEvent, told: Correction) -> Correction:
+    """Return what corrects times by which readings were stamped: without a clock, by when a hello was heard."""
+    if event.before is not ClockQuality.UNSYNCHRONISED or boot.arrival_offset_ms is None:
+        return told
+    return msgspec.structs.replace(told, before_ms=boot.arrival_offset_ms)
+
+
+def _correct(
+    tx: Tx, cabinet: CabinetId, times: Sequence[tuple[str, str, Sequence[str]]], correction: Correction
+) -> None:
     first_ms = correction.before_ms
     given = (cabinet, first_ms, first_ms + correction.until_ms, correction.after_ms - correction.before_ms)
-    for table, whose, columns in _CORRECTED:
+    for table, whose, columns in times:
         moved = ", ".join(f"{one} = {one} + (?4 * ({one} BETWEEN ?2 AND ?3))" for one in columns)
         told = " OR ".join(f"{one} BETWEEN ?2 AND ?3" for one in columns)
         tx.db.execute(
             f"UPDATE {table} SET {moved} WHERE {whose.replace('?', '?1')} AND ({told})",  # noqa: S608  names of ours
             given,
         )
-    priority.correct(tx, cabinet, correction)
-    alarms.tell_lasting(tx, cabinet)
 
 
 def go_on(tx: Tx) -> None:
@@ -132,13 +146,13 @@ def go_on(tx: Tx) -> None:
 
 def _next_step(tx: Tx) -> Step | None:
     found = tx.db.execute(
-        "SELECT id, cabinet, boot, offset_ms, clock, restamp_after FROM boot"
+        "SELECT id, cabinet, boot, offset_ms, tied_ms, clock, restamp_after FROM boot"
         " WHERE restamp_after IS NOT NULL ORDER BY id LIMIT 1"
     ).fetchone()
     if found is None:
         return None
-    row_id, cabinet, name, offset_ms, clock, after = found
-    return Step(row_id, cabinet, name, offset_ms, clock == ClockQuality.SYNCHRONISED, after)
+    row_id, cabinet, name, offset_ms, tied_ms, clock, after = found
+    return Step(row_id, cabinet, name, offset_ms, tied_ms, clock == ClockQuality.SYNCHRONISED, after)
 
 
 def _batches(tx: Tx, step: Step) -> Sequence[int]:
@@ -154,8 +168,8 @@ def _restamp(tx: Tx, step: Step, batch_id: int) -> int:
     """Re-stamp the readings of a batch that wait for it; return how many."""
     waiting = tx.db.execute(
         "SELECT series_id, utc_ms, idx, monotonic_ms FROM reading"
-        " WHERE batch_id = ? AND monotonic_ms IS NOT NULL ORDER BY idx",
-        (batch_id,),
+        " WHERE batch_id = ? AND monotonic_ms < ? ORDER BY idx",
+        (batch_id, step.tied_ms),
     ).fetchall()
     moved = [
         (min(max(monotonic_ms + step.offset_ms, 0), LAST_MS), series_id, utc_ms, idx, monotonic_ms)

@@ -181,6 +181,39 @@ class TestReadings:
         assert times(desk) == [(1, START_MS + 500, 2, 1), (2, START_MS + 70_000, 2, 1)]
         assert desk.ask("SELECT count(*) FROM reading WHERE monotonic_ms IS NOT NULL") == [(0,)]
 
+    def test_a_clock_that_was_right_from_the_beginning_re_stamps_nothing_by_its_first_word(
+        self, desk: Desk, cabinet: CabinetDouble
+    ) -> None:
+        cabinet.utc_offset_ms, cabinet.clock = None, HOLDOVER
+        tell(desk, cabinet, set_clock(cabinet, 600, START_MS, HOLDOVER))
+        cabinet.seal([taken(cabinet.lamp(), 1, at_ms=5_000)])
+        desk.deliver(cabinet.message(1))
+        work(desk)
+        assert times(desk) == [(1, START_MS + 5_000, 0, 1)]
+
+    def test_what_was_stamped_by_a_clock_set_by_hand_is_not_final(
+        self, desk: Desk, cabinet: CabinetDouble
+    ) -> None:
+        cabinet.seal([taken(cabinet.lamp(), 1, at_ms=500)])
+        tell(desk, cabinet, set_clock(cabinet, 60_000, START_MS - 9_000, HOLDOVER))
+        desk.deliver(cabinet.message(1))
+        assert times(desk) == [(1, START_MS - 8_500, 2, 1)]
+        tell(desk, cabinet, set_clock(cabinet, 90_000))
+        work(desk)
+        assert times(desk) == [(1, START_MS + 500, 2, 1)]
+
+    def test_a_free_running_clock_that_somebody_puts_right_takes_its_readings_along(
+        self, desk: Desk, cabinet: CabinetDouble
+    ) -> None:
+        cabinet.utc_offset_ms, cabinet.clock = START_MS - HOUR_MS, HOLDOVER
+        for n in range(2):
+            cabinet.seal([taken(cabinet.lamp(), n, at_ms=1_000 * n)])
+        desk.deliver(cabinet.message(1))
+        tell(desk, cabinet, set_clock(cabinet, 60_000, START_MS, HOLDOVER))
+        desk.deliver(cabinet.message(2))
+        work(desk)
+        assert times(desk) == [(0, START_MS, 2, 1), (1, START_MS + 1_000, 2, 1)]
+
     def test_another_boot_and_another_cabinet_are_left_alone(
         self, desk: Desk, cabinet: CabinetDouble
     ) -> None:
@@ -206,7 +239,10 @@ class TestReadings:
         salvaged = CabinetDouble(epoch=cabinet.epoch - 1)
         tell(desk, salvaged, by_hand)
         work(desk)
-        assert times(desk) == [(1, START_MS + 500, 2, 1)]
+        salvaged.utc_offset_ms, salvaged.clock = GUESS_MS, UNSET
+        salvaged.seal([taken(cabinet.lamp(), 2, at_ms=700)])
+        desk.deliver(salvaged.message(1))
+        assert times(desk) == [(1, START_MS + 500, 2, 1), (2, START_MS + 700, 2, 1)]
 
 
 class TestSteps:
@@ -290,6 +326,22 @@ class TestEvents:
         assert desk.ask("SELECT created_ms, state_ms FROM command") == [(now, now)]
         assert desk.ask("SELECT at_ms FROM policy_report") == [(now,)]
 
+    @pytest.mark.parametrize(("hello", "off_ms"), [(True, -1_000), (False, -7 * HOUR_MS)])
+    def test_a_gap_that_the_centre_concluded_moves_with_the_readings_around_it(
+        self, desk: Desk, cabinet: CabinetDouble, *, hello: bool, off_ms: int
+    ) -> None:
+        if hello:
+            desk.deliver(cabinet.hello())
+        for n in range(3):
+            cabinet.seal([taken(cabinet.lamp(), n, at_ms=1_000 * n)])
+        desk.deliver(cabinet.message(1))
+        cabinet.shed(2)
+        desk.deliver(cabinet.message(3))
+        gap = "SELECT from_ms, to_ms FROM gap"
+        assert desk.ask(gap) == [(START_MS + off_ms, START_MS + 2_000 + off_ms)]
+        tell(desk, cabinet, set_clock(cabinet, 60_000))
+        assert desk.ask(gap) == [(START_MS, START_MS + 2_000)]
+
     def test_an_alarm_that_lasts_is_the_same_by_its_new_time(
         self, desk: Desk, cabinet: CabinetDouble
     ) -> None:
@@ -321,6 +373,24 @@ class TestEvents:
             (moment(START_MS + 500), False),
             (moment(START_MS + 62_000), True),
         ]
+
+    def test_a_time_server_that_lied_for_a_while_hides_no_later_alarm(
+        self, desk: Desk, cabinet: CabinetDouble
+    ) -> None:
+        """What a synchronised clock told is not corrected, so the alarm keeps its absurd time, and that is all."""
+        lamp = DeviceId(cabinet.lamp())
+        ahead_ms = START_MS + 700 * 24 * HOUR_MS
+        cabinet.utc_offset_ms, cabinet.clock = ahead_ms, SET
+        tell(
+            desk,
+            cabinet,
+            AlarmEvent(lamp, AlarmType.LAMP_FAILURE, ahead_ms + 500, None, "dark"),
+            set_clock(cabinet, 60_000, corrects=False),
+            AlarmEvent(lamp, AlarmType.LAMP_FAILURE, ahead_ms + 500, START_MS + 61_000, "dark"),
+            AlarmEvent(lamp, AlarmType.LAMP_FAILURE, START_MS + 62_000, None, "dark again"),
+        )
+        found = desk.ask("SELECT raised_ms, cleared_ms FROM alarm ORDER BY id")
+        assert found == [(ahead_ms + 500, START_MS + 61_000), (START_MS + 62_000, None)]
 
     def test_the_same_word_told_twice_corrects_once(self, desk: Desk, cabinet: CabinetDouble) -> None:
         cabinet.utc_offset_ms = START_MS - 5 * 60_000  # the two scales overlap
