@@ -22,8 +22,6 @@ from protocols.model.reading import Quality, Reason, Sample, Value
 
 FUTURE_MS = 300_000
 """A latest value that claims to be from so far ahead of us gives way to any other: its clock was wrong."""
-MAX_BOOT = 80
-"""Characters of a boot's name that are stored."""
 _INTEGER_BOUND = 2**63
 
 StoredRow = tuple[int, int, int, int, Value, bool, int, str | None, int, int, int | None]
@@ -262,10 +260,10 @@ _OVERTAKE = """
 def _overtake_snapshots(tx: Tx, batch: Batch, newest: dict[int, StoredRow], taken_ms: Sequence[int]) -> None:
     """Let what was told beside the backlog give way to readings that are as new, or newer."""
     if tx.db.execute("SELECT 1 FROM snapshot LIMIT 1").fetchone() is not None:
-        boot = batch.boot[:MAX_BOOT]
+        boot = batch.boot[: boots.MAX_NAME]
         tx.db.executemany(
             _OVERTAKE,
-            [(id_, batch.cabinet, boot, taken_ms[one[3]], MAX_BOOT) for id_, one in newest.items()],
+            [(id_, batch.cabinet, boot, taken_ms[one[3]], boots.MAX_NAME) for id_, one in newest.items()],
         )
 
 

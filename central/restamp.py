@@ -82,7 +82,7 @@ def hear(tx: Tx, cabinet: CabinetId, event: ClockEvent) -> None:
             "UPDATE boot SET offset_ms = ?, clock = ?, tied_ms = ?, restamp_after = 0 WHERE id = ?",
             (event.offset_ms, event.clock, event.monotonic_ms, boot.id),
         )
-        snapshots.restamp(tx, cabinet, event.boot, event.offset_ms)
+        snapshots.restamp(tx, cabinet, event)
     tx.db.execute(
         "UPDATE cabinet SET clock = ?1 WHERE id = ?2 AND boot = ?3 AND hello_ms <= ?4 + "
         " (SELECT arrival_offset_ms FROM boot WHERE id = ?5)",
