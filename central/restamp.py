@@ -23,6 +23,7 @@ from protocols.model.ids import CabinetId
 
 READINGS_PER_STEP = 5_000
 """About a tenth of a second, while everything else that is to be stored waits."""
+UNTOLD_MS = 1_000
 BATCHES_PER_STEP = 500
 """Of which nothing may be left to do: to look costs time too."""
 
@@ -70,7 +71,7 @@ def hear(tx: Tx, cabinet: CabinetId, event: ClockEvent) -> None:
     _check(event)
     boot = boots.enter(tx, cabinet, event.boot)
     correction = event.correction()
-    if correction is not None and boot.told_offset_ms in {None, correction.before_ms}:
+    if correction is not None and _is_news(boot, correction):
         _correct(tx, cabinet, _CORRECTED, correction)
         _correct(tx, cabinet, _CONCLUDED, _as_stamped(boot, event, correction))
         gaps.correct(tx, cabinet, correction)
@@ -95,6 +96,15 @@ def _check(event: ClockEvent) -> None:
     told = (event.utc_ms, event.monotonic_ms, abs(event.before_ms or 0), abs(event.offset_ms))
     if not all(0 <= number < LARGEST for number in told) or event.utc_ms > LAST_MS:
         raise MessageError(RefusedFor.BEYOND_BOUNDS, "a clock event's times")
+
+
+def _is_news(boot: Boot, correction: Correction) -> bool:
+    """Tell whether a correction begins where the boot's last word ended: one that is told twice corrects once.
+
+    Of less than a second cabinets say nothing.
+    """
+    told_ms = boot.told_offset_ms
+    return told_ms is None or abs(told_ms - correction.before_ms) < UNTOLD_MS
 
 
 def _is_late(boot: Boot, event: ClockEvent) -> bool:
