@@ -195,6 +195,8 @@ class OutboxStore:
         self.shed_readings = 0
         self.commits = 0
         self.error = ""
+        self.epoch = 0
+        self.streams: dict[StreamClass, StreamState] = {}
         self.db, corrupt = self._open()
         try:
             self._begin(corrupt)
