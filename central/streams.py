@@ -88,7 +88,7 @@ def follow_floor(tx: Tx, stream: Stream, floor: int, acknowledged: int, to_ms: i
     missing = never_coming(stream.mark, floor)
     if not missing:
         return stream
-    unexplained = without(missing, _reported(tx, stream, missing))
+    unexplained = without(missing, _reported(tx, stream.cabinet, stream.stream, stream.epoch, missing))
     split = acknowledged + 1
     for piece in unexplained:
         known = range(piece.start, min(piece.stop, split))
@@ -102,11 +102,11 @@ def follow_floor(tx: Tx, stream: Stream, floor: int, acknowledged: int, to_ms: i
     return msgspec.structs.replace(stream, mark=floor - 1)
 
 
-def _reported(tx: Tx, stream: Stream, numbers: range) -> list[range]:
+def _reported(tx: Tx, cabinet: CabinetId, stream: StreamClass, epoch: int, numbers: range) -> list[range]:
     rows = tx.db.execute(
         "SELECT first, last FROM gap WHERE cabinet = ? AND stream = ? AND epoch = ? AND first <= ?"
         " AND last >= ? AND reported = 1",
-        (stream.cabinet, stream.stream, stream.epoch, numbers.stop - 1, numbers.start),
+        (cabinet, stream, epoch, numbers.stop - 1, numbers.start),
     )
     return [range(first, last + 1) for first, last in rows]
 
@@ -136,6 +136,8 @@ def report_gap(tx: Tx, cabinet: CabinetId, event: GapEvent) -> None:
         check_number(number, "a gap's number")
     numbers = range(event.first, event.last + 1) if event.first else range(0)
     count = event.count
+    if numbers and not without(numbers, _reported(tx, cabinet, event.stream, event.epoch, numbers)):
+        return  # told before: a cabinet that lost what it had told says it again
     if numbers:
         _withdraw(tx, cabinet, event, numbers)
         batches, readings = _held(tx, cabinet, event)
@@ -178,11 +180,21 @@ def _withdraw(tx: Tx, cabinet: CabinetId, event: GapEvent, numbers: range) -> No
 
 
 def _held(tx: Tx, cabinet: CabinetId, event: GapEvent) -> tuple[int, int]:
-    """Return how many of an event's batches are committed here nevertheless, and their readings."""
+    """Return how many of an event's batches are committed here nevertheless, and their readings.
+
+    Of what was damaged at the cabinet an empty batch may have come in its place: that is not what was taken.
+    """
     row = tx.db.execute(
         "SELECT count(*), coalesce(sum(batch.readings), 0) FROM batch JOIN stream ON stream.id = stream_id"
-        " WHERE cabinet = ? AND epoch = ? AND stream = ? AND number BETWEEN ? AND ?",
-        (cabinet, event.epoch, event.stream, event.first, event.last),
+        " WHERE cabinet = ? AND epoch = ? AND stream = ? AND number BETWEEN ? AND ? AND (? OR batch.readings)",
+        (
+            cabinet,
+            event.epoch,
+            event.stream,
+            event.first,
+            event.last,
+            event.cause is not GapCause.CORRUPT,
+        ),
     ).fetchone()
     return int(row[0]), int(row[1])
 

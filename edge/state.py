@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from drivers.database import open_database, open_readonly, transaction
+from edge.state_salvage import ensure_sound
 from protocols.backhaul.messages import PolicyInForce, PriorityEvent, SignedPolicy
 from protocols.backhaul.signing import policy_hash
 from protocols.clock import ClockQuality, Instant
@@ -117,7 +118,8 @@ class State:
 
     @classmethod
     def open(cls, path: Path) -> "State":
-        """Open for writing; raises what `open_database` raises."""
+        """Open for writing, salvaging what is damaged; raises what `open_database` raises."""
+        ensure_sound(path, MIGRATIONS)
         return cls(open_database(path, MIGRATIONS))
 
     @classmethod
