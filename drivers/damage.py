@@ -22,6 +22,9 @@ BLIND: Final = 100_000
 LOOKS: Final = 3
 """How often a page that cannot be read is tried before it counts as lost: a card may stutter."""
 
+EARLIER_ROUNDS: Final = 1 << 24
+"""Of a log, whose frames may still stand behind those of this one: each round counts the first salt up by one."""
+
 WAL_HEADER: Final = struct.Struct(">8I")
 FRAME_HEADER: Final = struct.Struct(">6I")
 _WAL_MAGIC: Final = {0x377F0682: "<", 0x377F0683: ">"}
@@ -35,6 +38,11 @@ Row: TypeAlias = tuple[Any, ...]
 T = TypeVar("T")
 Bad: Final = (sqlite3.Error, MemoryError)
 """What reading a bad page raises: a length that is none can ask for more than there is."""
+
+
+def any_text(raw: bytes) -> str:
+    """Return a text as it stands in a file, whatever has become of it; for a connection's `text_factory`."""
+    return raw.decode("utf-8", "replace")
 
 
 def _nothing_more(_: sqlite3.Connection) -> str:
@@ -96,6 +104,7 @@ def refuse_damaged(path: Path) -> None:
 
 def _look(path: Path, look: Callable[[sqlite3.Connection], str], *, torn_counts: bool) -> str:
     db = open_readonly(path)
+    db.text_factory = any_text
     try:
         found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
         if found != "ok":
@@ -113,8 +122,8 @@ def wal_is_cut(path: Path, *, torn_counts: bool) -> bool:
     Called while a connection has read from the file: only then does the index beside the log say how many frames
     are valid. A commit is synced before the next one begins to be written, so of the commits that follow the valid
     frames all but the last were whole once. The last may have been torn by a power cut before it was told to anybody,
-    and may have been told and damaged since: nobody can say. A process leaves such a frame only if it is killed
-    between the two writes that make one.
+    and may have been told and damaged since: nobody can say. What a killed process leaves of a commit is told from
+    both, unless it was killed between the two writes that make a frame.
 
     Args:
         path: of the database.
@@ -128,8 +137,8 @@ def wal_is_cut(path: Path, *, torn_counts: bool) -> bool:
             header = log.read(WAL_HEADER.size)
             if not _header_fits(header):
                 return True
-            commits = _commits_after(log, valid_frames(path), WAL_HEADER.unpack(header))
-            return commits > (0 if torn_counts else 1)
+            commits, strange = _after_valid(log, valid_frames(path), WAL_HEADER.unpack(header))
+            return commits > 1 or (torn_counts and strange > 0)
     except FileNotFoundError:  # a file without a log
         return False
 
@@ -147,27 +156,42 @@ def valid_frames(path: Path) -> int:
 def _header_fits(header: bytes) -> bool:
     words = WAL_HEADER.unpack(header)
     order = _WAL_MAGIC.get(words[0])
-    if order is None:
-        return False
-    first = second = 0
-    for one, two in struct.iter_unpack(f"{order}2I", header[:24]):
+    return order is not None and _checksum(order, header[:24], (0, 0)) == words[6:]
+
+
+def _checksum(order: str, content: bytes, after: tuple[int, int]) -> tuple[int, int]:
+    """Return a log's running checksum, which goes on from the one before (WAL format, 4.2)."""
+    first, second = after
+    for one, two in struct.iter_unpack(f"{order}2I", content):
         first = (first + one + second) & 0xFFFFFFFF
         second = (second + two + first) & 0xFFFFFFFF
-    return (first, second) == words[6:]
+    return first, second
 
 
-def _commits_after(log: BinaryIO, valid: int, header: tuple[int, ...]) -> int:
-    """Return how many frames after the valid ones end a transaction of this log, not of an earlier round of it."""
-    size = FRAME_HEADER.size + header[2]
-    place, commits = valid, 0
-    while True:
-        log.seek(WAL_HEADER.size + place * size)
-        frame = log.read(size)
-        if len(frame) < size:
-            return commits
-        _, commit, *salts = FRAME_HEADER.unpack_from(frame)[:4]
-        commits += bool(commit) and tuple(salts) == header[4:6]
-        place += 1
+def _after_valid(log: BinaryIO, valid: int, header: tuple[int, ...]) -> tuple[int, int]:
+    """Look at the frames after the valid ones.
+
+    Returns:
+        How many end a transaction of this round of the log; and how many are neither of an earlier round, nor the
+        beginning of a transaction that a kill has interrupted, which follows what is valid and ends nothing.
+    """
+    order, size, salts = _WAL_MAGIC[header[0]], FRAME_HEADER.size + header[2], header[4:6]
+    before = header[6:8]
+    if valid:
+        log.seek(WAL_HEADER.size + (valid - 1) * size)
+        before = FRAME_HEADER.unpack(log.read(FRAME_HEADER.size))[4:6]
+    log.seek(WAL_HEADER.size + valid * size)
+    commits = strange = 0
+    while len(frame := log.read(size)) == size:
+        _, commit, *rest = FRAME_HEADER.unpack_from(frame)
+        if tuple(rest[:2]) == salts:
+            follows = _checksum(order, frame[:8] + frame[FRAME_HEADER.size :], before) == tuple(rest[2:])
+            commits += bool(commit)
+            strange += bool(commit) or not follows
+            before = tuple(rest[2:])
+        else:
+            strange += not 0 < (salts[0] - rest[0]) & 0xFFFFFFFF <= EARLIER_ROUNDS
+    return commits, strange
 
 
 class Walk(Generic[T]):
@@ -306,7 +330,7 @@ class Replacement:
         old = self.path.with_name(self.path.name + suffix)
         if not old.exists():
             return
-        if keep:
+        if keep and old.stat().st_size:  # who looked at the file has left an empty log
             self._rename(old, self.aside.with_name(self.aside.name + suffix))
         else:
             old.unlink()

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from drivers.damage import Bad, Replacement, Walk, damage_of
+from drivers.damage import Bad, Replacement, Walk, any_text, damage_of
 from drivers.database import open_readonly, transaction
 from protocols.backhaul.messages import PriorityEvent
 from protocols.backhaul.signing import policy_hash
@@ -96,7 +96,7 @@ def _build(damaged: Path, new: Path, migrations: Sequence[str]) -> dict[str, int
             into.executescript(script)
         into.execute(f"PRAGMA user_version={len(migrations)}")
         with contextlib.closing(open_readonly(damaged)) as db, transaction(into):
-            db.text_factory = lambda raw: raw.decode("utf-8", "replace")
+            db.text_factory = any_text
             kept = {table: _copy(db, into, table) for table in _TABLES}
             _copy_time(db, into)
     return kept

@@ -146,7 +146,8 @@ class Outbox:
         answer: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put(_Ask(lambda: question(self._store), answer, then))
         try:
-            await asyncio.wait([answer, self._broken], return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [answer, self._broken]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():  # nobody is left to answer
                 self._broken.result()
             return answer.result()

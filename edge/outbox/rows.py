@@ -7,9 +7,9 @@ counts can be checked without reading them.
 import secrets
 import sqlite3
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -173,11 +173,20 @@ def random_epoch() -> int:
 
 
 def check_of(*columns: object) -> int:
-    """Return the CRC of a row's columns, as `_CHECKED` lists them; what cannot be a column's value has none."""
-    try:
-        return zlib.crc32(_ENCODER.encode(columns))
-    except (TypeError, OverflowError, UnicodeEncodeError):
-        return -1
+    """Return the CRC of a row's columns, as `_CHECKED` lists them."""
+    return zlib.crc32(_ENCODER.encode(columns))
+
+
+def batch_row(columns: Sequence[Any]) -> BatchRow:
+    """Return a row as it came from the file; what is not even of its column's type is as good as nothing."""
+    number, utc_ms, readings, digest, crc, sealed = columns
+    numbers = (one if isinstance(one, int) else 0 for one in (number, utc_ms, readings))
+    return BatchRow(
+        *numbers,
+        digest if isinstance(digest, str) else "",
+        crc if isinstance(crc, int) else -1,
+        sealed if isinstance(sealed, bytes) else b"",
+    )
 
 
 def checked_batch(epoch: int, stream: StreamClass, number: int, row: BatchRow) -> bool:
@@ -192,7 +201,7 @@ def believed(
 
     Columns that do not fit their CRC are told anew from the batch.
     """
-    if not isinstance(row.sealed, bytes) or batch_hash(row.sealed) != row.hash:
+    if batch_hash(row.sealed) != row.hash:
         return None
     try:
         batch = unseal(row.sealed)
@@ -234,7 +243,7 @@ def read_batch(db: sqlite3.Connection, epoch: int, stream: StreamClass, number: 
         " WHERE epoch = ? AND stream = ? AND number = ?",
         (epoch, stream, number),
     ).fetchone()
-    return None if row is None else BatchRow(*row)
+    return None if row is None else batch_row(row)
 
 
 def write_stream(db: sqlite3.Connection, state: StreamState) -> None:
@@ -297,6 +306,32 @@ def weigh_one(db: sqlite3.Connection, epoch: int, stream: StreamClass, number: i
         (epoch, stream, number),
     ).fetchone()
     return Weight(*row)
+
+
+def oldest_ms(db: sqlite3.Connection, epochs: Mapping[int, Mapping[StreamClass, StreamState]]) -> int | None:
+    """Return when the oldest batch that waits was sealed; of each stream that is its first."""
+    heads = [
+        db.execute(
+            "SELECT utc_ms FROM batch WHERE epoch = ? AND stream = ? ORDER BY number LIMIT 1", (epoch, stream)
+        ).fetchone()
+        for epoch, states in epochs.items()
+        for stream in states
+    ]
+    return min((head[0] for head in heads if head), default=None)
+
+
+def sealed_around_ms(
+    db: sqlite3.Connection, epoch: int, stream: StreamClass, number: int
+) -> tuple[int | None, int | None]:
+    """Return when the batches before and after one were sealed, None where there is none."""
+    before, after = (
+        db.execute(
+            f"SELECT utc_ms FROM batch WHERE epoch = ? AND stream = ? AND number {side} LIMIT 1",  # noqa: S608
+            (epoch, stream, number),
+        ).fetchone()
+        for side in ("< ? ORDER BY number DESC", "> ? ORDER BY number")
+    )
+    return before and before[0], after and after[0]
 
 
 def oldest_batches(db: sqlite3.Connection, limit: int) -> tuple[WaitingBatch, ...]:

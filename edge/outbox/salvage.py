@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from drivers.damage import Bad, Replacement, damage_of, free_bytes
+from drivers.damage import Bad, Replacement, any_text, damage_of, free_bytes
 from drivers.database import WAL_KEPT_BYTES, open_readonly, transaction
 from drivers.pages import Pages
 from edge.outbox.rows import (
@@ -22,6 +22,7 @@ from edge.outbox.rows import (
     BatchRow,
     Salvaged,
     StreamState,
+    batch_row,
     believed,
     check_of,
     checked_batch,
@@ -116,14 +117,10 @@ def build(damaged: Path, new: Path, found: str, sealing: Sealing) -> Salvaged:
             into.executescript(script)
         into.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
         with contextlib.closing(open_readonly(damaged)) as db, transaction(into):
-            db.text_factory = _text
+            db.text_factory = any_text
             return _Salvage(damaged, db, into, sealing).run(found)
     finally:
         into.close()
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
 
 
 class _Lost(msgspec.Struct):
@@ -267,7 +264,7 @@ class _Salvage:
                 " WHERE epoch = ? AND stream = ? ORDER BY number LIMIT 1",
                 (epoch, int(stream)),
             ).fetchone()
-            if row is not None and checked_batch(epoch, stream, row[0], BatchRow(*row)):
+            if row is not None and checked_batch(epoch, stream, row[0], batch_row(row)):
                 return int(row[0])
         return 0
 
@@ -426,4 +423,4 @@ class _Salvage:
 def _taken_apart(record: tuple[Any, ...]) -> tuple[int, StreamClass | None, BatchRow]:
     """Return epoch, stream and row of a record of `batch`, as it stands in the file; None for no stream of ours."""
     epoch, stream, *row = record
-    return epoch, StreamClass(stream) if stream in set(StreamClass) else None, BatchRow(*row)
+    return epoch, StreamClass(stream) if stream in set(StreamClass) else None, batch_row(row)

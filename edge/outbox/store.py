@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from drivers.damage import any_text
 from drivers.database import open_database, transaction
 from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
@@ -17,16 +18,19 @@ from edge.outbox.rows import (
     Salvaged,
     StreamState,
     WaitingBatch,
+    batch_row,
     believed,
     checked_batch,
     is_empty,
     kept_now,
     oldest_batches,
+    oldest_ms,
     random_epoch,
     read_batch,
     read_epochs,
     read_meta,
     read_salvaged,
+    sealed_around_ms,
     weigh,
     weigh_one,
     write_batch,
@@ -140,6 +144,7 @@ class OutboxStore:
         self._path = path
         salvaged = ensure_sound(path, self._sealing())
         self.db = open_database(path, MIGRATIONS)
+        self.db.text_factory = any_text
         try:
             self._begin(salvaged=salvaged)
         except BaseException:
@@ -186,7 +191,7 @@ class OutboxStore:
             readings=self._readings,
             bytes=self._bytes,
             max_bytes=self._max_bytes,
-            oldest_ms=self._oldest_ms(),
+            oldest_ms=oldest_ms(self.db, self._epochs),
             heads=tuple(state.head() for state in self._epochs[self.sending].values()),
             unsealed=unsealed,
             committed_readings=self.committed_readings,
@@ -249,7 +254,7 @@ class OutboxStore:
             " WHERE epoch = ? AND stream = ? AND number >= ? ORDER BY number LIMIT ?",
             (epoch, stream, first, limit),
         ).fetchall()
-        there = {row[0]: BatchRow(*row) for row in rows}
+        there = {row[0]: batch_row(row) for row in rows}
         return Fetched(
             [
                 Sealed(stream, number, self._readable(epoch, stream, there.get(number), number), epoch)
@@ -451,15 +456,16 @@ class OutboxStore:
             if checked_batch(epoch, stream, number, row):
                 return row.sealed
             if (good := believed(row, self._cabinet, epoch, stream)) is not None:
-                self._mend(good[1], good[0], row)
+                self._mend(good[1], good[0])
                 return row.sealed
         return self._emptied(epoch, stream, number, row)
 
-    def _mend(self, batch: Batch, told: BatchRow, row: BatchRow) -> None:
+    def _mend(self, batch: Batch, told: BatchRow) -> None:
         """Write a row anew whose columns have changed on the disk and whose bytes have not."""
+        before = weigh_one(self.db, batch.epoch, batch.stream, batch.number)
         with self._all_or_nothing():
-            write_batch(self.db, batch, row.sealed, utc_ms=told.utc_ms, readings=told.readings)
-            self._readings += told.readings - (row.readings if isinstance(row.readings, int) else 0)
+            write_batch(self.db, batch, told.sealed, utc_ms=told.utc_ms, readings=told.readings)
+            self._readings += told.readings - before.readings
         log.warning("batch_row_mended", stream=batch.stream.name.lower(), number=batch.number)
 
     def _emptied(self, epoch: int, stream: StreamClass, number: int, row: BatchRow | None) -> bytes:
@@ -480,24 +486,14 @@ class OutboxStore:
         if row is not None and checked_batch(epoch, stream, number, row):
             from_ms, to_ms, readings = row.utc_ms, row.utc_ms, row.readings
         else:
-            from_ms, to_ms = self._neighbours_ms(epoch, stream, number)
+            before_ms, after_ms = sealed_around_ms(self.db, epoch, stream, number)
+            now_ms = self._clock.now().utc_ms
+            to_ms = now_ms if after_ms is None else after_ms
+            from_ms = min(to_ms, max(0, now_ms - self._max_age_ms)) if before_ms is None else before_ms
             readings = None
         return GapEvent(
             stream, GapCause.CORRUPT, from_ms, to_ms, readings, first=number, last=number, epoch=epoch
         )
-
-    def _neighbours_ms(self, epoch: int, stream: StreamClass, number: int) -> tuple[int, int]:
-        """Return when the batches before and after one were sealed."""
-        before, after = (
-            self.db.execute(
-                f"SELECT utc_ms FROM batch WHERE epoch = ? AND stream = ? AND number {side} LIMIT 1",  # noqa: S608
-                (epoch, stream, number),
-            ).fetchone()
-            for side in ("< ? ORDER BY number DESC", "> ? ORDER BY number")
-        )
-        now_ms = self._clock.now().utc_ms
-        to_ms = after[0] if after else now_ms
-        return (before[0] if before else min(to_ms, max(0, now_ms - self._max_age_ms))), to_ms
 
     def _acknowledge(self, ack: Ack) -> None:
         for mark in ack.marks:
@@ -586,17 +582,6 @@ class OutboxStore:
 
     def _insert_gaps(self, gaps: list[GapEvent]) -> list[Sealed]:
         return [self._insert(Gathered(StreamClass.EVENTS, (), gaps, 0))] if gaps else []
-
-    def _oldest_ms(self) -> int | None:
-        heads = [
-            self.db.execute(
-                "SELECT utc_ms FROM batch WHERE epoch = ? AND stream = ? ORDER BY number LIMIT 1",
-                (epoch, stream),
-            ).fetchone()
-            for epoch, states in self._epochs.items()
-            for stream in states
-        ]
-        return min((head[0] for head in heads if head), default=None)
 
     def _number(self, key: str) -> int:
         return int(read_meta(self.db, key) or 0)

@@ -138,6 +138,33 @@ class TestLog:
         assert bool(damage_of(copy)) is (frame < 4)  # the last commit may only have been torn by a power cut
         db.close()
 
+    @pytest.mark.parametrize("noise", [bytes(24), b"\xa5" * 24, bytes(8)])
+    def test_a_last_commit_whose_frame_does_not_even_say_that_it_is_one_is_noticed(
+        self, tmp_path: Path, noise: bytes
+    ) -> None:
+        db = with_log(tmp_path / "a.db", 5)
+        copy = killed(tmp_path / "a.db", tmp_path / "killed")
+        wal = copy.with_name("a.db-wal")
+        content = bytearray(wal.read_bytes())
+        content[32 + 4 * FRAME : 32 + 4 * FRAME + len(noise)] = noise
+        wal.write_bytes(content)
+        assert "log was cut short" in damage_of(copy, torn_counts=True)
+        assert damage_of(copy) == ""
+        db.close()
+
+    def test_a_kill_within_a_commit_of_many_pages_is_no_damage(self, tmp_path: Path) -> None:
+        db = with_log(tmp_path / "a.db", 2)
+        before = (tmp_path / "a.db-wal").stat().st_size
+        db.execute("INSERT INTO t VALUES (99, ?, 'c')", ("b" * 9 * PAGE,))
+        copy = killed(tmp_path / "a.db", tmp_path / "killed")
+        wal = copy.with_name("a.db-wal")
+        whole = wal.read_bytes()
+        assert len(whole) > before + 8 * FRAME
+        for size in range(before, len(whole), FRAME):
+            wal.write_bytes(whole[:size])
+            assert damage_of(copy, torn_counts=True) == ""
+        db.close()
+
     @pytest.mark.parametrize("byte", [0, 9, 17, 25])
     def test_a_damaged_header_is_noticed(self, tmp_path: Path, byte: int) -> None:
         db = with_log(tmp_path / "a.db", 5)

@@ -293,6 +293,7 @@ class TestWhatComesBack:
             "UPDATE stream SET mark = 7 WHERE stream = 2",
             "UPDATE epoch SET epoch = epoch + 2",
             "UPDATE meta SET value = '' WHERE key = 'running'",
+            "UPDATE meta SET value = CAST(x'ff00ff' AS TEXT) WHERE key = 'running'",
             "DELETE FROM batch WHERE number = 2",
             "DELETE FROM stream WHERE stream = 2",
         ],
@@ -462,6 +463,24 @@ class TestAtWork:
         assert len(again.fetch(ORDINARY, 1, 10).batches) == 1
         assert again.figures(0).readings == 5
         assert not [g for g in gaps_in(held(tmp_path / "outbox.db")) if g.cause is GapCause.CORRUPT]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "sealed = 7",
+            "sealed = 'text', hash = 9",
+            "utc_ms = 'never', sealed = x'00'",
+            "hash = CAST(x'ff00ff' AS TEXT)",
+        ],
+    )
+    def test_a_column_of_another_type_is_no_more_than_a_damaged_batch(
+        self, tmp_path: Path, change: str
+    ) -> None:
+        store = open_store(tmp_path)
+        store.commit([gathered(ORDINARY, range(5))], [])
+        store.db.execute(f"UPDATE batch SET {change}")  # noqa: S608  our own words
+        assert len(store.fetch(ORDINARY, 1, 10).batches) == 1
+        assert [gap.first for gap in gaps_in(held(tmp_path / "outbox.db"))] == [1]
 
     def test_a_count_that_cannot_be_believed_is_not_told(self, tmp_path: Path) -> None:
         store = open_store(tmp_path)

@@ -1,6 +1,7 @@
 """A damaged `state.db` does not stop the street: what can be believed of it is there again."""
 
 import random
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -22,8 +23,10 @@ PAGE = 4096
 COMMANDS = 400
 
 
-def fill(path: Path) -> None:
-    """Leave a state with a policy, many commands, an override, an alarm and a time."""
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state with a policy, many commands, an override, an alarm and a time."""
+    path = tmp_path_factory.mktemp("original") / "state.db"
     state = State.open(path)
     policy = Policy(CabinetId("dijon-0001"), PolicyKind.LIGHTING, 7, 0, NOON_MS, KeyId("k"))
     state.store_policy(policy, SignedPolicy(msgspec.json.encode(policy), KeyId("k"), b"s" * 64), NOON_MS)
@@ -33,10 +36,17 @@ def fill(path: Path) -> None:
         )
         record = state.add_command(command, CommandState.QUEUED, "", NOON_MS + number)
         if number == COMMANDS - 1:
-            state.begin_override(record, Override(40.0, NOON_MS, 0.0, "test"), NOON_MS)
+            state.begin_override(record, Override(40, NOON_MS, 0.0, "test"), NOON_MS)
     state.store_alarms([Alarm(DeviceId("lamp-1"), AlarmType.LAMP_FAILURE, NOON_MS, None, "dark")])
     state.store_trusted_ms(NOON_MS)
     state.close()
+    return path
+
+
+@pytest.fixture
+def path(original: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return Path(shutil.copy(original, tmp_path / "state.db"))
 
 
 def overwrite(path: Path, pages: list[int]) -> None:
@@ -46,24 +56,17 @@ def overwrite(path: Path, pages: list[int]) -> None:
     path.write_bytes(content)
 
 
-def leaves(path: Path, table: str) -> list[int]:
-    """Return the pages on which a table's rows are: with the root, those that have its rows' kind of page."""
-    db = sqlite3.connect(path)
-    (root,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
-    db.close()
+def leaf_of(path: Path, text: bytes) -> int:
+    """Return the page of a table's rows that holds some text."""
     content = path.read_bytes()
-    below = [n + 1 for n in range(len(content) // PAGE) if content[n * PAGE] == 0x0D and n]
-    return below if content[(root - 1) * PAGE] == 0x05 else [root]
+    pages = [content[start : start + PAGE] for start in range(0, len(content), PAGE)]
+    return next(n for n, page in enumerate(pages, 1) if page[0] == 0x0D and text in page)
 
 
-def test_rows_on_sound_pages_are_there_again(tmp_path: Path) -> None:
-    path = tmp_path / "state.db"
-    fill(path)
-    original = path.read_bytes()
-    middle = [
-        page for page in leaves(path, "command") if b"c-0200" in original[(page - 1) * PAGE : page * PAGE]
-    ]
-    overwrite(path, middle[:1])
+def test_rows_on_sound_pages_are_there_again(path: Path) -> None:
+    page = leaf_of(path, b"c-0200")
+    before = path.read_bytes()[(page - 1) * PAGE : page * PAGE]
+    overwrite(path, [page])
     damaged = path.read_bytes()
     with capture_logs() as logs:
         state = State.open(path)
@@ -71,18 +74,16 @@ def test_rows_on_sound_pages_are_there_again(tmp_path: Path) -> None:
     commands = {record.command.id for record in state.open_commands()}
     lost = {f"c-{n:04}" for n in range(COMMANDS)} - commands
     assert 0 < len(lost) < 40
-    assert all(name.encode() in original[(middle[0] - 1) * PAGE : middle[0] * PAGE] for name in lost)
+    assert all(name.encode() in before for name in lost)
     assert state.highest() == {PolicyKind.LIGHTING: 7}
-    assert state.overrides() == {DeviceId("lamp-1"): Override(40.0, NOON_MS, 0.0, "test")}
+    assert state.overrides() == {DeviceId("lamp-1"): Override(40, NOON_MS, 0.0, "test")}
     assert len(state.alarms()) == 1
     assert state.trusted_ms() == NOON_MS
     assert Replacement(path).aside.read_bytes() == damaged
     state.close()
 
 
-def test_a_file_whose_head_is_gone_is_begun_anew_and_the_street_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "state.db"
-    fill(path)
+def test_a_file_whose_head_is_gone_is_begun_anew_and_the_street_goes_on(path: Path) -> None:
     overwrite(path, [1])
     state = State.open(path)
     assert state.policies() == {}
@@ -92,9 +93,8 @@ def test_a_file_whose_head_is_gone_is_begun_anew_and_the_street_goes_on(tmp_path
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_whatever_pages_are_damaged_what_is_there_was_there_before(tmp_path: Path, seed: int) -> None:
-    path, chance = tmp_path / "state.db", random.Random(seed)
-    fill(path)
+def test_whatever_pages_are_damaged_what_is_there_was_there_before(path: Path, seed: int) -> None:
+    chance = random.Random(seed)
     state = State.open(path)
     before = {one.command.id: one for one in state.open_commands()}
     policies = state.policies()
@@ -109,10 +109,8 @@ def test_whatever_pages_are_damaged_what_is_there_was_there_before(tmp_path: Pat
 
 
 @pytest.mark.parametrize("done", range(6))
-def test_killed_at_any_step_the_next_start_finishes_or_begins_again(tmp_path: Path, done: int) -> None:
-    path = tmp_path / "state.db"
-    fill(path)
-    overwrite(path, leaves(path, "command")[3:4])
+def test_killed_at_any_step_the_next_start_finishes_or_begins_again(path: Path, done: int) -> None:
+    overwrite(path, [leaf_of(path, b"c-0200")])
     damaged = path.read_bytes()
     State.open(path).close()
     whole = path.read_bytes()
@@ -125,12 +123,10 @@ def test_killed_at_any_step_the_next_start_finishes_or_begins_again(tmp_path: Pa
     state = State.open(path)
     assert len(state.open_commands()) > COMMANDS - 40
     state.close()
-    assert {one.name for one in tmp_path.iterdir()} == {"state.db", "state.db.damaged"}
+    assert {one.name for one in path.parent.iterdir()} == {"state.db", "state.db.damaged"}
 
 
-def test_the_time_that_was_known_to_be_good_is_not_forgotten_with_its_row(tmp_path: Path) -> None:
-    path = tmp_path / "state.db"
-    fill(path)
+def test_the_time_that_was_known_to_be_good_is_not_forgotten_with_its_row(path: Path) -> None:
     db = sqlite3.connect(path)
     (root,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'meta'").fetchone()
     db.close()
