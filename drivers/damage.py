@@ -176,21 +176,22 @@ def _after_valid(log: BinaryIO, valid: int, header: tuple[int, ...]) -> tuple[in
         beginning of a transaction that a kill has interrupted, which follows what is valid and ends nothing.
     """
     order, size, salts = _WAL_MAGIC[header[0]], FRAME_HEADER.size + header[2], header[4:6]
-    before = header[6:8]
+    before = header[6], header[7]
     if valid:
         log.seek(WAL_HEADER.size + (valid - 1) * size)
-        before = FRAME_HEADER.unpack(log.read(FRAME_HEADER.size))[4:6]
+        *_, first, second = FRAME_HEADER.unpack(log.read(FRAME_HEADER.size))
+        before = first, second
     log.seek(WAL_HEADER.size + valid * size)
     commits = strange = 0
     while len(frame := log.read(size)) == size:
-        _, commit, *rest = FRAME_HEADER.unpack_from(frame)
-        if tuple(rest[:2]) == salts:
-            follows = _checksum(order, frame[:8] + frame[FRAME_HEADER.size :], before) == tuple(rest[2:])
+        _, commit, salt, other_salt, first, second = FRAME_HEADER.unpack_from(frame)
+        if (salt, other_salt) == salts:
+            follows = _checksum(order, frame[:8] + frame[FRAME_HEADER.size :], before) == (first, second)
             commits += bool(commit)
             strange += bool(commit) or not follows
-            before = tuple(rest[2:])
+            before = first, second
         else:
-            strange += not 0 < (salts[0] - rest[0]) & 0xFFFFFFFF <= EARLIER_ROUNDS
+            strange += not 0 < (salts[0] - salt) & 0xFFFFFFFF <= EARLIER_ROUNDS
     return commits, strange
 
 

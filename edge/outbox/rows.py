@@ -180,9 +180,10 @@ def check_of(*columns: object) -> int:
 def batch_row(columns: Sequence[Any]) -> BatchRow:
     """Return a row as it came from the file; what is not even of its column's type is as good as nothing."""
     number, utc_ms, readings, digest, crc, sealed = columns
-    numbers = (one if isinstance(one, int) else 0 for one in (number, utc_ms, readings))
     return BatchRow(
-        *numbers,
+        number if isinstance(number, int) else 0,
+        utc_ms if isinstance(utc_ms, int) else 0,
+        readings if isinstance(readings, int) else 0,
         digest if isinstance(digest, str) else "",
         crc if isinstance(crc, int) else -1,
         sealed if isinstance(sealed, bytes) else b"",
