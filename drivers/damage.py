@@ -20,7 +20,9 @@ MAX_STEP: Final = 64
 BLIND: Final = 100_000
 """Keys beyond the last row that was found, or is known to have been, after which nothing more is looked for."""
 LOOKS: Final = 3
-"""How often a page that cannot be read is tried before it counts as lost: a card may stutter."""
+"""How often a file has to be found damaged: a read that failed once looks the same to SQLite's check."""
+PIECE_BYTES: Final = 64 << 10
+"""What is read at a time to see how much of a file a disk still gives."""
 
 EARLIER_ROUNDS: Final = 1 << 24
 """Of a log, whose frames may still stand behind those of this one: each round counts the first salt up by one."""
@@ -71,16 +73,35 @@ def damage_of(
     Raises:
         sqlite3.Error: if it cannot be opened for a reason other than damage.
     """
-    for left in reversed(range(LOOKS)):
+    found = ""
+    for _ in range(LOOKS):
         try:
-            return _look(path, look, torn_counts=torn_counts)
+            found = _look(path, look, torn_counts=torn_counts)
         except sqlite3.DatabaseError as error:
-            unreadable = getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR_READ")
-            if is_damage(error) or (unreadable and not left):
-                return _in_a_line(error)
-            if not unreadable:
+            if not is_damage(error) and not (_is_unreadable(error) and _is_mostly_readable(path)):
                 raise
-    raise AssertionError  # the last look returns or raises
+            found = _in_a_line(error)
+        if not found:
+            return ""
+    return found
+
+
+def _is_unreadable(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR_READ")
+
+
+def _is_mostly_readable(path: Path) -> bool:
+    """Tell whether a disk gives most of a file, so that what it does not give is lost and not just out of reach."""
+    bad = count = 0
+    with path.open("rb", buffering=0) as file:
+        for at in range(0, path.stat().st_size, PIECE_BYTES):
+            count += 1
+            try:
+                file.seek(at)
+                file.read(PIECE_BYTES)
+            except OSError:
+                bad += 1
+    return 2 * bad < count
 
 
 def _in_a_line(said: object) -> str:

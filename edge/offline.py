@@ -10,7 +10,7 @@ from drivers.database import open_readonly
 from edge.answers import BufferAnswer, PolicyAnswer, PriorityAnswer
 from edge.config import Settings
 from edge.lock import AlreadyRunsError, only_agent
-from edge.outbox.rows import kept_now, oldest_batches, read_epochs, read_salvaged, weigh
+from edge.outbox.rows import kept_now, oldest_batches, read_epochs, read_salvaged, used_bytes, weigh
 from edge.outbox.store import OutboxFigures
 from edge.state import CommandRecord, State
 from protocols.backhaul.messages import PolicyInForce
@@ -99,6 +99,7 @@ def _figures(db: sqlite3.Connection, settings: Settings) -> OutboxFigures:
         batches=waiting.batches,
         readings=waiting.readings,
         bytes=waiting.bytes,
+        used_bytes=used_bytes(db),
         max_bytes=round(settings.document.outbox.max_mb * 1e6),
         oldest_ms=waiting.oldest_ms,
         heads=tuple(state.head() for state in next(iter(epochs.values()), {}).values()),

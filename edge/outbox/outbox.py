@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from drivers.damage import is_damage
+from drivers.damage import LOOKS, is_damage
 from edge.config import OutboxSettings
 from edge.outbox.store import Gathered, OutboxFigures, OutboxStore, Sealed
 from protocols.backhaul.messages import Ack, Event, GapCause, GapEvent, StreamMark
@@ -85,6 +85,7 @@ class Outbox:
         self._jobs: queue.SimpleQueue[Gathered | Ack | _Ask | _Stop] = queue.SimpleQueue()
         self._unsealed = 0
         self._lost: dict[StreamClass, tuple[int, int]] = {}
+        self._damaged = 0
         self._broken: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._guarded, name="outbox", daemon=True)
         self._thread.start()
@@ -173,7 +174,10 @@ class Outbox:
         gathering = self._open[stream]
         if gathering.samples or gathering.events:
             self._open[stream] = _Open([], [])
-            self._jobs.put(Gathered(stream, gathering.samples, gathering.events, gathering.readings))
+            closed_ms = self._clock.now().utc_ms
+            self._jobs.put(
+                Gathered(stream, gathering.samples, gathering.events, gathering.readings, closed_ms)
+            )
 
     def _committed(self, batches: Sequence[Sealed], floors: Mapping[StreamClass, int], readings: int) -> None:
         self._unsealed -= readings
@@ -240,12 +244,14 @@ class Outbox:
         try:
             batches = self._store.commit(waiting, [Ack(epoch, (mark,)) for (epoch, _), mark in marks.items()])
         except sqlite3.Error as error:
-            if is_damage(error):
+            self._damaged = self._damaged + 1 if is_damage(error) else 0
+            if self._damaged >= LOOKS and self._store.is_readable():
                 raise  # trying again would not mend it; the next start salvages the file
             if self._store.error != str(error):
                 log.error("outbox_commit_failed", error=str(error), name=error.sqlite_errorname)
             self._store.error = str(error)
             return False
+        self._damaged = 0
         if self._store.error:
             log.warning("outbox_commits_again")
             self._store.error = ""
@@ -260,12 +266,12 @@ class Outbox:
             result = ask.question()
         except Exception as error:
             self._on_loop(_fail, ask.answer, error)
-            if isinstance(error, sqlite3.Error) and is_damage(error):
+            if isinstance(error, sqlite3.Error) and is_damage(error) and self._store.is_damaged():
                 raise  # as in a commit; whoever asked gets any other error, and the outbox has others to serve
         else:
             self._on_loop(_settle, ask, result)
-        if news := self._store.take_news():
-            self._on_loop(self._committed, news, self._store.floors(), 0)
+        if aside := self._store.take_aside():
+            self._on_loop(self._committed, aside, self._store.floors(), 0)
 
     def _end(self, *, clean: bool) -> None:
         if not clean:  # the next start must say that something is missing

@@ -299,6 +299,22 @@ def weigh(db: sqlite3.Connection) -> Weight:
     return Weight(*row)
 
 
+def pages(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many pages a database has, and how many of them are free."""
+    return db.execute("PRAGMA page_count").fetchone()[0], db.execute("PRAGMA freelist_count").fetchone()[0]
+
+
+def used_bytes(db: sqlite3.Connection) -> int:
+    """Return what a database takes, without what is free in it."""
+    all_pages, free_pages = pages(db)
+    return (all_pages - free_pages) * page_bytes(db)
+
+
+def page_bytes(db: sqlite3.Connection) -> int:
+    """Return the size of a database's pages."""
+    return int(db.execute("PRAGMA page_size").fetchone()[0])
+
+
 def weigh_one(db: sqlite3.Connection, epoch: int, stream: StreamClass, number: int) -> Weight:
     """Return what a batch adds to the sum, if it is there."""
     row = db.execute(

@@ -2,16 +2,19 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import structlog
 
-from drivers.damage import any_text
-from drivers.database import open_database, transaction
+from drivers.damage import LOOKS, any_text, is_damage
+from drivers.database import is_readable, open_database, transaction
+from edge.ballast import Ballast, reserve
 from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
+from edge.outbox.crash import crash_gaps
 from edge.outbox.rows import (
     MIGRATIONS,
     BatchRow,
@@ -25,12 +28,15 @@ from edge.outbox.rows import (
     kept_now,
     oldest_batches,
     oldest_ms,
+    page_bytes,
+    pages,
     random_epoch,
     read_batch,
     read_epochs,
     read_meta,
     read_salvaged,
     sealed_around_ms,
+    used_bytes,
     weigh,
     weigh_one,
     write_batch,
@@ -60,6 +66,12 @@ from protocols.model.reading import Sample
 log = structlog.get_logger()
 SHED_SHARE = 0.02
 """How much of the bound is freed at once when it is reached, so that shedding is not done at each commit."""
+SPARE_PAGES = 8
+"""Below the bound: the outbox's own tables, and the splits of a tree that a batch goes into."""
+GAPS_BYTES = 1024
+"""What an event of each stream's shedding takes at most."""
+LOOK_EVERY_MS = 10_000
+"""How often the disk is asked how full it is, while something is committed."""
 DAY_MS = 86_400_000
 
 
@@ -87,8 +99,9 @@ class OutboxFigures(msgspec.Struct, frozen=True):
         epoch: that is being sent: the oldest of which anything waits.
         batches: that wait for the centre.
         readings: in them.
-        bytes: of them.
-        max_bytes: the bound.
+        bytes: of them, as they are sent.
+        used_bytes: of the file, without what is free in it.
+        max_bytes: the bound of that.
         oldest_ms: UTC milliseconds of the oldest batch; None if there is none.
         heads: where each stream of that epoch is.
         unsealed: readings and events that are not committed yet.
@@ -96,6 +109,7 @@ class OutboxFigures(msgspec.Struct, frozen=True):
         shed_readings: dropped because the bound was reached, since the agent started.
         commits: transactions since the agent started.
         error: what the disk said last, "" if all is well.
+        disk_full: whether something has filled the disk, so that the outbox does not grow.
         sealing_epoch: of what is taken now; another than `epoch` while something salvaged is sent first.
         salvaged: what became of a damaged file before this one; None if there was none.
     """
@@ -104,6 +118,7 @@ class OutboxFigures(msgspec.Struct, frozen=True):
     batches: int
     readings: int
     bytes: int
+    used_bytes: int
     max_bytes: int
     oldest_ms: int | None
     heads: tuple[StreamHead, ...]
@@ -112,36 +127,55 @@ class OutboxFigures(msgspec.Struct, frozen=True):
     shed_readings: int = 0
     commits: int = 0
     error: str = ""
+    disk_full: bool = False
     sealing_epoch: int = 0
     salvaged: Salvaged | None = None
 
 
 class Gathered(msgspec.Struct, frozen=True):
-    """What is to become one batch."""
+    """What is to become one batch.
+
+    Attributes:
+        closed_ms: UTC milliseconds from which on what came is in a later batch; 0 if that is nobody's business, as
+            of what the store itself has to tell.
+    """
 
     stream: StreamClass
     samples: Sequence[Sample]
     events: Sequence[Event]
     readings: int
+    closed_ms: int = 0
+
+
+Shed: TypeAlias = dict[tuple[int, StreamClass], GapEvent]
+"""What was shed in one transaction, by epoch and stream."""
 
 
 class OutboxStore:
     """The database's side: everything here runs in the database's thread, or before it starts."""
 
-    def __init__(
-        self, path: Path, cabinet: CabinetId, boot: str, clock: Clock, settings: OutboxSettings
+    def __init__(  # noqa: PLR0917  what it is given is what it cannot know
+        self,
+        path: Path,
+        cabinet: CabinetId,
+        boot: str,
+        clock: Clock,
+        settings: OutboxSettings,
+        ballast: Ballast | None = None,
     ) -> None:
         self._cabinet = cabinet
         self._boot = boot
         self._clock = clock
         self._max_bytes = round(settings.max_mb * 1e6)
         self._max_age_ms = round(settings.max_age_days * DAY_MS)
+        self._path = path
+        self._ballast = ballast
+        self._seal_ms = round(settings.seal_s * 1000)
+        self._aside: list[Sealed] = []
         self.committed_readings = 0
         self.shed_readings = 0
         self.commits = 0
         self.error = ""
-        self._news: list[Sealed] = []
-        self._path = path
         salvaged = ensure_sound(path, self._sealing())
         self.db = open_database(path, MIGRATIONS)
         self.db.text_factory = any_text
@@ -150,23 +184,6 @@ class OutboxStore:
         except BaseException:
             self.db.close()
             raise
-
-    def _begin(self, *, salvaged: bool) -> None:
-        """Learn what is there, and begin a run: what this start knows to be missing is told in the same transaction.
-
-        Told later, it would be forgotten if this run ended before.
-        """
-        with transaction(self.db):
-            write_missing_checks(self.db)
-        self._epochs = read_epochs(self.db) or self._first_epoch()
-        waiting = weigh(self.db)
-        self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
-        with self._all_or_nothing():
-            began_ms = self._number("run_began_ms")
-            self.last_end = self._begin_run()
-            crashed = self.last_end is LastEnd.CRASH and not salvaged
-            self.birth_events = self._crash_gaps(began_ms) if crashed else []
-            self._insert_gaps(self.birth_events)
 
     @property
     def epoch(self) -> int:
@@ -190,7 +207,8 @@ class OutboxStore:
             batches=self._batches,
             readings=self._readings,
             bytes=self._bytes,
-            max_bytes=self._max_bytes,
+            used_bytes=used_bytes(self.db),
+            max_bytes=self._bound_pages * self._page_bytes,
             oldest_ms=oldest_ms(self.db, self._epochs),
             heads=tuple(state.head() for state in self._epochs[self.sending].values()),
             unsealed=unsealed,
@@ -198,13 +216,10 @@ class OutboxStore:
             shed_readings=self.shed_readings,
             commits=self.commits,
             error=self.error,
+            disk_full=self._ballast is not None and not self._ballast.held,
             sealing_epoch=self.epoch,
-            salvaged=self.salvaged(),
+            salvaged=kept_now(read_salvaged(self.db), self._path),
         )
-
-    def salvaged(self) -> Salvaged | None:
-        """Return what became of a damaged file before this one, if there was one."""
-        return kept_now(read_salvaged(self.db), self._path)
 
     def commit(self, seals: Sequence[Gathered], marks: Iterable[StreamMark | Ack]) -> list[Sealed]:
         """Delete what is acknowledged and insert what waits, in one transaction.
@@ -219,19 +234,34 @@ class OutboxStore:
         Raises:
             sqlite3.Error: with nothing of it done, in memory as on disk.
         """
+        if self._clock.now().monotonic_ms >= self._look_ms:
+            self._look_at_disk()
+        let_go = list(marks)
+        try:
+            return self._commit(seals, let_go)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_FULL":
+                raise
+        self._look_at_disk()
+        return self._commit(seals, let_go)
+
+    def _commit(self, seals: Sequence[Gathered], marks: Sequence[StreamMark | Ack]) -> list[Sealed]:
         with self._all_or_nothing():
             for mark in marks:
                 self._acknowledge(mark if isinstance(mark, Ack) else Ack(self.sending, (mark,)))
-            done = [self._insert(one) for one in seals]
-            done += self._insert_gaps(self._shed())
+            shed = self._shed_old()
+            done = [self._take(one, shed) for one in seals]
+            if shed:
+                self._make_room(StreamClass.EVENTS, GAPS_BYTES, shed)
+            done += self._insert_gaps(list(shed.values()))
             self._retire()
         self.commits += 1
-        return [one for one in [*self.take_news(), *done] if one.number >= self.streams[one.stream].floor]
+        return [one for one in [*self.take_aside(), *done] if one.number >= self.streams[one.stream].floor]
 
-    def take_news(self) -> list[Sealed]:
+    def take_aside(self) -> list[Sealed]:
         """Return, once, what became a batch while something else was asked for."""
-        news, self._news = self._news, []
-        return news
+        aside, self._aside = self._aside, []
+        return aside
 
     def floors(self) -> dict[StreamClass, int]:
         """Return for each stream of the epoch that is being sent the lowest number that can still be."""
@@ -263,6 +293,21 @@ class OutboxStore:
             state.floor,
             epoch,
         )
+
+    def is_damaged(self) -> bool:
+        """Tell whether the file is no longer sound, when a reading has said so: one that failed looks the same."""
+        for _ in range(LOOKS):
+            try:
+                if self.db.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok":
+                    return False
+            except sqlite3.Error as error:
+                if not is_damage(error):
+                    return False
+        return self.is_readable()
+
+    def is_readable(self) -> bool:
+        """Tell whether the disk gives all of the file's bytes."""
+        return is_readable(self._path)
 
     def oldest(self, limit: int) -> tuple[WaitingBatch, ...]:
         """Return the oldest waiting batches."""
@@ -301,7 +346,7 @@ class OutboxStore:
             gaps = self._renew(before)
             waiting = weigh(self.db)
             self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
-            self._news += self._insert_gaps(gaps)
+            self._aside += self._insert_gaps(gaps)
             self._retire()
         log.warning("epoch_renewed", before=before, batches=self._batches, unreadable=len(gaps))
         with suppress(
@@ -325,7 +370,7 @@ class OutboxStore:
         }
         remembered = (self._bytes, self._batches, self._readings)
         counted = (self.shed_readings, self.committed_readings)
-        news = list(self._news)
+        aside = list(self._aside)
         try:
             with transaction(self.db):
                 yield
@@ -333,7 +378,7 @@ class OutboxStore:
             self._epochs = epochs
             self._bytes, self._batches, self._readings = remembered
             self.shed_readings, self.committed_readings = counted
-            self._news = news
+            self._aside = aside
             raise
 
     def _sealing(self) -> Sealing:
@@ -356,38 +401,107 @@ class OutboxStore:
                 write_stream(self.db, state)
         return {epoch: states}
 
-    def _begin_run(self) -> LastEnd:
+    def _begin(self, *, salvaged: bool) -> None:
+        """Learn what is there, and begin a run: what this start knows to be missing is told in the same transaction.
+
+        Told later, it would be forgotten if this run ended before.
+        """
+        self._page_bytes = page_bytes(self.db)
+        self._most_pages = self._bound_pages = self._max_bytes // self._page_bytes
+        self._look_ms = 0
+        self._look_at_disk()
+        if self._ballast is not None:
+            reserve(self._path.with_name(f"{self._path.name}-wal"))
+        with transaction(self.db):
+            write_missing_checks(self.db)
+        self._epochs: dict[int, dict[StreamClass, StreamState]] = read_epochs(self.db) or self._first_epoch()
+        waiting = weigh(self.db)
+        self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
+        self.last_end = self._last_end()
+        self._run_before_began_ms = self._number("run_began_ms")
+        self._run_before_seal_ms = self._number("seal_ms")
+        self.birth_events = [] if salvaged else self._birth_events()
+        with self._all_or_nothing():
+            write_meta(self.db, "running", self._boot)
+            write_meta(self.db, "run_began_ms", self._clock.now().utc_ms)
+            write_meta(self.db, "seal_ms", self._seal_ms)
+            self._insert_gaps(self.birth_events)
+
+    def _last_end(self) -> LastEnd:
         running = read_meta(self.db, "running")
-        write_meta(self.db, "running", self._boot)
-        write_meta(self.db, "run_began_ms", self._clock.now().utc_ms)
         if running is None:
             return LastEnd.FIRST
         return LastEnd.CRASH if running else LastEnd.CLEAN
 
-    def _crash_gaps(self, began_ms: int) -> list[GapEvent]:
-        """Say what the run that crashed may have taken and not sealed."""
-        return [self._crash_gap(state, began_ms) for state in self.streams.values() if state.sealed_ms]
+    def _birth_events(self) -> list[GapEvent]:
+        """Say what this start already knows to be missing."""
+        if self.last_end is not LastEnd.CRASH:
+            return []
+        reaches_ms = {stream: state.sealed_ms for stream, state in self.streams.items()}
+        return list(
+            crash_gaps(
+                reaches_ms,
+                began_ms=self._run_before_began_ms,
+                now_ms=self._clock.now().utc_ms,
+                seal_ms=self._run_before_seal_ms,
+                epoch=self.epoch,
+            )
+        )
 
-    def _crash_gap(self, state: StreamState, began_ms: int) -> GapEvent:
-        """Say between when something may be missing: since the last seal of the run that crashed, until now."""
-        from_ms = max(state.sealed_ms, began_ms)
-        to_ms = max(self._clock.now().utc_ms, from_ms)  # a cold clock may be behind
-        return GapEvent(state.stream, GapCause.CRASH, from_ms, to_ms, None, epoch=self.epoch)
-
-    def _insert(self, one: Gathered) -> Sealed:
+    def _take(self, one: Gathered, shed: Shed) -> Sealed:
+        """Insert a batch and make room for it; it is itself shed if only higher classes could give way."""
         state = self.streams[one.stream]
+        state.sealed_ms = self._reaches_ms(one) or state.sealed_ms
         batch = self._new_batch(one, self.epoch, state.next)
+        sealed = seal(batch)
+        if not self._make_room(batch.stream, len(sealed), shed):
+            self._give_way(batch, one.readings, shed)
+        else:
+            self._insert(batch, sealed, one.readings)
+        return Sealed(batch.stream, batch.number, sealed, self.epoch)
+
+    def _insert(self, batch: Batch, sealed: bytes, readings: int) -> Sealed:
         now_ms = self._clock.now().utc_ms
-        sealed = self._write(batch, one.readings, now_ms)
-        state.next = batch.number + 1
-        state.sealed_ms = now_ms
-        state.taken += one.readings
-        write_stream(self.db, state)
-        self.committed_readings += one.readings
+        write_batch(self.db, batch, sealed, utc_ms=now_ms, readings=readings)
+        write_stream(self.db, self._use_number(batch, readings))
         self._bytes += len(sealed)
         self._batches += 1
-        self._readings += one.readings
+        self._readings += readings
         return Sealed(batch.stream, batch.number, sealed, self.epoch)
+
+    def _give_way(self, batch: Batch, readings: int, shed: Shed) -> None:
+        """Count a batch as shed that never was in the file; nothing else of its stream is."""
+        now_ms = self._clock.now().utc_ms
+        state = self._use_number(batch, readings)
+        state.floor = state.next
+        write_stream(self.db, state)
+        gap = GapEvent(
+            state.stream,
+            GapCause.SHED,
+            now_ms,
+            now_ms,
+            readings,
+            first=batch.number,
+            last=batch.number,
+            epoch=self.epoch,
+        )
+        self._note_shed(gap, shed)
+
+    def _use_number(self, batch: Batch, readings: int) -> StreamState:
+        """Take note that a stream's next number is used."""
+        state = self.streams[batch.stream]
+        state.next = batch.number + 1
+        state.taken += readings
+        self.committed_readings += readings
+        return state
+
+    def _reaches_ms(self, one: Gathered) -> int:
+        """Return up to when a batch has all that its stream took: a sample may be handed over after it was taken."""
+        if not one.samples:
+            return one.closed_ms
+        now = self._clock.now()
+        last_ms = one.samples[-1].monotonic_ms + now.utc_ms - now.monotonic_ms
+        return min(last_ms, one.closed_ms or last_ms)
 
     def _new_batch(self, one: Gathered, epoch: int, number: int) -> Batch:
         now = self._clock.now()
@@ -407,11 +521,6 @@ class OutboxStore:
             columns=columns(one.samples, base_ms),
             events=tuple(one.events),
         )
-
-    def _write(self, batch: Batch, readings: int, utc_ms: int) -> bytes:
-        sealed = seal(batch)
-        write_batch(self.db, batch, sealed, utc_ms=utc_ms, readings=readings)
-        return sealed
 
     def _renew(self, before: int) -> list[GapEvent]:
         """Put a new epoch in the place of one, and seal its batches again; return what cannot be read."""
@@ -446,7 +555,7 @@ class OutboxStore:
                 yield self._corrupt(before, state.stream, number, row)
             else:
                 renewed = msgspec.structs.replace(good[1], epoch=state.epoch, number=state.next)
-                self._write(renewed, good[0].readings, good[0].utc_ms)
+                write_batch(self.db, renewed, seal(renewed), utc_ms=good[0].utc_ms, readings=good[0].readings)
                 state.next += 1
         write_stream(self.db, state)
 
@@ -473,11 +582,13 @@ class OutboxStore:
         gap = self._corrupt(epoch, stream, number, row)
         before = weigh_one(self.db, epoch, stream, number)
         with self._all_or_nothing():
-            sealed = self._write(self._placeholder(epoch, stream, number), 0, self._clock.now().utc_ms)
+            empty = self._placeholder(epoch, stream, number)
+            sealed = seal(empty)
+            write_batch(self.db, empty, sealed, utc_ms=self._clock.now().utc_ms, readings=0)
             self._bytes += len(sealed) - before.bytes
             self._batches += 1 - before.batches
             self._readings -= before.readings
-            self._news += self._insert_gaps([gap])
+            self._aside += self._insert_gaps([gap])
         log.error("batch_unreadable", stream=stream.name.lower(), number=number)
         return sealed
 
@@ -534,39 +645,103 @@ class OutboxStore:
                 del self._epochs[epoch]
                 log.info("epoch_drained", epoch=epoch)
 
-    def _shed(self) -> list[GapEvent]:
-        """Drop the oldest of the lowest class while the buffer is too full or too old, and say what went."""
-        gaps = []
-        horizon_ms = self._clock.now().utc_ms - self._max_age_ms
-        for stream in reversed(StreamClass):
-            for states in self._epochs.values():
-                state = states.get(stream)
-                last = self._last_to_shed(state, self._bytes - self._max_bytes, horizon_ms) if state else 0
-                if state and last:
-                    gaps.append(self._shed_stream(state, last))
-        return gaps
+    def _look_at_disk(self) -> None:
+        """Learn how far the file may grow: to its bound, and no further than a disk that fills up leaves room.
 
-    def _last_to_shed(self, state: StreamState, excess: int, horizon_ms: int) -> int:
-        """Return the number up to which a stream gives way, 0 for none; looks no further than it must.
+        Once the ballast is given away, its room lets what is in the write-ahead log come into the file, so that
+        from then on the log's own blocks are enough.
+        """
+        self._look_ms = self._clock.now().monotonic_ms + LOOK_EVERY_MS
+        if self._ballast is None:
+            most_pages = self._bound_pages
+        else:
+            held, room_bytes = self._ballast.held, self._ballast.look()
+            if held and not self._ballast.held:
+                self.db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            most_pages = min(self._bound_pages, pages(self.db)[0] + room_bytes // self._page_bytes)
+        self._most_pages = most_pages
+        self.db.execute(f"PRAGMA max_page_count={most_pages}").fetchone()
+
+    def _make_room(self, stream: StreamClass, size: int, shed: Shed) -> bool:
+        """Drop the oldest of the lowest class until so many bytes fit below the bound; add what went to `shed`.
+
+        Returns:
+            Whether they fit without taking from a class above `stream`.
+        """
+        fitting = self._most_pages - SPARE_PAGES - _pages_of(size, self._page_bytes)
+        # the event that tells of a gap costs no more than itself
+        share = 0 if stream is StreamClass.EVENTS else SHED_SHARE
+        while (excess := self._used_pages() - fitting) > 0:
+            goal = round((excess + share * self._most_pages) * self._page_bytes)
+            lowest = self._lowest()
+            if lowest is None:
+                return excess <= SPARE_PAGES
+            if lowest.stream < stream:
+                return False
+            self._shed_stream(lowest, self._last_within(lowest, goal), shed)
+        return True
+
+    def _used_pages(self) -> int:
+        all_pages, free_pages = pages(self.db)
+        return all_pages - free_pages
+
+    def _lowest(self) -> StreamState | None:
+        """Return the lowest class of which something waits, of the oldest epoch."""
+        for stream in reversed(StreamClass):
+            for epoch, states in self._epochs.items():
+                found = self.db.execute(
+                    "SELECT 1 FROM batch WHERE epoch = ? AND stream = ? LIMIT 1", (epoch, stream)
+                ).fetchone()
+                if found:
+                    return states[stream]
+        return None
+
+    def _last_within(self, state: StreamState, goal: int) -> int:
+        """Return up to which number a stream's oldest batches are so many bytes; looks no further."""
+        last = 0
+        with closing(
+            self.db.execute(
+                "SELECT number, length(sealed) FROM batch WHERE epoch = ? AND stream = ? ORDER BY number",
+                (state.epoch, state.stream),
+            )
+        ) as rows:
+            for number, size in rows:
+                last = int(number)
+                goal -= size
+                if goal <= 0:
+                    break
+        return last
+
+    def _shed_old(self) -> Shed:
+        """Drop what has waited for too long, and say what went.
 
         A batch that was sealed before the clock was set has no age that can be known, so it is not too old.
         """
-        goal = excess + self._max_bytes * SHED_SHARE if excess > 0 else 0.0
-        rows = self.db.execute(
-            "SELECT number, utc_ms, length(sealed) FROM batch WHERE epoch = ? AND stream = ? ORDER BY number",
-            (state.epoch, state.stream),
-        )
+        shed: Shed = {}
+        horizon_ms = self._clock.now().utc_ms - self._max_age_ms
+        for states in self._epochs.values():
+            for state in states.values():
+                last = self._last_before(state, horizon_ms)
+                if last:
+                    self._shed_stream(state, last, shed)
+        return shed
+
+    def _last_before(self, state: StreamState, horizon_ms: int) -> int:
         last = 0
-        for number, utc_ms, size in rows:
-            too_old = EARLIEST_PLAUSIBLE_MS <= utc_ms < horizon_ms
-            if goal <= 0 and not too_old:
-                break
-            last = int(number)
-            goal -= size
-        rows.close()
+        with closing(
+            self.db.execute(
+                "SELECT number, utc_ms FROM batch WHERE epoch = ? AND stream = ? ORDER BY number",
+                (state.epoch, state.stream),
+            )
+        ) as rows:
+            for number, utc_ms in rows:
+                if not EARLIEST_PLAUSIBLE_MS <= utc_ms < horizon_ms:
+                    break
+                last = int(number)
         return last
 
-    def _shed_stream(self, state: StreamState, last: int) -> GapEvent:
+    def _shed_stream(self, state: StreamState, last: int, shed: Shed) -> None:
+        """Drop a stream's batches up to `last`, and add them to what of it was shed in this transaction."""
         first = state.floor
         to_ms = self.db.execute(
             "SELECT utc_ms FROM batch WHERE epoch = ? AND stream = ? AND number = ?",
@@ -574,14 +749,23 @@ class OutboxStore:
         ).fetchone()[0]
         batches, readings, from_ms = self._drop(state, last)
         write_stream(self.db, state)
-        self.shed_readings += readings
         log.warning("shed", stream=state.stream.name.lower(), batches=batches, readings=readings)
-        return GapEvent(
+        gap = GapEvent(
             state.stream, GapCause.SHED, from_ms, to_ms, readings, first=first, last=last, epoch=state.epoch
         )
+        self._note_shed(gap, shed)
+
+    def _note_shed(self, gap: GapEvent, shed: Shed) -> None:
+        self.shed_readings += gap.count or 0
+        whose = gap.epoch, gap.stream
+        shed[whose] = _joined(shed.get(whose), gap)
 
     def _insert_gaps(self, gaps: list[GapEvent]) -> list[Sealed]:
-        return [self._insert(Gathered(StreamClass.EVENTS, (), gaps, 0))] if gaps else []
+        if not gaps:
+            return []
+        number = self.streams[StreamClass.EVENTS].next
+        batch = self._new_batch(Gathered(StreamClass.EVENTS, (), gaps, 0), self.epoch, number)
+        return [self._insert(batch, seal(batch), 0)]
 
     def _number(self, key: str) -> int:
         return int(read_meta(self.db, key) or 0)
@@ -596,3 +780,20 @@ class OutboxStore:
             return ""
         good = None if row.hash == mark.hash else believed(row, self._cabinet, epoch, mark.stream)
         return row.hash if good is None or not is_empty(good[1]) else ""
+
+
+def _joined(earlier: GapEvent | None, gap: GapEvent) -> GapEvent:
+    """Return as one gap what was shed of a stream in one transaction; one follows the other."""
+    if earlier is None:
+        return gap
+    return msgspec.structs.replace(
+        earlier,
+        from_ms=min(earlier.from_ms, gap.from_ms),
+        to_ms=max(earlier.to_ms, gap.to_ms),
+        count=(earlier.count or 0) + (gap.count or 0),
+        last=gap.last,
+    )
+
+
+def _pages_of(size: int, page_bytes: int) -> int:
+    return size // page_bytes + 1

@@ -489,17 +489,3 @@ class TestAtWork:
         store.fetch(ORDINARY, 1, 10)
         (gap,) = gaps_in(held(tmp_path / "outbox.db"))
         assert gap.count is None
-
-    def test_a_crash_gap_is_not_forgotten_by_a_second_crash(self, tmp_path: Path) -> None:
-        clock = HandClock()
-        store = open_store(tmp_path, clock)
-        store.commit([gathered(ORDINARY, [1])], [])
-        store.db.close()
-        for _ in range(2):
-            clock.advance(60)
-            open_store(tmp_path, clock).db.close()
-        gaps = [gap for gap in gaps_in(held(tmp_path / "outbox.db")) if gap.stream is ORDINARY]
-        assert [(gap.from_ms, gap.to_ms) for gap in gaps] == [
-            (clock.utc_ms - 120_000, clock.utc_ms - 60_000),
-            (clock.utc_ms - 60_000, clock.utc_ms),
-        ]
