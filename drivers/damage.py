@@ -27,6 +27,9 @@ PIECE_BYTES: Final = 64 << 10
 EARLIER_ROUNDS: Final = 1 << 24
 """Of a log, whose frames may still stand behind those of this one: each round counts the first salt up by one."""
 
+CUT: Final = "the write-ahead log was cut short"
+TORN: Final = "the last commit in the write-ahead log is torn"
+
 WAL_HEADER: Final = struct.Struct(">8I")
 FRAME_HEADER: Final = struct.Struct(">6I")
 _WAL_MAGIC: Final = {0x377F0682: "<", 0x377F0683: ">"}
@@ -68,7 +71,7 @@ def damage_of(
     Args:
         path: of the file, which exists.
         look: asked after SQLite's own check, for what only the file's owner knows; it may raise sqlite3.Error.
-        torn_counts: see `wal_is_cut`.
+        torn_counts: whether `TORN` is an answer, of a file that is otherwise sound.
 
     Raises:
         sqlite3.Error: if it cannot be opened for a reason other than damage.
@@ -124,44 +127,50 @@ def refuse_damaged(path: Path) -> None:
 
 
 def _look(path: Path, look: Callable[[sqlite3.Connection], str], *, torn_counts: bool) -> str:
+    if path.with_name(f"{path.name}-journal").exists():
+        _roll_back(path)
     db = open_readonly(path)
     db.text_factory = any_text
     try:
         found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
         if found != "ok":
             return _in_a_line(found)
-        if wal_is_cut(path, torn_counts=torn_counts):
-            return "the write-ahead log was cut short"
-        return look(db)
+        cut = cut_of_log(path)
+        if cut == CUT:
+            return CUT
+        return look(db) or (cut if torn_counts else "")
     finally:
         db.close()
 
 
-def wal_is_cut(path: Path, *, torn_counts: bool) -> bool:
-    """Tell whether commits that were whole are missing at the end of a database's log.
+def _roll_back(path: Path) -> None:
+    """Let SQLite undo what a power cut has interrupted before the file had a log: reading cannot do that."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version").fetchone()
+
+
+def cut_of_log(path: Path) -> str:
+    """Return `CUT` or `TORN` if commits are missing at the end of a database's log, "" if not.
 
     Called while a connection has read from the file: only then does the index beside the log say how many frames
     are valid. A commit is synced before the next one begins to be written, so of the commits that follow the valid
     frames all but the last were whole once. The last may have been torn by a power cut before it was told to anybody,
     and may have been told and damaged since: nobody can say. What a killed process leaves of a commit is told from
-    both, unless it was killed between the two writes that make a frame.
-
-    Args:
-        path: of the database.
-        torn_counts: whether a last commit that may only be torn is taken for the worse.
+    both, unless it was killed between the two writes that make a frame. Blocks of zeros, which somebody may have
+    reserved, say nothing.
     """
     wal = path.with_name(f"{path.name}-wal")
     try:
         if wal.stat().st_size <= WAL_HEADER.size:
-            return False
+            return ""
         with wal.open("rb") as log:
             header = log.read(WAL_HEADER.size)
             if not _header_fits(header):
-                return True
+                return CUT if any(header) else ""
             commits, strange = _after_valid(log, valid_frames(path), WAL_HEADER.unpack(header))
-            return commits > 1 or (torn_counts and strange > 0)
+            return CUT if commits > 1 else TORN if strange else ""
     except FileNotFoundError:  # a file without a log
-        return False
+        return ""
 
 
 def valid_frames(path: Path) -> int:
@@ -211,7 +220,7 @@ def _after_valid(log: BinaryIO, valid: int, header: tuple[int, ...]) -> tuple[in
             commits += bool(commit)
             strange += bool(commit) or not follows
             before = first, second
-        else:
+        elif any(frame[: FRAME_HEADER.size]):
             strange += not 0 < (salts[0] - salt) & 0xFFFFFFFF <= EARLIER_ROUNDS
     return commits, strange
 
@@ -320,9 +329,9 @@ class Replacement:
         self.ready = path.with_name(f"{path.name}.salvaged")
         self.aside = path.with_name(f"{path.name}.damaged")
 
-    def begin(self) -> Path:
-        """Make room: what an earlier attempt left goes, and what was kept aside before. Return where to build."""
-        for old in (self.building, self.aside):
+    def begin(self, *, forget: bool = True) -> Path:
+        """Return where to build. What an earlier attempt left goes; to `forget`, what was kept aside before, too."""
+        for old in (self.building, self.aside) if forget else (self.building,):
             for suffix in (*SUFFIXES, "-journal"):
                 old.with_name(old.name + suffix).unlink(missing_ok=True)
         self.building.touch(mode=0o600)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from drivers.damage import Bad, Replacement, any_text, damage_of, free_bytes
+from drivers.damage import TORN, Bad, Replacement, any_text, damage_of, free_bytes
 from drivers.database import WAL_KEPT_BYTES, open_readonly, transaction
 from drivers.pages import Pages
 from edge.outbox.rows import (
@@ -70,9 +70,13 @@ class Sealing(msgspec.Struct, frozen=True):
 
 
 def ensure_sound(path: Path, sealing: Sealing) -> bool:
-    """See to it that an outbox's file, if there is one, is sound; return whether it had to be salvaged.
+    """See to it that an outbox's file, if there is one, is sound.
 
-    A replacement that was begun is finished first.
+    A replacement that was begun is finished first. A file whose last commit is torn, as a power cut leaves it, is
+    replaced too: nobody knows whether that commit's numbers were used. But nothing of it is damaged or kept.
+
+    Returns:
+        Whether it was damaged, and the new file tells what is lost.
 
     Raises:
         sqlite3.Error, OSError: if the disk refuses; the damaged file is still there, or the new one.
@@ -80,25 +84,30 @@ def ensure_sound(path: Path, sealing: Sealing) -> bool:
     replacement = Replacement(path)
     if replacement.is_ready():
         log.warning("outbox_salvage_resumed")
-        _replace(replacement, sealing)
-        return True
+        _replace(replacement, sealing, keep=True)
+        return False
     found = damage_of(path, fault_of, torn_counts=True) if path.exists() else ""
     if not found:
         return False
+    if found == TORN:
+        log.warning("outbox_commit_torn")
+        build(path, replacement.begin(forget=False), found, sealing)
+        _replace(replacement, sealing, keep=False)
+        return False
     log.error("outbox_damaged", found=found)
     salvaged = build(path, replacement.begin(), found, sealing)
-    _replace(replacement, sealing)
+    _replace(replacement, sealing, keep=True)
     kept = str(replacement.aside) if replacement.aside.exists() else ""
     log.error("outbox_salvaged", **msgspec.structs.asdict(msgspec.structs.replace(salvaged, kept=kept)))
     return True
 
 
-def _replace(replacement: Replacement, sealing: Sealing) -> None:
+def _replace(replacement: Replacement, sealing: Sealing, *, keep: bool) -> None:
     """Put the new file in its place; the damaged one is kept if the outbox can still grow to its bound beside it."""
     new = replacement.ready if replacement.is_ready() else replacement.building
     wanted = sealing.max_bytes - new.stat().st_size + WAL_KEPT_BYTES + RESERVE_BYTES
-    keep = free_bytes(replacement.path.parent) >= wanted
-    if not keep:
+    if keep and free_bytes(replacement.path.parent) < wanted:
+        keep = False
         log.warning("outbox_damaged_file_not_kept", wanted_bytes=wanted)
     for step in replacement.steps(keep=keep):
         step()
@@ -210,8 +219,9 @@ class _Salvage:
                 place += 1
                 write_epoch(self._into, place, epoch)
             streams += of_epoch
-        for one in streams:
-            gaps += self._gaps(one, sealed_in=one.epoch in sealed_in)
+        if found != TORN:  # then what the crash may have swallowed is all
+            for one in streams:
+                gaps += self._gaps(one, sealed_in=one.epoch in sealed_in)
         if any(one.stream is StreamClass.EVENTS and (one.lost or not one.known) for one in streams):
             gaps += [gap for one in streams for gap in self._told_before(one)]
         if not sealed_in:
@@ -224,7 +234,12 @@ class _Salvage:
             readings=sum(one.readings for one in streams),
             lost=sum(lost.last - lost.first + 1 for one in streams for lost in one.lost),
         )
-        write_meta(self._into, "salvaged", msgspec.json.encode(salvaged).decode())
+        if found == TORN:
+            self._keep_meta("salvaged")
+        else:
+            write_meta(self._into, "salvaged", msgspec.json.encode(salvaged).decode())
+        for key, unknown in (("running", "?"), ("run_began_ms", 0), ("seal_ms", 0)):
+            self._keep_meta(key, unknown)
         return salvaged
 
     # What the tree still leads to
@@ -237,6 +252,15 @@ class _Salvage:
             return [], False
         good = [epoch for place, epoch, crc in rows if crc == check_of(place, epoch)]
         return good, bool(good) and len(good) == len(rows)
+
+    def _keep_meta(self, key: str, unknown: str | int | None = None) -> None:
+        """Keep what the file remembered under a key; if that is not believed, put something else there."""
+        value = unknown
+        with contextlib.suppress(*Bad):
+            row = self._db.execute("SELECT value, crc FROM meta WHERE key = ?", (key,)).fetchone()
+            value = row[0] if row is not None and row[1] == check_of(key, row[0]) else unknown
+        if value is not None:
+            write_meta(self._into, key, value)
 
     def _state(self, epoch: int, stream: StreamClass) -> StreamState | None:
         with contextlib.suppress(*Bad):

@@ -172,6 +172,7 @@ class OutboxStore:
         self._ballast = ballast
         self._seal_ms = round(settings.seal_s * 1000)
         self._aside: list[Sealed] = []
+        self._epochs: dict[int, dict[StreamClass, StreamState]] = {}
         self.committed_readings = 0
         self.shed_readings = 0
         self.commits = 0
@@ -339,9 +340,8 @@ class OutboxStore:
         before = self.sending if epoch is None else epoch
         if before not in self._epochs:
             return
-        self.db.execute(
-            "PRAGMA secure_delete=ON"
-        )  # no salvage may find under its old number what is sealed again
+        # What is sealed again must not be found under its old number by a salvage.
+        self.db.execute("PRAGMA secure_delete=ON")
         with self._all_or_nothing():
             gaps = self._renew(before)
             waiting = weigh(self.db)
@@ -414,7 +414,7 @@ class OutboxStore:
             reserve(self._path.with_name(f"{self._path.name}-wal"))
         with transaction(self.db):
             write_missing_checks(self.db)
-        self._epochs: dict[int, dict[StreamClass, StreamState]] = read_epochs(self.db) or self._first_epoch()
+        self._epochs = read_epochs(self.db) or self._first_epoch()
         waiting = weigh(self.db)
         self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
         self.last_end = self._last_end()
