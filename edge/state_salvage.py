@@ -16,6 +16,7 @@ import structlog
 
 from drivers.damage import Bad, Replacement, Walk, any_text, damage_of
 from drivers.database import open_readonly, transaction
+from edge.known_time import ClockRecord
 from protocols.backhaul.messages import PriorityEvent
 from protocols.backhaul.signing import policy_hash
 from protocols.model.alarm import AlarmType
@@ -124,12 +125,10 @@ def _copy(db: sqlite3.Connection, into: sqlite3.Connection, table: str) -> int:
 
 
 def _copy_time(db: sqlite3.Connection, into: sqlite3.Connection) -> None:
-    """Keep the latest time that was known to be good; if it is lost, when a policy was last found to be in date."""
-    trusted: object = None
-    with contextlib.suppress(*Bad):
-        row = db.execute("SELECT value FROM meta WHERE key = 'trusted_ms'").fetchone()
-        trusted = row[0] if row else None
-    if not isinstance(trusted, int):
-        (trusted,) = into.execute("SELECT max(accepted_ms) FROM policy").fetchone()
-    if trusted is not None:
-        into.execute("INSERT INTO meta (key, value) VALUES ('trusted_ms', ?)", (trusted,))
+    """Keep what was known of the time. If that is lost, the policies say before when it cannot be."""
+    for key, kind in (("trusted_ms", int), ("clock", ClockRecord)):
+        with contextlib.suppress(*Bad, msgspec.MsgspecError, TypeError):
+            row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                msgspec.json.decode(str(row[0]) if isinstance(row[0], int) else row[0], type=kind)
+                into.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, row[0]))

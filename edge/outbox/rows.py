@@ -7,9 +7,9 @@ counts can be checked without reading them.
 import secrets
 import sqlite3
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -99,7 +99,7 @@ class StreamState(msgspec.Struct):
         floor: the lowest number that can still be sent.
         mark: up to where the centre has it.
         mark_hash: of that batch, "" if unknown.
-        sealed_ms: UTC milliseconds of the last batch; 0 before the first.
+        sealed_ms: UTC milliseconds before which all that it took was sealed with the last commit; 0 before the first.
         taken: readings that were ever committed to this file, whatever became of them since.
     """
 
@@ -115,6 +115,10 @@ class StreamState(msgspec.Struct):
     def head(self) -> StreamHead:
         """Return it as a hello says it."""
         return StreamHead(self.stream, self.next, self.floor, self.mark, self.mark_hash)
+
+
+Epochs: TypeAlias = Mapping[int, Mapping[StreamClass, StreamState]]
+"""Where each stream of each epoch is, the oldest epoch first."""
 
 
 class BatchRow(msgspec.Struct, frozen=True):
@@ -325,16 +329,26 @@ def weigh_one(db: sqlite3.Connection, epoch: int, stream: StreamClass, number: i
     return Weight(*row)
 
 
-def oldest_ms(db: sqlite3.Connection, epochs: Mapping[int, Mapping[StreamClass, StreamState]]) -> int | None:
+def oldest_ms(db: sqlite3.Connection, epochs: Epochs) -> int | None:
     """Return when the oldest batch that waits was sealed; of each stream that is its first."""
-    heads = [
-        db.execute(
-            "SELECT utc_ms FROM batch WHERE epoch = ? AND stream = ? ORDER BY number LIMIT 1", (epoch, stream)
-        ).fetchone()
-        for epoch, states in epochs.items()
-        for stream in states
-    ]
-    return min((head[0] for head in heads if head), default=None)
+    return min(_ends_ms(db, epochs, "ASC"), default=None)
+
+
+def newest_ms(db: sqlite3.Connection, epochs: Epochs) -> int:
+    """Return when the last batch that waits was committed, as it was told then; 0 if none waits."""
+    return max(_ends_ms(db, epochs, "DESC"), default=0)
+
+
+def _ends_ms(db: sqlite3.Connection, epochs: Epochs, order: str) -> Iterator[int]:
+    """Yield when the batch at one end of each stream was sealed."""
+    for epoch, states in epochs.items():
+        for stream in states:
+            row = db.execute(
+                f"SELECT utc_ms FROM batch WHERE epoch = ? AND stream = ? ORDER BY number {order} LIMIT 1",  # noqa: S608
+                (epoch, stream),
+            ).fetchone()
+            if row:
+                yield int(row[0])
 
 
 def sealed_around_ms(

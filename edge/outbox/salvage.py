@@ -29,12 +29,13 @@ from edge.outbox.rows import (
     fault_of,
     is_empty,
     random_epoch,
+    read_batch,
     write_batch,
     write_epoch,
     write_meta,
     write_stream,
 )
-from protocols.backhaul.codec import seal
+from protocols.backhaul.codec import seal, unseal
 from protocols.backhaul.messages import Batch, Event, GapCause, GapEvent
 from protocols.model.device import StreamClass
 from protocols.model.ids import CabinetId
@@ -45,6 +46,8 @@ GAPS_A_BATCH: Final = 500
 """Gaps that are told together: a batch of them stays far below what anybody unpacks."""
 RESERVE_BYTES: Final = 1 << 20
 """Of the disk, what copying leaves free for the end of it."""
+HANDED_OVER_MS: Final = 1000
+"""More than lies between taking a sample and having it in the next batch."""
 BATCH_COLUMNS: Final = 8
 """Of a row of `batch`."""
 LOOK_AT_ROOM_EVERY: Final = 256
@@ -179,8 +182,8 @@ class _Stream(msgspec.Struct):
 
     @property
     def sealed_ms(self) -> int:
-        """When a batch was last sealed, as far as is known."""
-        return max(self.last_ms, self.known.sealed_ms if self.known else 0)
+        """Before when all that it took was sealed, as far as is known."""
+        return self.known.sealed_ms if self.known else self.last_ms
 
     @property
     def taken(self) -> int:
@@ -234,11 +237,12 @@ class _Salvage:
             readings=sum(one.readings for one in streams),
             lost=sum(lost.last - lost.first + 1 for one in streams for lost in one.lost),
         )
+        self._keep_meta("ages")
         if found == TORN:
             self._keep_meta("salvaged")
         else:
             write_meta(self._into, "salvaged", msgspec.json.encode(salvaged).decode())
-        for key, unknown in (("running", "?"), ("run_began_ms", 0), ("seal_ms", 0)):
+        for key, unknown in (("running", "?"), ("run_began_ms", 0)):
             self._keep_meta(key, unknown)
         return salvaged
 
@@ -359,11 +363,22 @@ class _Salvage:
                 write_batch(self._into, empty, seal(empty), utc_ms=hole.to_ms, readings=0)
         one.lost += holes
 
+    def _reaches_ms(self, one: _Stream) -> int:
+        """Return before when all that a stream took was sealed, by the last batch that came back."""
+        if not one.batches:
+            return self._sealing.oldest_ms
+        row = read_batch(self._into, one.epoch, one.stream, one.last)
+        batch = None if row is None else unseal(row.sealed)
+        if batch is None or batch.utc_offset_ms is None:
+            return one.last_ms
+        last_ms = batch.base_monotonic_ms + max(batch.columns.at_ms, default=0) + batch.utc_offset_ms
+        return max(0, min(one.last_ms, last_ms - HANDED_OVER_MS))
+
     def _lost(self, one: _Stream, numbers: range, unread: dict[int, int], until_ms: int) -> _Lost:
         counts = [unread.get(number) for number in numbers]
         known = [count for count in counts if count is not None]
         readings = sum(known) if len(known) == len(counts) else None
-        from_ms = one.last_ms if one.batches else self._sealing.oldest_ms
+        from_ms = self._reaches_ms(one)
         return _Lost(numbers.start, numbers.stop - 1, readings, from_ms, max(from_ms, until_ms))
 
     def _write_state(self, one: _Stream) -> None:
@@ -407,7 +422,8 @@ class _Salvage:
                 epoch=one.epoch,
             )
         if sealed_in:
-            yield self._gap(one.stream, one.sealed_ms, self._sealing.now_ms, one.epoch)
+            known = one.known.sealed_ms if one.known and one.known.next == one.last + 1 else 0
+            yield self._gap(one.stream, known or self._reaches_ms(one), self._sealing.now_ms, one.epoch)
 
     def _told_before(self, one: _Stream) -> Iterator[GapEvent]:
         """Yield again what an earlier salvage told in a batch of events that may be lost now.

@@ -1,7 +1,7 @@
 """The outbox on disk. Everything here runs in the thread that owns the database, or before it starts."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -12,9 +12,8 @@ import structlog
 from drivers.damage import LOOKS, any_text, is_damage
 from drivers.database import is_readable, open_database, transaction
 from edge.ballast import Ballast, reserve
-from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
-from edge.outbox.crash import crash_gaps
+from edge.outbox.ages import Ages
 from edge.outbox.rows import (
     MIGRATIONS,
     BatchRow,
@@ -26,6 +25,7 @@ from edge.outbox.rows import (
     checked_batch,
     is_empty,
     kept_now,
+    newest_ms,
     oldest_batches,
     oldest_ms,
     page_bytes,
@@ -58,7 +58,7 @@ from protocols.backhaul.messages import (
     StreamHead,
     StreamMark,
 )
-from protocols.clock import Clock, ClockQuality
+from protocols.clock import Clock, ClockQuality, Correction
 from protocols.model.device import StreamClass
 from protocols.model.ids import CabinetId
 from protocols.model.reading import Sample
@@ -136,15 +136,15 @@ class Gathered(msgspec.Struct, frozen=True):
     """What is to become one batch.
 
     Attributes:
-        closed_ms: UTC milliseconds from which on what came is in a later batch; 0 if that is nobody's business, as
-            of what the store itself has to tell.
+        reaches_ms: for each stream, UTC milliseconds before which all that it took is sealed once this is committed;
+            None if only this stream's is known, and only by the commit.
     """
 
     stream: StreamClass
     samples: Sequence[Sample]
     events: Sequence[Event]
     readings: int
-    closed_ms: int = 0
+    reaches_ms: Mapping[StreamClass, int] | None = None
 
 
 Shed: TypeAlias = dict[tuple[int, StreamClass], GapEvent]
@@ -152,7 +152,11 @@ Shed: TypeAlias = dict[tuple[int, StreamClass], GapEvent]
 
 
 class OutboxStore:
-    """The database's side: everything here runs in the database's thread, or before it starts."""
+    """The database's side: everything here runs in the database's thread, or before it starts.
+
+    Attributes:
+        good_ms: UTC milliseconds before which it cannot be: by it what waits becomes too old.
+    """
 
     def __init__(  # noqa: PLR0917  what it is given is what it cannot know
         self,
@@ -168,10 +172,11 @@ class OutboxStore:
         self._clock = clock
         self._max_bytes = round(settings.max_mb * 1e6)
         self._max_age_ms = round(settings.max_age_days * DAY_MS)
+        self.good_ms: Callable[[], int] = lambda: clock.now().utc_ms
         self._path = path
         self._ballast = ballast
-        self._seal_ms = round(settings.seal_s * 1000)
         self._aside: list[Sealed] = []
+        self._ages = Ages()
         self._epochs: dict[int, dict[StreamClass, StreamState]] = {}
         self.committed_readings = 0
         self.shed_readings = 0
@@ -252,6 +257,8 @@ class OutboxStore:
                 self._acknowledge(mark if isinstance(mark, Ack) else Ack(self.sending, (mark,)))
             shed = self._shed_old()
             done = [self._take(one, shed) for one in seals]
+            if seals:
+                self._note_reach(seals[-1])
             if shed:
                 self._make_room(StreamClass.EVENTS, GAPS_BYTES, shed)
             done += self._insert_gaps(list(shed.values()))
@@ -263,6 +270,13 @@ class OutboxStore:
         """Return, once, what became a batch while something else was asked for."""
         aside, self._aside = self._aside, []
         return aside
+
+    def correct(self, correction: Correction) -> None:
+        """Take note how what this boot has told until now is put right, for the age of what waits."""
+        ages = self._ages.corrected(self._boot, correction, self.good_ms())
+        with transaction(self.db):
+            self._keep_ages(ages)
+        self._ages = ages
 
     def floors(self) -> dict[StreamClass, int]:
         """Return for each stream of the epoch that is being sent the lowest number that can still be."""
@@ -371,6 +385,7 @@ class OutboxStore:
         remembered = (self._bytes, self._batches, self._readings)
         counted = (self.shed_readings, self.committed_readings)
         aside = list(self._aside)
+        ages = self._ages
         try:
             with transaction(self.db):
                 yield
@@ -379,6 +394,7 @@ class OutboxStore:
             self._bytes, self._batches, self._readings = remembered
             self.shed_readings, self.committed_readings = counted
             self._aside = aside
+            self._ages = ages
             raise
 
     def _sealing(self) -> Sealing:
@@ -415,16 +431,15 @@ class OutboxStore:
         with transaction(self.db):
             write_missing_checks(self.db)
         self._epochs = read_epochs(self.db) or self._first_epoch()
+        self._ages = self._read_ages()
         waiting = weigh(self.db)
         self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
         self.last_end = self._last_end()
         self._run_before_began_ms = self._number("run_began_ms")
-        self._run_before_seal_ms = self._number("seal_ms")
         self.birth_events = [] if salvaged else self._birth_events()
         with self._all_or_nothing():
             write_meta(self.db, "running", self._boot)
             write_meta(self.db, "run_began_ms", self._clock.now().utc_ms)
-            write_meta(self.db, "seal_ms", self._seal_ms)
             self._insert_gaps(self.birth_events)
 
     def _last_end(self) -> LastEnd:
@@ -437,22 +452,21 @@ class OutboxStore:
         """Say what this start already knows to be missing."""
         if self.last_end is not LastEnd.CRASH:
             return []
-        reaches_ms = {stream: state.sealed_ms for stream, state in self.streams.items()}
-        return list(
-            crash_gaps(
-                reaches_ms,
-                began_ms=self._run_before_began_ms,
-                now_ms=self._clock.now().utc_ms,
-                seal_ms=self._run_before_seal_ms,
-                epoch=self.epoch,
-            )
-        )
+        now_ms = self._clock.now().utc_ms
+        return [self._crash_gap(state, now_ms) for state in self.streams.values()]
+
+    def _crash_gap(self, state: StreamState, now_ms: int) -> GapEvent:
+        """Say between when the run that crashed may have taken what it did not seal.
+
+        Every stream has such a gap: nobody knows what had just begun to be read.
+        """
+        from_ms = max(map(self._ages.best_ms, (state.sealed_ms, self._run_before_began_ms)))
+        to_ms = max(now_ms, from_ms)  # a cold clock may be behind
+        return GapEvent(state.stream, GapCause.CRASH, from_ms, to_ms, None, epoch=self.epoch)
 
     def _take(self, one: Gathered, shed: Shed) -> Sealed:
         """Insert a batch and make room for it; it is itself shed if only higher classes could give way."""
-        state = self.streams[one.stream]
-        state.sealed_ms = self._reaches_ms(one) or state.sealed_ms
-        batch = self._new_batch(one, self.epoch, state.next)
+        batch = self._new_batch(one, self.epoch, self.streams[one.stream].next)
         sealed = seal(batch)
         if not self._make_room(batch.stream, len(sealed), shed):
             self._give_way(batch, one.readings, shed)
@@ -461,8 +475,11 @@ class OutboxStore:
         return Sealed(batch.stream, batch.number, sealed, self.epoch)
 
     def _insert(self, batch: Batch, sealed: bytes, readings: int) -> Sealed:
-        now_ms = self._clock.now().utc_ms
-        write_batch(self.db, batch, sealed, utc_ms=now_ms, readings=readings)
+        now = self._clock.now()
+        if now.quality is ClockQuality.UNSYNCHRONISED and not self._ages.is_open(self._boot):
+            self._ages = self._ages.opened(self._boot, now.utc_ms)
+            self._keep_ages(self._ages)
+        write_batch(self.db, batch, sealed, utc_ms=now.utc_ms, readings=readings)
         write_stream(self.db, self._use_number(batch, readings))
         self._bytes += len(sealed)
         self._batches += 1
@@ -495,13 +512,13 @@ class OutboxStore:
         self.committed_readings += readings
         return state
 
-    def _reaches_ms(self, one: Gathered) -> int:
-        """Return up to when a batch has all that its stream took: a sample may be handed over after it was taken."""
-        if not one.samples:
-            return one.closed_ms
-        now = self._clock.now()
-        last_ms = one.samples[-1].monotonic_ms + now.utc_ms - now.monotonic_ms
-        return min(last_ms, one.closed_ms or last_ms)
+    def _note_reach(self, one: Gathered) -> None:
+        """Remember up to when all is sealed, of every stream: one that seals rarely shall not seem to miss hours."""
+        reaches_ms = one.reaches_ms or {one.stream: self._clock.now().utc_ms}
+        for stream, until_ms in reaches_ms.items():
+            state = self.streams[stream]
+            state.sealed_ms = until_ms
+            write_stream(self.db, state)
 
     def _new_batch(self, one: Gathered, epoch: int, number: int) -> Batch:
         now = self._clock.now()
@@ -514,9 +531,7 @@ class OutboxStore:
             number=number,
             boot=self._boot,
             base_monotonic_ms=base_ms,
-            utc_offset_ms=None
-            if now.quality is ClockQuality.UNSYNCHRONISED
-            else now.utc_ms - now.monotonic_ms,
+            utc_offset_ms=now.utc_ms - now.monotonic_ms,
             clock=now.quality,
             columns=columns(one.samples, base_ms),
             events=tuple(one.events),
@@ -715,18 +730,20 @@ class OutboxStore:
     def _shed_old(self) -> Shed:
         """Drop what has waited for too long, and say what went.
 
-        A batch that was sealed before the clock was set has no age that can be known, so it is not too old.
+        A batch that was sealed before the clock was set has no age that can be known, so it is not too old. Ages
+        count from a time before which it cannot be: a clock that leaps ahead drops nothing.
         """
         shed: Shed = {}
-        horizon_ms = self._clock.now().utc_ms - self._max_age_ms
+        horizon_ms = self.good_ms() - self._max_age_ms
+        ages = self._ages.without_old(horizon_ms)
         for states in self._epochs.values():
             for state in states.values():
-                last = self._last_before(state, horizon_ms)
+                last = self._last_before(state, horizon_ms, ages)
                 if last:
                     self._shed_stream(state, last, shed)
         return shed
 
-    def _last_before(self, state: StreamState, horizon_ms: int) -> int:
+    def _last_before(self, state: StreamState, horizon_ms: int, ages: Ages) -> int:
         last = 0
         with closing(
             self.db.execute(
@@ -735,7 +752,8 @@ class OutboxStore:
             )
         ) as rows:
             for number, utc_ms in rows:
-                if not EARLIEST_PLAUSIBLE_MS <= utc_ms < horizon_ms:
+                sealed_ms = ages.true_ms(utc_ms)
+                if sealed_ms is None or sealed_ms >= horizon_ms:
                     break
                 last = int(number)
         return last
@@ -750,6 +768,7 @@ class OutboxStore:
         batches, readings, from_ms = self._drop(state, last)
         write_stream(self.db, state)
         log.warning("shed", stream=state.stream.name.lower(), batches=batches, readings=readings)
+        from_ms, to_ms = sorted(map(self._ages.best_ms, (from_ms, to_ms)))
         gap = GapEvent(
             state.stream, GapCause.SHED, from_ms, to_ms, readings, first=first, last=last, epoch=state.epoch
         )
@@ -766,6 +785,24 @@ class OutboxStore:
         number = self.streams[StreamClass.EVENTS].next
         batch = self._new_batch(Gathered(StreamClass.EVENTS, (), gaps, 0), self.epoch, number)
         return [self._insert(batch, seal(batch), 0)]
+
+    def _read_ages(self) -> Ages:
+        """Return what earlier runs knew of the times in here; boots other than this one tell no more."""
+        text = read_meta(self.db, "ages")
+        if not isinstance(text, str):
+            return Ages()
+        told_ms = [state.sealed_ms for states in self._epochs.values() for state in states.values()]
+        last_ms = max(newest_ms(self.db, self._epochs), *told_ms)
+        kept = msgspec.json.decode(text, type=Ages)
+        ages = kept.ended(self._boot, last_ms, self._clock.now().utc_ms)
+        if ages != kept:
+            with transaction(self.db):
+                self._keep_ages(ages)
+        return ages
+
+    def _keep_ages(self, ages: Ages) -> None:
+        kept = ages.without_old(self.good_ms() - self._max_age_ms)
+        write_meta(self.db, "ages", msgspec.json.encode(kept).decode())
 
     def _number(self, key: str) -> int:
         return int(read_meta(self.db, key) or 0)

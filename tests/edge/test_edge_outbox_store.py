@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from drivers.database import NewerSchemaError, open_database, transaction
-from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.outbox.store import OutboxStore
 from protocols.backhaul.messages import AlarmEvent, GapCause, GapEvent, LastEnd, StreamMark
-from protocols.clock import ClockQuality
+from protocols.clock import EARLIEST_PLAUSIBLE_MS, ClockQuality
 from protocols.model.alarm import AlarmType
 from protocols.model.device import StreamClass
 from protocols.model.ids import DeviceId

@@ -10,8 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from drivers.damage import Replacement
+from edge.known_time import ClockRecord
 from edge.state import State
 from protocols.backhaul.messages import SignedPolicy
+from protocols.clock import ClockQuality
 from protocols.model.alarm import Alarm, AlarmType
 from protocols.model.command import Command, CommandState
 from protocols.model.ids import CabinetId, CommandId, DeviceId, KeyId, PointName
@@ -21,6 +23,7 @@ from tests.edge.bench import NOON_MS
 
 PAGE = 4096
 COMMANDS = 400
+TIME = ClockRecord("boot-1", 1_000, NOON_MS, ClockQuality.SYNCHRONISED, True, NOON_MS)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state with a policy, many commands, an override, an alarm and a time."""
     path = tmp_path_factory.mktemp("original") / "state.db"
     state = State.open(path)
-    policy = Policy(CabinetId("dijon-0001"), PolicyKind.LIGHTING, 7, 0, NOON_MS, KeyId("k"))
+    policy = Policy(CabinetId("dijon-0001"), PolicyKind.LIGHTING, 7, NOON_MS - 9, NOON_MS, KeyId("k"))
     state.store_policy(policy, SignedPolicy(msgspec.json.encode(policy), KeyId("k"), b"s" * 64), NOON_MS)
     for number in range(COMMANDS):
         command = Command(
@@ -38,7 +41,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if number == COMMANDS - 1:
             state.begin_override(record, Override(40, NOON_MS, 0.0, "test"), NOON_MS)
     state.store_alarms([Alarm(DeviceId("lamp-1"), AlarmType.LAMP_FAILURE, NOON_MS, None, "dark")])
-    state.store_trusted_ms(NOON_MS)
+    state.store_clock(TIME)
     state.close()
     return path
 
@@ -78,7 +81,7 @@ def test_rows_on_sound_pages_are_there_again(path: Path) -> None:
     assert state.highest() == {PolicyKind.LIGHTING: 7}
     assert state.overrides() == {DeviceId("lamp-1"): Override(40, NOON_MS, 0.0, "test")}
     assert len(state.alarms()) == 1
-    assert state.trusted_ms() == NOON_MS
+    assert state.clock() == TIME
     assert Replacement(path).aside.read_bytes() == damaged
     state.close()
 
@@ -87,8 +90,8 @@ def test_a_file_whose_head_is_gone_is_begun_anew_and_the_street_goes_on(path: Pa
     overwrite(path, [1])
     state = State.open(path)
     assert state.policies() == {}
-    assert state.trusted_ms() == 0
-    state.store_trusted_ms(NOON_MS)
+    assert state.clock() is None
+    state.store_clock(TIME)
     state.close()
 
 
@@ -104,7 +107,7 @@ def test_whatever_pages_are_damaged_what_is_there_was_there_before(path: Path, s
     for record in state.open_commands():
         assert before[record.command.id] == record
     assert state.policies() in ({}, policies)
-    assert state.trusted_ms() in {0, NOON_MS}
+    assert state.clock() in (None, TIME)
     state.close()
 
 
@@ -126,11 +129,11 @@ def test_killed_at_any_step_the_next_start_finishes_or_begins_again(path: Path, 
     assert {one.name for one in path.parent.iterdir()} == {"state.db", "state.db.damaged"}
 
 
-def test_the_time_that_was_known_to_be_good_is_not_forgotten_with_its_row(path: Path) -> None:
+def test_when_it_cannot_be_is_not_forgotten_with_what_was_known_of_the_time(path: Path) -> None:
     db = sqlite3.connect(path)
     (root,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'meta'").fetchone()
     db.close()
     overwrite(path, [root])
     state = State.open(path)
-    assert state.trusted_ms() == NOON_MS
+    assert (state.clock(), state.floor_ms()) == (None, NOON_MS - 9)
     state.close()
