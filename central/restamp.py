@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from central import alarms, boots, priority, readings
+from central import alarms, boots, gaps, priority, readings, snapshots
 from central.boots import Boot
 from central.clock import LAST_MS
 from central.errors import MessageError, RefusedFor
@@ -29,7 +29,7 @@ BATCHES_PER_STEP = 500
 
 _CORRECTED = (
     ("alarm", "cabinet = ?", ("raised_ms", "repeated_ms", "cleared_ms")),
-    ("gap", "cabinet = ? AND reported = 1", ("from_ms", "to_ms")),
+    ("gap", "cabinet = ? AND reported = 1 AND said_to_ms IS NULL", ("from_ms", "to_ms")),
     ("command", "cabinet = ? AND answered = 1", ("state_ms",)),
     ("command", "cabinet = ? AND ours = 0", ("created_ms", "expires_ms")),
     ("policy_report", "cabinet = ?", ("at_ms",)),
@@ -75,6 +75,7 @@ def hear(tx: Tx, cabinet: CabinetId, event: ClockEvent) -> None:
         _correct(tx, cabinet, _CORRECTED, correction)
         _correct(tx, cabinet, _CONCLUDED, _as_stamped(boot, event, correction))
         _end_crash_gaps(tx, cabinet, correction)
+        gaps.correct(tx, cabinet, correction)
         priority.correct(tx, cabinet, correction)
         alarms.tell_lasting(tx, cabinet)
     tx.db.execute("UPDATE boot SET told_offset_ms = ? WHERE id = ?", (event.offset_ms, boot.id))
@@ -83,6 +84,7 @@ def hear(tx: Tx, cabinet: CabinetId, event: ClockEvent) -> None:
             "UPDATE boot SET offset_ms = ?, clock = ?, tied_ms = ?, restamp_after = 0 WHERE id = ?",
             (event.offset_ms, event.clock, event.monotonic_ms, boot.id),
         )
+        snapshots.restamp(tx, cabinet, event)
     tx.db.execute(
         "UPDATE cabinet SET clock = ?1 WHERE id = ?2 AND boot = ?3 AND hello_ms <= ?4 + "
         " (SELECT arrival_offset_ms FROM boot WHERE id = ?5)",

@@ -31,6 +31,7 @@ from edge.outbox.store import OutboxStore
 from edge.policies import Policies
 from edge.poller import Poller, Watched
 from edge.positions import PositionPort
+from edge.present import Present
 from edge.priority import Junctions, Priority
 from edge.state import State
 from edge.timekeeping import Timekeeping
@@ -320,6 +321,7 @@ class Agent:
         backhaul = Backhaul(identity, self._clock, link, self._outbox, backhaul_settings.silence_s)
         link.will = Will(will.topic, backhaul.presence(online=False))
         backhaul.make_hello = self._hello
+        backhaul.present = Present(settings.cabinet, self._boot, self._clock, self._latest)
         backhaul.on_policy = self._policy_came
         backhaul.on_command = self._command_came
         return link, backhaul

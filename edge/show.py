@@ -94,6 +94,8 @@ def status(answer: StatusAnswer, *, as_json: bool) -> None:
         out.print(f"          bench clock, deciding sees {when(answer.civil.utc_ms)}")
     backhaul = answer.backhaul
     state = "[green]connected[/]" if backhaul.connected else f"[red]gone[/]: {plain(backhaul.reason)}"
+    if backhaul.connected and not backhaul.welcomed:
+        state = "[yellow]connected[/], and the centre has not answered yet,"
     under_way = _count(backhaul.in_flight, "batch", "batches")
     out.print(f"backhaul  {state} since {when(backhaul.since_ms)}; {under_way} on the way")
     _outbox(answer.outbox)

@@ -2,7 +2,7 @@
 
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from drivers.database import is_readable, open_database, transaction
 from edge.ballast import Ballast, reserve
 from edge.config import OutboxSettings
 from edge.outbox.ages import Ages
-from edge.outbox.crash import crash_gaps
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
 from protocols.backhaul.messages import (
     VERSION,
@@ -164,15 +163,15 @@ class Gathered(msgspec.Struct, frozen=True):
     """What is to become one batch.
 
     Attributes:
-        closed_ms: UTC milliseconds from which on what came is in a later batch; 0 if that is nobody's business, as
-            of what the store itself has to tell.
+        reaches_ms: for each stream, UTC milliseconds before which all that it took is sealed once this is committed;
+            None if only this stream's is known, and only by the commit.
     """
 
     stream: StreamClass
     samples: Sequence[Sample]
     events: Sequence[Event]
     readings: int
-    closed_ms: int = 0
+    reaches_ms: Mapping[StreamClass, int] | None = None
 
 
 def _random_epoch() -> int:
@@ -237,7 +236,6 @@ class OutboxStore:
         self.good_ms: Callable[[], int] = lambda: clock.now().utc_ms
         self._path = path
         self._ballast = ballast
-        self._seal_ms = round(settings.seal_s * 1000)
         self._aside: list[Sealed] = []
         self._ages = Ages()
         self.epoch = 0
@@ -298,6 +296,8 @@ class OutboxStore:
                 self._delete(mark)
             shed = self._shed_old()
             done = [self._take(one, shed) for one in seals]
+            if seals:
+                self._note_reach(seals[-1])
             if shed:
                 self._make_room(StreamClass.EVENTS, GAPS_BYTES, shed)
             done = [*self._aside, *done, *self._insert_gaps(list(shed.values()))]
@@ -441,12 +441,10 @@ class OutboxStore:
         self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
         self.last_end = self._last_end()
         self._run_before_began_ms = self._number("run_began_ms")
-        self._run_before_seal_ms = self._number("seal_ms")
         self.birth_events = self._birth_events(corrupt)
         with self._all_or_nothing():
             self._set("running", self._boot)
             self._set("run_began_ms", self._clock.now().utc_ms)
-            self._set("seal_ms", self._seal_ms)
             self._insert_gaps(self.birth_events)
 
     def _epoch(self) -> int:
@@ -479,21 +477,19 @@ class OutboxStore:
             return [GapEvent(stream, GapCause.CORRUPT, 0, now_ms, None) for stream in StreamClass]
         if self.last_end is not LastEnd.CRASH:
             return []
-        reaches_ms = {stream: self._ages.best_ms(state.sealed_ms) for stream, state in self.streams.items()}
-        return list(
-            crash_gaps(
-                reaches_ms,
-                began_ms=self._ages.best_ms(self._run_before_began_ms),
-                now_ms=now_ms,
-                seal_ms=self._run_before_seal_ms,
-                epoch=self.epoch,
-            )
-        )
+        return [self._crash_gap(state, now_ms) for state in self.streams.values()]
+
+    def _crash_gap(self, state: StreamState, now_ms: int) -> GapEvent:
+        """Say between when the run that crashed may have taken what it did not seal.
+
+        Every stream has such a gap: nobody knows what had just begun to be read.
+        """
+        from_ms = max(map(self._ages.best_ms, (state.sealed_ms, self._run_before_began_ms)))
+        to_ms = max(now_ms, from_ms)  # a cold clock may be behind
+        return GapEvent(state.stream, GapCause.CRASH, from_ms, to_ms, None, epoch=self.epoch)
 
     def _take(self, one: Gathered, shed: dict[StreamClass, GapEvent]) -> Sealed:
         """Insert a batch and make room for it; it is itself shed if only higher classes could give way."""
-        state = self.streams[one.stream]
-        state.sealed_ms = self._reaches_ms(one) or state.sealed_ms
         batch = self._new_batch(one)
         sealed = seal(batch)
         if not self._make_room(batch.stream, len(sealed), shed):
@@ -540,13 +536,13 @@ class OutboxStore:
         self.committed_readings += readings
         return state
 
-    def _reaches_ms(self, one: Gathered) -> int:
-        """Return up to when a batch has all that its stream took: a sample may be handed over after it was taken."""
-        if not one.samples:
-            return one.closed_ms
-        now = self._clock.now()
-        last_ms = one.samples[-1].monotonic_ms + now.utc_ms - now.monotonic_ms
-        return min(last_ms, one.closed_ms or last_ms)
+    def _note_reach(self, one: Gathered) -> None:
+        """Remember up to when all is sealed, of every stream: one that seals rarely shall not seem to miss hours."""
+        reaches_ms = one.reaches_ms or {one.stream: self._clock.now().utc_ms}
+        for stream, until_ms in reaches_ms.items():
+            state = self.streams[stream]
+            state.sealed_ms = until_ms
+            self._save(state)
 
     def _new_batch(self, one: Gathered) -> Batch:
         now = self._clock.now()
@@ -759,7 +755,8 @@ class OutboxStore:
         row = self.db.execute("SELECT value FROM meta WHERE key = 'ages'").fetchone()
         if row is None:
             return Ages()
-        last_ms = max((state.sealed_ms for state in self.streams.values()), default=0)
+        newest = (self._newest_ms(stream) for stream in self.streams)
+        last_ms = max([*newest, *(state.sealed_ms for state in self.streams.values())], default=0)
         kept = msgspec.json.decode(row[0], type=Ages)
         ages = kept.ended(self._boot, last_ms, self._clock.now().utc_ms)
         if ages != kept:
@@ -770,6 +767,13 @@ class OutboxStore:
     def _keep_ages(self, ages: Ages) -> None:
         kept = ages.without_old(self.good_ms() - self._max_age_ms)
         self._set("ages", msgspec.json.encode(kept).decode())
+
+    def _newest_ms(self, stream: StreamClass) -> int:
+        """Return when the last batch that waits of a stream was committed, as it was told then; 0 if none does."""
+        row = self.db.execute(
+            "SELECT utc_ms FROM batch WHERE stream = ? ORDER BY number DESC LIMIT 1", (stream,)
+        ).fetchone()
+        return int(row[0]) if row else 0
 
     def _oldest_ms(self) -> int | None:
         heads = [

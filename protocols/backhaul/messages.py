@@ -260,6 +260,31 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     events: tuple[Event, ...] = ()
 
 
+class Snapshot(msgspec.Struct, frozen=True, array_like=True):
+    """Latest values, told while a backlog of batches keeps the present waiting.
+
+    It has no number, nobody acknowledges it, it may be lost, and it is never history: each of its readings that is
+    to be kept comes in a batch as well.
+
+    Attributes:
+        version: of this layout.
+        cabinet: whose.
+        boot: which boot's monotonic clock the times belong to.
+        base_monotonic_ms: when it was made; no sample in it is later.
+        utc_offset_ms: utc = monotonic + this, as in a batch.
+        clock: how far that offset can be trusted.
+        columns: for each point that has changed its last reading.
+    """
+
+    version: int
+    cabinet: CabinetId
+    boot: str
+    base_monotonic_ms: int
+    utc_offset_ms: int | None
+    clock: ClockQuality
+    columns: Columns
+
+
 class StreamHead(msgspec.Struct, frozen=True, array_like=True):
     """Where a stream of the cabinet is.
 

@@ -73,6 +73,43 @@ def test_priority_goes_on_in_a_database_of_an_earlier_version(tmp_path: Path, sc
     desk.close()
 
 
+def test_gaps_of_a_database_of_an_earlier_version_are_shown_for_what_they_are(tmp_path: Path) -> None:
+    path = written(tmp_path / "old.db", DATABASES / "central_v2.sql")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executemany(
+            "INSERT INTO gap (cabinet, stream, epoch, first, last, cause, from_ms, to_ms, count, reported)"
+            " VALUES ('cab-1', 2, 7001, 0, 0, 'crash', ?, ?, NULL, 1)",
+            [(START_MS, START_MS + 5), (0, START_MS + 6), (START_MS + 9, START_MS + 7)],
+        )
+    desk = Desk(path)
+    assert desk.ask("SELECT from_ms, to_ms - ?, learnt_ms FROM gap ORDER BY id", (START_MS,)) == [
+        (START_MS, 5, None),
+        (None, 6, None),
+        (None, 7, None),
+    ]
+    spoken = desk.ask("SELECT cabinet, stream FROM device_stream WHERE device = 'cab-1-lamp-0'")
+    assert spoken == [("cab-1", 2)]
+    desk.close()
+
+
+@pytest.mark.parametrize("script", sorted(DATABASES.glob("central_v*.sql")), ids=lambda path: path.stem)
+def test_the_present_is_shown_beside_what_an_earlier_version_stored(tmp_path: Path, script: Path) -> None:
+    desk = Desk(written(tmp_path / "old.db", script))
+    cabinet = CabinetDouble()
+    shown = "SELECT value, snapshot FROM shown WHERE device = ?"
+    assert desk.ask(shown, (cabinet.lamp(),)) == [(30.0, 0)]
+    desk.deliver(cabinet.hello(), cabinet.snapshot(taken(cabinet.lamp(), 50.0, at_ms=50_000)))
+    assert desk.ask(shown, (cabinet.lamp(),)) == [(50.0, 1)]
+    cabinet.next[StreamClass.ORDINARY] = 4
+    cabinet.seal([taken(cabinet.lamp(), 40.0, at_ms=40_000)])
+    cabinet.seal([taken(cabinet.lamp(), 60.0, at_ms=60_000)])
+    desk.deliver(cabinet.message(4))
+    assert desk.ask(shown, (cabinet.lamp(),)) == [(50.0, 1)]
+    desk.deliver(cabinet.message(5))
+    assert desk.ask(shown, (cabinet.lamp(),)) == [(60.0, 0)]
+    desk.close()
+
+
 def test_what_had_ended_in_a_database_of_an_earlier_version_is_over(tmp_path: Path) -> None:
     path = written(tmp_path / "old.db", DATABASES / "central_v2.sql")
     columns = ["id", "request", "state", "turn"]

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge.config import OutboxSettings
 from edge.outbox.ages import MAX_WINDOWS, Ages
 from edge.outbox.store import OutboxStore
 from protocols.clock import EARLIEST_PLAUSIBLE_MS, ClockQuality, Correction
+from protocols.model.device import StreamClass
 from tests.edge.bench import (
     CABINET,
     NOON_MS,
@@ -71,6 +73,21 @@ def test_a_boot_that_never_learnt_the_time_leaves_what_nobody_can_call_too_old(t
     assert sum(gap.count or 0 for gap in gaps_in(held(tmp_path / "outbox.db"))) == 2
 
 
+def test_a_batch_that_was_committed_after_all_that_is_known_to_be_sealed_is_a_guess_too(
+    tmp_path: Path,
+) -> None:
+    clock = HandClock(NOON_MS, UNSET)
+    store = open_store(tmp_path, clock, max_age_days=30)
+    put(store, 1)
+    clock.advance(60)
+    reaches_ms = dict.fromkeys(StreamClass, clock.utc_ms - 10_000)
+    store.commit([msgspec.structs.replace(gathered(ORDINARY, [2]), reaches_ms=reaches_ms)], [])
+    store.end_run()
+    clock.utc_ms, clock.quality = NOON_MS + MONTHS_MS, SET
+    put(next_boot(tmp_path, clock), 3)
+    assert numbers_in(held(tmp_path / "outbox.db")) == [1, 2, 3]
+
+
 def test_several_boots_in_the_dark_are_all_kept_once_the_last_one_learns_the_time(tmp_path: Path) -> None:
     clock = HandClock(NOON_MS, UNSET)
     put(open_store(tmp_path, clock, max_age_days=30), 1)
@@ -117,7 +134,7 @@ def test_a_crash_gap_begins_when_it_really_began(tmp_path: Path) -> None:
     clock.advance(60)
     again = open_store(tmp_path, clock)
     gaps = [gap for gap in again.birth_events if gap.stream is ORDINARY]
-    assert [(gap.from_ms, gap.to_ms) for gap in gaps] == [(NOON_MS + 1, NOON_MS + 120_000)]
+    assert [(gap.from_ms, gap.to_ms) for gap in gaps] == [(NOON_MS, NOON_MS + 120_000)]
 
 
 def test_only_so_much_is_remembered_and_nothing_for_longer_than_it_matters() -> None:
