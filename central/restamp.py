@@ -17,7 +17,7 @@ from central.errors import MessageError, RefusedFor
 from central.readings import StampedBy
 from central.store.writer import Tx
 from central.streams import LARGEST
-from protocols.backhaul.messages import ClockEvent, GapCause
+from protocols.backhaul.messages import ClockEvent
 from protocols.clock import ClockQuality, Correction
 from protocols.model.ids import CabinetId
 
@@ -74,7 +74,6 @@ def hear(tx: Tx, cabinet: CabinetId, event: ClockEvent) -> None:
     if correction is not None and _is_news(boot, correction):
         _correct(tx, cabinet, _CORRECTED, correction)
         _correct(tx, cabinet, _CONCLUDED, _as_stamped(boot, event, correction))
-        _end_crash_gaps(tx, cabinet, correction)
         gaps.correct(tx, cabinet, correction)
         priority.correct(tx, cabinet, correction)
         alarms.tell_lasting(tx, cabinet)
@@ -136,18 +135,6 @@ def _correct(
             f"UPDATE {table} SET {moved} WHERE {whose.replace('?', '?1')} AND ({told})",  # noqa: S608  names of ours
             given,
         )
-
-
-def _end_crash_gaps(tx: Tx, cabinet: CabinetId, correction: Correction) -> None:
-    """Let a crash's gap end when the run that told of it began, if its cold clock was behind the gap's beginning.
-
-    Such a run could only say that the gap ends no earlier than it begins.
-    """
-    tx.db.execute(
-        "UPDATE gap SET to_ms = started_ms FROM cabinet WHERE cabinet.id = ?1 AND gap.cabinet = ?1 AND reported = 1"
-        " AND cause = ?2 AND to_ms = from_ms AND from_ms > ?3 AND from_ms < started_ms",
-        (cabinet, GapCause.CRASH.value, correction.before_ms + correction.until_ms),
-    )
 
 
 def go_on(tx: Tx) -> None:

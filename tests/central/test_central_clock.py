@@ -342,20 +342,6 @@ class TestEvents:
         tell(desk, cabinet, set_clock(cabinet, 60_000))
         assert desk.ask(gap) == [(START_MS, START_MS + 2_000)]
 
-    def test_a_crash_whose_gap_a_cold_clock_could_not_end_ends_when_the_next_run_began(
-        self, desk: Desk, cabinet: CabinetDouble
-    ) -> None:
-        sealed_ms = START_MS - 6 * HOUR_MS  # an hour after the last known good time was written down
-        desk.deliver(cabinet.hello())
-        tell(
-            desk,
-            cabinet,
-            GapEvent(StreamClass.ORDINARY, GapCause.CRASH, sealed_ms, sealed_ms, None),
-            StartEvent(cabinet.boot, "0.1.0", LastEnd.CRASH, GUESS_MS + 900),
-            set_clock(cabinet, 60_000),
-        )
-        assert desk.ask("SELECT from_ms, to_ms FROM gap") == [(sealed_ms, START_MS + 900)]
-
     def test_an_alarm_that_lasts_is_the_same_by_its_new_time(
         self, desk: Desk, cabinet: CabinetDouble
     ) -> None:
