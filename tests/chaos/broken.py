@@ -26,7 +26,8 @@ from central.streams import Stream
 from edge.backhaul import Backhaul
 from edge.mqtt import MqttLink
 from edge.outbox.outbox import Outbox
-from edge.outbox.store import OutboxStore, StreamState
+from edge.outbox.rows import StreamState
+from edge.outbox.store import OutboxStore
 from protocols.backhaul.codec import encode, unframe_batch, unseal
 from protocols.backhaul.messages import Ack, GapEvent, LastEnd, StreamMark
 from protocols.backhaul.topics import Down, Up, parse_up
