@@ -39,6 +39,10 @@ def _nothing(_answer: object) -> None:
     pass
 
 
+def _unheard() -> None:
+    pass
+
+
 def _deaf(_batches: Sequence[Sealed], _floors: Mapping[StreamClass, int]) -> None:
     pass
 
@@ -71,11 +75,14 @@ class Outbox:
             is being sent.
         on_next_epoch: called on the loop, before anything of a later commit, when everything of an epoch is gone that
             was sent before the one that is sealed in; with where the next one is.
+        on_contradicted: called on the loop when the centre has acknowledged another batch than the one of that number
+            that is here; it was not let go.
     """
 
     def __init__(self, store: OutboxStore, clock: Clock, settings: OutboxSettings) -> None:
         self.on_committed: Callable[[Sequence[Sealed], Mapping[StreamClass, int]], None] = _deaf
         self.on_next_epoch: Callable[[OutboxFigures], None] = _nothing
+        self.on_contradicted: Callable[[], None] = _unheard
         self._store = store
         self._clock = clock
         self._seal_readings = settings.seal_readings
@@ -197,6 +204,9 @@ class Outbox:
     def _moved_on(self, figures: OutboxFigures) -> None:
         self.on_next_epoch(figures)
 
+    def _contradicted(self) -> None:
+        self.on_contradicted()
+
     def _report_lost(self) -> None:
         for stream, (since_ms, count) in self._lost.items():
             now_ms = self._clock.now().utc_ms
@@ -269,6 +279,9 @@ class Outbox:
         if self._store.sending != sending:
             self._on_loop(self._moved_on, self._store.figures(0))
         self._on_loop(self._committed, batches, self._store.floors(), readings)
+        if self._store.contradicted:
+            self._store.contradicted = False
+            self._on_loop(self._contradicted)
         return True
 
     def _answer(self, ask: _Ask) -> None:

@@ -176,6 +176,7 @@ class OutboxStore:
         self._path = path
         self._ballast = ballast
         self._aside: list[Sealed] = []
+        self.contradicted = False
         self._ages = Ages()
         self._epochs: dict[int, dict[StreamClass, StreamState]] = {}
         self.committed_readings = 0
@@ -630,7 +631,11 @@ class OutboxStore:
     def _delete(self, state: StreamState, mark: StreamMark) -> None:
         if mark.mark <= state.mark or (mark.mark >= state.next and state.epoch == self.epoch):
             return
-        state.mark_hash = self._hash(state.epoch, mark) or mark.hash
+        known = self._hash(state.epoch, mark)
+        if known and mark.hash and known != mark.hash:
+            self.contradicted = True  # the centre has another batch of that number, and ours not
+            return
+        state.mark_hash = known or mark.hash
         state.mark = mark.mark
         self._drop(state, mark.mark)
         state.next = max(state.next, state.floor)
