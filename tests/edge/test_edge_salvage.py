@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from drivers.damage import Replacement
 from edge.outbox.salvage import Sealing, build, ensure_sound
 from edge.outbox.store import OutboxStore
-from protocols.backhaul.codec import unseal
+from protocols.backhaul.codec import batch_hash, seal, unseal
 from protocols.backhaul.messages import Ack, GapCause, GapEvent, LastEnd, StreamMark
 from protocols.model.device import StreamClass
+from protocols.model.ids import CabinetId
 from tests.edge.bench import (
     BULK,
     EVENTS,
@@ -279,6 +280,38 @@ class TestWhatComesBack:
         store.end_run()
         open_store(tmp_path, clock)
         assert numbers_in(held(tmp_path / "outbox.db")) == [0, 1, 3]
+
+    @pytest.mark.parametrize("hashed", [True, False])
+    def test_bytes_that_another_cabinet_sealed_or_whose_hash_is_another_do_not_come_back(
+        self, tmp_path: Path, hashed: bool
+    ) -> None:
+        clock = HandClock()
+        store = open_store(tmp_path, clock)
+        for number in range(4):
+            store.commit([gathered(ORDINARY, [number])], [])
+        batch = unseal(store.fetch(ORDINARY, 3, 1).batches[0].sealed)
+        if hashed:
+            sealed = seal(msgspec.structs.replace(batch, cabinet=CabinetId("dijon-0002")))
+            store.db.execute("UPDATE batch SET hash = ? WHERE number = 3", (batch_hash(sealed),))
+        else:
+            sealed = seal(msgspec.structs.replace(batch, base_monotonic_ms=7))
+        store.db.execute("UPDATE batch SET sealed = ? WHERE number = 3", (sealed,))
+        store.db.execute("UPDATE stream SET taken = taken + 1")  # so that the file is found to be damaged
+        store.end_run()
+        open_store(tmp_path, clock)
+        assert numbers_in(held(tmp_path / "outbox.db")) == [0, 1, 3]
+
+    def test_what_was_let_go_and_stands_in_free_pages_does_not_come_back(self, tmp_path: Path) -> None:
+        clock = HandClock()
+        store = open_store(tmp_path, clock)
+        for number in range(300):
+            store.commit([gathered(ORDINARY, [number])], [])
+        store.commit([], [StreamMark(ORDINARY, 280)])
+        store.db.execute("UPDATE meta SET value = value + 1 WHERE key = 'run_began_ms'")  # damage enough
+        store.end_run()
+        again = open_store(tmp_path, clock)
+        assert again.figures(0).salvaged is not None
+        assert numbers_in(held(tmp_path / "outbox.db")) == list(range(280, 300))
 
     def test_how_the_last_run_ended_is_not_forgotten(self, tmp_path: Path) -> None:
         clock = HandClock()
