@@ -17,8 +17,9 @@ from protocols.backhaul.messages import ClockEvent
 log = structlog.get_logger()
 
 LOOK_S = 1.0
-KEEP_S = 3_600.0
-"""How often the time is written down: a power cut costs so much of it at most, a flash card 24 writes a day."""
+KEEP_S = 60.0
+"""How often the time is written down: a power cut costs so much of it at most. Beside what an outbox writes, a page a
+minute is nothing."""
 
 
 class Timekeeping:
