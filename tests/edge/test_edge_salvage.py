@@ -30,6 +30,7 @@ from tests.edge.bench import (
     numbers_in,
     open_store,
 )
+from tests.edge.small_disk import small_disk
 
 PAGE = 4096
 Key: TypeAlias = tuple[int, StreamClass, int]
@@ -559,3 +560,23 @@ class TestAtWork:
         store.fetch(ORDINARY, 1, 10)
         (gap,) = gaps_in(held(tmp_path / "outbox.db"))
         assert gap.count is None
+
+
+def test_a_disk_without_room_for_a_copy_keeps_what_fits_and_tells_the_rest(tmp_path: Path) -> None:
+    clock = HandClock()
+    with small_disk(tmp_path / "disk", 16) as disk:
+        store = open_store(disk.folder, clock)
+        before: dict[Key, Written] = {}
+        for number in range(900):
+            text = random.Random(number).randbytes(4500).hex()
+            for one in store.commit([gathered(BULK, [number], text=text), gathered(EVENTS, [number])], []):
+                before[one.epoch, one.stream, one.number] = Written(one.sealed, clock.utc_ms)
+        store.db.execute("UPDATE stream SET taken = 7")
+        store.end_run()
+        disk.fill(leave_bytes=4 << 20)
+        again = open_store(disk.folder, clock)
+        count = back(disk.folder / "outbox.db", before)
+        assert 300 < count < len(before)
+        contiguous(again)
+        assert not list(disk.folder.glob("outbox.db.*"))
+        again.db.close()
