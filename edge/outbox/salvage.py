@@ -50,8 +50,8 @@ HANDED_OVER_MS: Final = 1000
 """More than lies between taking a sample and having it in the next batch."""
 BATCH_COLUMNS: Final = 8
 """Of a row of `batch`."""
-LOOK_AT_ROOM_EVERY: Final = 256
-"""Batches between two looks at how large the new file has become."""
+LOOK_AT_ROOM_BYTES: Final = 256 << 10
+"""Of batches between two looks at how large the new file has become."""
 
 
 class Sealing(msgspec.Struct, frozen=True):
@@ -201,7 +201,7 @@ class _Salvage:
         self._sealing = sealing
         self._room = free_bytes(damaged.parent) - RESERVE_BYTES
         self._page_bytes = into.execute("PRAGMA page_size").fetchone()[0]
-        self._written = 0
+        self._unlooked = 0
         self._is_full = False
         self._floors: dict[tuple[int, StreamClass], int] = {}
         self._unread: dict[tuple[int, StreamClass], dict[int, int]] = {}
@@ -322,7 +322,7 @@ class _Salvage:
         if is_empty(batch):
             self._empty.setdefault((epoch, stream), {})[row.number] = told.utc_ms
         write_batch(self._into, batch, row.sealed, utc_ms=told.utc_ms, readings=told.readings, how=how)
-        self._look_at_room()
+        self._look_at_room(len(row.sealed))
 
     def _unlisted_epochs(self, listed: list[int]) -> list[int]:
         """Return the epochs of what came back although no list names them, the oldest first."""
@@ -396,13 +396,16 @@ class _Salvage:
         )
         write_stream(self._into, state)
 
-    def _look_at_room(self) -> None:
-        self._written += 1
-        if self._written % LOOK_AT_ROOM_EVERY == 0 and not self._is_full:
-            pages = self._into.execute("PRAGMA page_count").fetchone()[0]
-            self._is_full = pages * self._page_bytes > self._room
-            if self._is_full:
-                log.error("outbox_salvage_has_no_room", bytes=pages * self._page_bytes)
+    def _look_at_room(self, size: int) -> None:
+        """Stop copying when the disk has no room for more: what is left behind is told like what is lost."""
+        self._unlooked += size
+        if self._unlooked < LOOK_AT_ROOM_BYTES or self._is_full:
+            return
+        self._unlooked = 0
+        used = self._into.execute("PRAGMA page_count").fetchone()[0] * self._page_bytes
+        self._is_full = used > self._room
+        if self._is_full:
+            log.error("outbox_salvage_has_no_room", bytes=used)
 
     # What is told
 
