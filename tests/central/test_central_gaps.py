@@ -323,3 +323,32 @@ def test_each_number_is_committed_or_in_one_gap_whatever_is_said_in_what_order(
         }
         assert stored == came
         desk.close()
+
+
+def test_an_empty_batch_in_the_place_of_a_damaged_one_does_not_hide_what_is_missing(
+    desk: Desk, cabinet: CabinetDouble
+) -> None:
+    """It comes before its gap is told, and fills the number and nothing else."""
+    filled(cabinet, 1)
+    cabinet.seal()
+    filled(cabinet, 1)
+    desk.deliver(cabinet.message(1), cabinet.message(2), cabinet.message(3))
+    cabinet.seal_event(said(2, 2, 4, GapCause.CORRUPT))
+    desk.deliver(cabinet.message(1, StreamClass.EVENTS))
+    assert gaps(desk) == [("corrupt", 2, 2, 4, 1)]
+
+
+def test_what_came_before_it_was_damaged_at_the_cabinet_is_no_gap(desk: Desk, cabinet: CabinetDouble) -> None:
+    """Its acknowledgement had not come yet."""
+    filled(cabinet, 2)
+    desk.deliver(cabinet.message(1), cabinet.message(2))
+    cabinet.seal_event(said(2, 2, None, GapCause.CORRUPT))
+    desk.deliver(cabinet.message(1, StreamClass.EVENTS))
+    assert gaps(desk) == []
+
+
+def test_a_gap_that_is_told_again_is_recorded_once(desk: Desk, cabinet: CabinetDouble) -> None:
+    cabinet.seal_event(said(2, 5, 4, GapCause.CORRUPT))
+    cabinet.seal_event(said(3, 3, None, GapCause.CORRUPT), said(2, 5, None, GapCause.CORRUPT))
+    desk.deliver(*cabinet.waiting())
+    assert gaps(desk) == [("corrupt", 2, 5, 4, 1)]

@@ -215,7 +215,7 @@ async def test_a_file_that_is_damaged_at_work_ends_the_agent_so_that_the_next_st
     tmp_path: Path,
 ) -> None:
     class Damaged(OutboxStore):
-        def commit(self, seals: Sequence[Gathered], marks: Iterable[StreamMark]) -> list[Sealed]:
+        def commit(self, seals: Sequence[Gathered], marks: Iterable[StreamMark | Ack]) -> list[Sealed]:
             del seals, marks
             error = sqlite3.DatabaseError("database disk image is malformed")
             error.sqlite_errorname = "SQLITE_CORRUPT"
