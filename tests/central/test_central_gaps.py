@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from central.gap_reports import Span, span
-from protocols.backhaul.messages import GapCause, GapEvent
+from protocols.backhaul.messages import ClockEvent, GapCause, GapEvent
+from protocols.clock import ClockQuality
 from protocols.model.device import StreamClass
 from tests.central.cabinet_double import START_MS, CabinetDouble, taken
 from tests.central.desk import Desk
@@ -265,6 +266,32 @@ class TestClocks:
         cabinet.seal([], [GapEvent(ORDINARY, GapCause.CRASH, 5_000, 9_000, None)], StreamClass.EVENTS)
         desk.deliver(cabinet.message(1, StreamClass.EVENTS))
         assert spans(desk) == [("crash", None, 99, None)]
+
+    def test_once_its_clock_is_set_a_cabinet_is_understood_after_all(
+        self, desk: Desk, cabinet: CabinetDouble
+    ) -> None:
+        """It counted from 5 s after the beginning of 1970, and said so."""
+        cabinet.utc_offset_ms = None
+        desk.deliver(cabinet.hello())
+        from_1970 = GapEvent(ORDINARY, GapCause.CRASH, 15_000, 35_000, None)
+        before_that = GapEvent(StreamClass.BULK, GapCause.CRASH, 0, 35_000, None)
+        cabinet.seal([], [from_1970, before_that], StreamClass.EVENTS)
+        desk.deliver(cabinet.message(1, StreamClass.EVENTS))
+        assert [from_s for _, from_s, *_ in spans(desk)] == [None, None]
+        cabinet.seal_event(
+            ClockEvent(
+                cabinet.boot,
+                60_000,
+                START_MS + 60_000,
+                5_000,
+                ClockQuality.UNSYNCHRONISED,
+                ClockQuality.SYNCHRONISED,
+                corrects=True,
+            )
+        )
+        desk.deliver(cabinet.message(2, StreamClass.EVENTS))
+        assert spans(desk) == [("crash", 10, 30, None), ("crash", None, 30, None)]
+        assert desk.ask("SELECT DISTINCT said_to_ms FROM gap") == [(None,)]
 
 
 ranges = st.tuples(st.integers(1, 12), st.integers(0, 5)).map(lambda one: range(one[0], one[0] + one[1] + 1))
