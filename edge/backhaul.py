@@ -338,10 +338,12 @@ class Backhaul:
             if disagrees:
                 await self._renew_epoch(marks)
                 return
+            is_news = not self._welcomed or self._window.advances(marks)
             self._window.acknowledged(marks, self._loop.time(), anew=not self._welcomed)
             self._welcomed = True
             self._hello_retry.worked()
-            self._outbox.acknowledge(ack)
+            if is_news:  # so that what is repeated without end does not pile up before a slow disk
+                self._outbox.acknowledge(ack)
             self._progress.set()
 
     def _contradicted(self) -> None:

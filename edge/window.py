@@ -151,6 +151,10 @@ class Window:
         """Tell whether the centre claims to have what this outbox never made."""
         return self._growing and any(mark.mark > self.ways[mark.stream].committed for mark in marks)
 
+    def advances(self, marks: Iterable[StreamMark]) -> bool:
+        """Tell whether the centre has more than we knew."""
+        return any(mark.mark > self.ways[mark.stream].mark for mark in marks)
+
     def acknowledged(self, marks: Iterable[StreamMark], now_s: float, *, anew: bool) -> None:
         """Take the centre's marks.
 

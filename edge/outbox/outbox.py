@@ -252,7 +252,7 @@ class Outbox:
                         waiting.append(job)
                     case Ack():
                         marks_due_s = marks_due_s if marks else self._loop.time() + ACK_WAIT_S
-                        marks.update(((job.epoch, mark.stream), mark) for mark in job.marks)
+                        _take_marks(marks, job)
                     case _Ask():
                         asks.append(job)
                     case _Stop():
@@ -329,6 +329,14 @@ class Outbox:
             self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:  # the loop has ended before us; what is committed stays committed
             log.debug("outbox_loop_gone")
+
+
+def _take_marks(marks: dict[tuple[int, StreamClass], StreamMark], ack: Ack) -> None:
+    """Remember of each stream the highest mark, in whatever order they come."""
+    for mark in ack.marks:
+        known = marks.get((ack.epoch, mark.stream))
+        if known is None or known.mark < mark.mark:
+            marks[ack.epoch, mark.stream] = mark
 
 
 def _settle(ask: _Ask, result: object) -> None:

@@ -220,6 +220,19 @@ async def test_a_storm_of_events_that_memory_cannot_hold_is_counted_too(
     assert sum(isinstance(event, AlarmEvent) for batch in batches for event in batch.events) == 301
 
 
+async def test_a_lower_mark_that_comes_later_takes_nothing_back(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    outbox = open_outbox(store, seal_readings=1)
+    told = Told(outbox)
+    for number in range(6):
+        outbox.add(ORDINARY, taken(number))
+    await until(lambda: len(told.batches) == 6)
+    outbox.acknowledge(Ack(store.epoch, (StreamMark(ORDINARY, 5),)))
+    outbox.acknowledge(Ack(store.epoch, (StreamMark(ORDINARY, 2),)))
+    await outbox.close()
+    assert numbers_in(held(tmp_path / "outbox.db")) == [5]
+
+
 @pytest.mark.usefixtures("soon")
 async def test_an_end_that_could_not_commit_is_no_clean_end(disk: SmallDisk) -> None:
     outbox = open_outbox(open_store(disk.folder), seal_readings=10)

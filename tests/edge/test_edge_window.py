@@ -278,3 +278,13 @@ def test_a_centre_that_claims_what_was_never_made_is_noticed() -> None:
     window = filled(ordinary=3)
     assert not window.beyond([StreamMark(ORDINARY, 3)])
     assert window.beyond([StreamMark(ORDINARY, 4)])
+
+
+def test_a_word_that_says_nothing_new_advances_nothing() -> None:
+    window = Window(SILENCE_S)
+    window.committed([batch(ORDINARY, number) for number in range(1, 6)])
+    assert window.advances([StreamMark(ORDINARY, 2), StreamMark(BULK, 0)])
+    window.acknowledged([StreamMark(ORDINARY, 2)], 0.0, anew=True)
+    assert not window.advances([StreamMark(ORDINARY, 2), StreamMark(BULK, 0)])
+    assert not window.advances([StreamMark(ORDINARY, 1)])
+    assert window.advances([StreamMark(BULK, 0), StreamMark(ORDINARY, 3)])
