@@ -155,10 +155,13 @@ class Writer:
         db = connect(self._path)
         try:
             while not self._stopping.is_set() or self._inbox.depth()[0]:
-                jobs = self._inbox.take(JOBS_PER_COMMIT, TICK_S)
-                self._round(db, jobs)
+                self.step(db, TICK_S)
         finally:
             db.close()
+
+    def step(self, db: sqlite3.Connection, wait_s: float) -> None:
+        """Wait at most `wait_s` for jobs and do them, in the only thread that uses `db`."""
+        self._round(db, self._inbox.take(JOBS_PER_COMMIT, wait_s))
 
     def _round(self, db: sqlite3.Connection, jobs: list[_Job]) -> None:
         now = self._clock.now()

@@ -2,7 +2,7 @@
 
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -155,9 +155,10 @@ class Gathered(msgspec.Struct, frozen=True):
     readings: int
 
 
-def _random_epoch() -> int:
-    """Return a new epoch: random, so that no two cards share one, and below 2^53 for every JSON reader."""
-    return secrets.randbits(52) | 1
+Draw = Callable[[int], int]
+"""Gives so many random bits."""
+EPOCH_BITS = 52
+"""Below 2^53, so that every JSON reader can hold an epoch."""
 
 
 def weigh(db: sqlite3.Connection) -> Weight:
@@ -181,8 +182,15 @@ class OutboxStore:
     """The database's side: everything here runs in the database's thread, or before it starts."""
 
     def __init__(
-        self, path: Path, cabinet: CabinetId, boot: str, clock: Clock, settings: OutboxSettings
+        self,
+        path: Path,
+        cabinet: CabinetId,
+        boot: str,
+        clock: Clock,
+        settings: OutboxSettings,
+        draw: Draw = secrets.randbits,
     ) -> None:
+        self._draw = draw
         self._cabinet = cabinet
         self._boot = boot
         self._clock = clock
@@ -281,7 +289,7 @@ class OutboxStore:
         above the old one, so none is taken yet. What can no longer be read is reported as a gap.
         """
         with self._all_or_nothing():
-            before, self.epoch = self.epoch, _random_epoch()
+            before, self.epoch = self.epoch, self._random_epoch()
             self._set("epoch", self.epoch)
             self.streams = {
                 stream: StreamState(stream, sealed_ms=state.sealed_ms, taken=state.taken)
@@ -341,12 +349,16 @@ class OutboxStore:
     def _epoch(self) -> int:
         if epoch := self._number("epoch"):
             return epoch
-        epoch = _random_epoch()
+        epoch = self._random_epoch()
         with transaction(self.db):
             self._set("epoch", epoch)
             for stream in StreamClass:
                 self._save(StreamState(stream))
         return epoch
+
+    def _random_epoch(self) -> int:
+        """Return a new epoch: random, so that no two cards share one."""
+        return self._draw(EPOCH_BITS) | 1
 
     def _streams(self) -> dict[StreamClass, StreamState]:
         rows = self.db.execute("SELECT stream, next, floor, mark, mark_hash, sealed_ms, taken FROM stream")
