@@ -5,7 +5,7 @@ BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit bench tools clean
+.PHONY: help demo test lint unit bench simulate tools clean
 
 help:             ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -27,6 +27,9 @@ unit: $(READY) tools
 
 bench: $(READY) tools  ## figures beside their references; NAME=street for one
 	@$(BIN)/python -m tests.bench $(NAME)
+
+simulate: $(READY)  ## simulated faults, the same for the same seed; SEEDS=1000, or SEED=123 for one of them again
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace) $(if $(MUTANT),--mutant $(MUTANT)),$(if $(SEEDS),--seeds $(SEEDS)))
 
 tools:
 	@scripts/tools

@@ -188,6 +188,7 @@ class OutboxStore:
         boot: str,
         clock: Clock,
         settings: OutboxSettings,
+        *,
         draw: Draw = secrets.randbits,
     ) -> None:
         self._draw = draw
@@ -201,6 +202,8 @@ class OutboxStore:
         self.epoch = self._epoch()
         self.streams = self._streams()
         self._run_before_began_ms = self._number("run_began_ms")
+        self._run_began_ms = clock.now().utc_ms
+        self._run_is_known = False
         self.last_end = self._begin_run()
         waiting = weigh(self.db)
         self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
@@ -238,11 +241,14 @@ class OutboxStore:
             sqlite3.Error: with nothing of it done, in memory as on disk.
         """
         with self._all_or_nothing():
+            if not self._run_is_known:
+                self._set("run_began_ms", self._run_began_ms)
             for mark in marks:
                 self._delete(mark)
             done = [self._insert(one) for one in seals]
             done += self._insert_gaps([*self._untold, *self._shed()])
         self._untold.clear()
+        self._run_is_known = True
         self.commits += 1
         return [one for one in done if one.number >= self.streams[one.stream].floor]
 
@@ -365,13 +371,18 @@ class OutboxStore:
         return {StreamClass(row[0]): StreamState(StreamClass(row[0]), *row[1:]) for row in rows}
 
     def _begin_run(self) -> LastEnd:
+        """Note that a run has begun, and return how the one before it ended.
+
+        After a crash the moment is noted with the first commit only, which holds the report of that crash: if
+        this run crashes before, the next one has to report both.
+        """
         row = self.db.execute("SELECT value FROM meta WHERE key = 'running'").fetchone()
+        end = LastEnd.FIRST if row is None else LastEnd.CRASH if row[0] else LastEnd.CLEAN
         with transaction(self.db):
             self._set("running", self._boot)
-            self._set("run_began_ms", self._clock.now().utc_ms)
-        if row is None:
-            return LastEnd.FIRST
-        return LastEnd.CRASH if row[0] else LastEnd.CLEAN
+            if end is not LastEnd.CRASH:
+                self._set("run_began_ms", self._run_began_ms)
+        return end
 
     def _birth_events(self, corrupt: Path | None) -> list[Event]:
         """Say what this start already knows to be missing."""

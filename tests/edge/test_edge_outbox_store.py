@@ -147,6 +147,37 @@ class TestEndOfRun:
         assert isinstance(gap, GapEvent)
         assert (gap.from_ms, gap.to_ms) == (began_ms, began_ms + 5000)
 
+    def test_a_crash_that_the_next_run_had_no_time_to_report_is_reported_by_the_one_after(
+        self, tmp_path: Path
+    ) -> None:
+        """The report is in the first commit, and a full or dying disk may not let that be."""
+        clock = HandClock()
+        store = open_store(tmp_path, clock)
+        fill(store, ORDINARY, 1)
+        sealed_ms = clock.utc_ms
+        store.db.close()
+        for _ in range(3):
+            clock.advance(60)
+            again = open_store(tmp_path, clock)
+            (gap,) = again.birth_events
+            assert isinstance(gap, GapEvent)
+            assert (gap.from_ms, gap.to_ms) == (sealed_ms, clock.utc_ms)
+            again.db.close()
+
+    def test_a_crash_that_was_reported_is_not_reported_again(self, tmp_path: Path) -> None:
+        clock = HandClock()
+        store = open_store(tmp_path, clock)
+        fill(store, ORDINARY, 1)
+        store.db.close()
+        clock.advance(60)
+        again = open_store(tmp_path, clock)
+        began_ms = clock.utc_ms
+        again.commit([gathered(EVENTS, (), again.birth_events)], [])
+        again.db.close()
+        clock.advance(60)
+        gaps = [gap for gap in open_store(tmp_path, clock).birth_events if isinstance(gap, GapEvent)]
+        assert {gap.from_ms for gap in gaps} == {began_ms}
+
     def test_a_cold_clock_makes_no_gap_that_ends_before_it_begins(self, tmp_path: Path) -> None:
         store = open_store(tmp_path)
         fill(store, ORDINARY, 1)

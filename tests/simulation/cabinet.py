@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-import random
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -21,10 +21,8 @@ from protocols.model.device import StreamClass
 from protocols.model.ids import CabinetId, DeviceId, PointName
 from protocols.model.reading import sample
 from tests.simulation.disk import Disk, Power
-from tests.simulation.judge import Judge
-from tests.simulation.machine import Machine, SteppedWorker, Tells
-from tests.simulation.network import Client, Net, Way
-from tests.simulation.trace import Trace
+from tests.simulation.machine import Machine, Setting, SteppedWorker, Tells
+from tests.simulation.network import Client
 
 SILENCE_S = 3.0
 RESTART_S = (0.5, 3.0)
@@ -88,36 +86,23 @@ class Cabinet(Machine):
     """One cabinet: what hangs on its lines outlives its agent.
 
     Attributes:
-        life: another object for each run of the agent.
-        way: the network between it and the broker.
+        polls: whether devices are asked.
     """
 
-    def __init__(
-        self,
-        name: str,
-        net: Net,
-        chance: random.Random,
-        trace: Trace,
-        disk: Disk,
-        character: Character,
-        judge: Judge,
-    ) -> None:
-        super().__init__(name, net.loop, chance, trace, disk)
+    def __init__(self, name: str, setting: Setting, disk: Disk, character: Character) -> None:
+        super().__init__(name, setting, disk)
         self.id = CabinetId(name)
-        self.life: object = None
-        self.way = Way(name)
         self.polls = True
-        self._net = net
         self._character = character
-        self._judge = judge
         self._counts = dict.fromkeys(range(len(STREAMS)), 0)
         self._boots = 0
         self._boot = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._store: OutboxStore | None = None
         self._link: Client | None = None
-        self._wanted = True
-        self._end: asyncio.Future[None] = net.loop.create_future()
+        self._wanted = self._asks = True
+        self._closed = False
+        self._end: asyncio.Future[None] = self.loop.create_future()
         self.outbox: Outbox | None = None
         self.backhaul: Backhaul | None = None
         self._reboot(cold=False)
@@ -157,37 +142,52 @@ class Cabinet(Machine):
         """Put an earlier image of the card into the cabinet, whose agent is ended for it."""
         self.end(Power.CUT)
         self.disk.put_back(image)
-        self._judge.restored(self.name, image)
+        self.judge.restored(self.name, image)
         self._reboot(cold=False)
 
     async def stop(self) -> None:
-        """End the agent as an operator does."""
-        if not self.alive or self.outbox is None or self.backhaul is None or self._link is None:
+        """End the agent as an operator does: what was taken is committed, and the centre gets a moment to have it."""
+        if not self.alive or self.outbox is None:
             return
-        life = self.life
-        self.polls, polled = False, self.polls
+        life, outbox = self.life, self.outbox
         self.trace.note(self.name, "stops")
-        outbox, backhaul, link = self.outbox, self.backhaul, self._link
-        with contextlib.suppress(asyncio.CancelledError, sqlite3.Error):
-            async with asyncio.timeout(60):
-                outbox.seal_all()
-                await self._unless_dead(outbox.figures())
-                await backhaul.drained(1.0)
-                backhaul.goodbye()
-                await link.leave()
-                await self._unless_dead(outbox.close())
-        self.polls = polled
-        if self.alive and self.life is life:
-            self.trace.note(self.name, "stopped")
-            self._judge.stopped(self.name)
-            self.disk.end(Power.KILLED)
-            self._bury()
+        self._asks = False
+        try:
+            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+                async with asyncio.timeout(60):
+                    await self._leave(outbox)
+        finally:
+            if self.alive and self.life is life:
+                self._stopped(outbox)
+
+    async def _leave(self, outbox: Outbox) -> None:
+        assert self.backhaul is not None
+        assert self._link is not None
+        backhaul, link = self.backhaul, self._link
+        outbox.seal_all()
+        await self._unless_dead(outbox.figures())
+        await self._unless_dead(backhaul.drained(1.0))
+        backhaul.goodbye()
+        await self._unless_dead(link.leave())
+        await self._unless_dead(outbox.close())
+        self._closed = True
+
+    def _stopped(self, outbox: Outbox) -> None:
+        """Note how it ended: it is no clean end if the disk did not take everything."""
+        if not self._closed or outbox._waiting:
+            self.end(Power.KILLED)
+            return
+        self.trace.note(self.name, "stopped")
+        self.judge.stopped(self.name)
+        self.disk.end(Power.KILLED)
+        self._bury()
 
     # One run of the agent
 
     async def _one_life(self) -> None:
         self.life = life = object()
         self._end = self.loop.create_future()
+        self._asks, self._closed = True, False
         self.alive = True
         try:
             self._store = self._open_store()
@@ -209,10 +209,10 @@ class Cabinet(Machine):
             self._boot,
             self.clock,
             self._character.settings,
-            self.chance.getrandbits,
+            draw=self.chance.getrandbits,
         )
         self.trace.note(self.name, "starts", store.last_end.value, store.epoch)
-        self._judge.started(self.name, store.last_end.value)
+        self.judge.started(self.name, store.last_end.value)
         return store
 
     def _begin(self, life: object) -> None:
@@ -220,14 +220,14 @@ class Cabinet(Machine):
         assert self.outbox is not None
         outbox = self.outbox
         link = WatchedLink(
-            self._net,
+            self.net,
             self.way,
             f"cabinet-{self.name}",
             Will(up(self.id, Up.STATE), b""),
             lasting=False,
             receive_maximum=self._character.receive_maximum,
         )
-        link.on_batch = lambda payload: self._judge.sent(self.name, payload)
+        link.on_batch = lambda payload: self.judge.sent(self.name, payload)
         self._link = link
         backhaul = Backhaul(Identity(self.id, self._boot), self.clock, link, outbox, SILENCE_S)  # type: ignore[arg-type]  # a link of another make
         link.will = Will(up(self.id, Up.STATE), backhaul.presence(online=False))
@@ -237,13 +237,11 @@ class Cabinet(Machine):
 
         def committed(batches: Sequence[Sealed], floors: Mapping[StreamClass, int]) -> None:
             for batch in batches:
-                self._judge.told(self.name, batch.sealed)
+                self.judge.told(self.name, batch.sealed)
             tell(batches, floors)
 
         outbox.on_committed = committed
-        outbox.add_event(
-            StartEvent(self._boot, AGENT_VERSION, self._store.last_end, self.clock.now().utc_ms)
-        )
+        outbox.add_event(StartEvent(self._boot, AGENT_VERSION, self._store.last_end, self.clock.now().utc_ms))
         work = (link.run(), backhaul.run(), self._poll(outbox), self._watch(outbox, life))
         self._tasks = [self.loop.create_task(one) for one in work]
         if not self.clock.is_set:
@@ -252,7 +250,7 @@ class Cabinet(Machine):
     async def _poll(self, outbox: Outbox) -> None:
         while True:
             await asyncio.sleep(self.chance.uniform(0.3, 1.7) * self._character.poll_s)
-            if self.polls:
+            if self.polls and self._asks:
                 line = self.chance.randrange(len(STREAMS))
                 width = self.chance.randint(1, len(POINTS))
                 first = self._counts[line] + 1
@@ -260,10 +258,8 @@ class Cabinet(Machine):
                 now = self.clock.now()
                 device = f"{self.name}-d{line}"
                 values = list(range(first, first + width))
-                self._judge.asked(self.name, device, STREAMS[line], values, now.utc_ms)
-                outbox.add(
-                    STREAMS[line], sample(DeviceId(device), now.monotonic_ms, POINTS[:width], values)
-                )
+                self.judge.asked(self.name, device, STREAMS[line], values, now.utc_ms)
+                outbox.add(STREAMS[line], sample(DeviceId(device), now.monotonic_ms, POINTS[:width], values))
 
     async def _watch(self, outbox: Outbox, life: object) -> None:
         """End the agent if its outbox breaks, as the agent does."""
@@ -273,7 +269,7 @@ class Cabinet(Machine):
             self.trace.note(self.name, "breaks", error.sqlite_errorname)
             self.loop.call_soon(self._end_life, life)
         except Exception as error:  # noqa: BLE001  whatever it is, it is a finding
-            self._judge.violation(f"{self.name}: the outbox's thread broke: {error!r}")
+            self.judge.violation(f"{self.name}: the outbox's thread broke: {error!r}")
             self.loop.call_soon(self._end_life, life)
 
     def _end_life(self, life: object) -> None:
@@ -307,8 +303,8 @@ class Cabinet(Machine):
             clock=now.quality,
         )
 
-    async def _unless_dead(self, work: "asyncio.Future[object] | object") -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[arg-type,type-var]  # a coroutine
+    async def _unless_dead(self, work: Coroutine[Any, Any, object]) -> None:
+        task = self.loop.create_task(work)
         await asyncio.wait({task, self._end}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             task.cancel()
@@ -318,7 +314,7 @@ class Cabinet(Machine):
     # Ends
 
     def _died(self) -> None:
-        self._judge.died(self.name, self.disk.image())
+        self.judge.died(self.name, self.disk.image())
         self._bury()
 
     def _bury(self) -> None:

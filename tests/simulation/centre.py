@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-import random
 import sqlite3
+from collections.abc import Callable
 
 from central.app import Central, Settings
 from central.config import Address, BrokerSettings, Protocol
@@ -13,10 +13,8 @@ from central.store import schema
 from central.store.writer import Writer, connect
 from protocols.backhaul.topics import Down, down, up_filter
 from tests.simulation.disk import Disk, Power
-from tests.simulation.judge import Judge
-from tests.simulation.machine import THREAD_S, Machine
-from tests.simulation.network import Client, Net, Way
-from tests.simulation.trace import Trace
+from tests.simulation.machine import THREAD_S, Machine, Setting
+from tests.simulation.network import Client
 
 RESTART_S = (0.5, 3.0)
 TICK_S = 2.0
@@ -48,19 +46,12 @@ class Centre(Machine):
     """The aggregator.
 
     Attributes:
-        life: another object for each run.
         busy_until_s: when the commit in hand is done.
     """
 
-    def __init__(
-        self, net: Net, chance: random.Random, trace: Trace, disk: Disk, judge: Judge, *, patient: bool
-    ) -> None:
-        super().__init__("centre", net.loop, chance, trace, disk)
-        self.way = Way("centre")
-        self.life: object = None
+    def __init__(self, setting: Setting, disk: Disk, *, patient: bool) -> None:
+        super().__init__("centre", setting, disk)
         self.busy_until_s = 0.0
-        self._net = net
-        self._judge = judge
         self._patient = patient
         self._wanted = True
         self._central: Central | None = None
@@ -68,7 +59,7 @@ class Centre(Machine):
         self._link: CentreLink | None = None
         self._turn_at: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._end: asyncio.Future[None] = net.loop.create_future()
+        self._end: asyncio.Future[None] = self.loop.create_future()
 
     async def run(self) -> None:
         """Keep it running until nobody wants it any more."""
@@ -87,13 +78,13 @@ class Centre(Machine):
         """Put an earlier backup in the place of the store."""
         self.end(Power.KILLED)
         self.disk.put_back(image)
-        self._judge.put_back()
+        self.judge.put_back()
 
     def acknowledges(self, message: Downlink) -> None:
         """Show the judge what is about to be acknowledged, and what the file really holds at this moment."""
-        self._judge.acknowledged(str(message.cabinet), message.payload, self.disk.folder / "central.db")
+        self.judge.acknowledged(str(message.cabinet), message.payload, self.disk.folder / "central.db")
 
-    def if_alive(self, link: Client, topic: str, payload: bytes):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def if_alive(self, link: Client, topic: str, payload: bytes) -> Callable[[], None]:
         """Return a call that publishes, if this life lasts until then."""
         life = self.life
 
@@ -131,7 +122,7 @@ class Centre(Machine):
         central.clock = self.clock  # type: ignore[assignment]  # a clock of another make
         central.writer = Writer(settings.db, self.clock, central._tick, central._after_commit)
         link = self._link = CentreLink(
-            self._net, self.way, "centre", None, lasting=self._patient, receive_maximum=65_535
+            self.net, self.way, "centre", None, lasting=self._patient, receive_maximum=65_535
         )
         link.machine = self
         central.link = link  # type: ignore[assignment]  # a link of another make
@@ -176,9 +167,9 @@ class Centre(Machine):
 
     def _bury(self) -> None:
         self.alive = False
-        self._judge.forget_file()
+        self.judge.forget_file()
         if self._central is not None:
-            self._judge.refused(self._central.ingest.counts.refused())
+            self.judge.refused(self._central.ingest.counts.refused())
         for task in self._tasks:
             task.cancel()
         self._tasks = []

@@ -23,6 +23,8 @@ SQLITE_IOERR_FSYNC = 10 | 4 << 8
 SQLITE_IOERR_DELETE = 10 | 10 << 8
 SQLITE_FULL = 13
 SECTOR_BYTES = 512
+TORN = 0.1
+"""How often a write that survives a power cut does so in part."""
 
 
 class Power(Enum):
@@ -54,10 +56,13 @@ class _File:
         for offset, written in self.pending:
             if chance.random() >= survive:
                 continue
-            if written is not None and chance.random() < 0.1:  # torn at a sector
-                written = written[: chance.randrange(0, len(written) + 1, SECTOR_BYTES)]
-            _apply(left, offset, written)
+            torn = written is not None and chance.random() < TORN
+            _apply(left, offset, _tear(written, chance) if torn and written is not None else written)
         return bytes(left)
+
+
+def _tear(written: bytes, chance: random.Random) -> bytes:
+    return written[: chance.randrange(0, len(written) + 1, SECTOR_BYTES)]
 
 
 def _apply(content: bytearray, offset: int, written: bytes | None) -> None:

@@ -3,14 +3,15 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import msgspec
 
 from edge.outbox.outbox import Job, Patience, Step
 from protocols.clock import ClockQuality, Instant
 from tests.simulation.disk import Disk, Power
-from tests.simulation.trace import Trace
+from tests.simulation.judge import Judge
+from tests.simulation.network import Net, Way
+from tests.simulation.story import Trace
 
 NOON_MS = 1_795_521_600_000
 """2026-11-24T12:00Z: where UTC begins here."""
@@ -18,8 +19,6 @@ QUICK_S = (0.0005, 0.01)
 SLOW_S = (0.2, 3.0)
 THREAD_S = 0.003
 """Until a thread that was given something runs, at most."""
-
-T = TypeVar("T")
 
 
 class SteppedClock:
@@ -62,24 +61,36 @@ class SteppedClock:
         return self.now()
 
 
+class Setting(msgspec.Struct, frozen=True):
+    """What all machines of one simulation share."""
+
+    net: Net
+    chance: random.Random
+    trace: Trace
+    judge: Judge
+
+
 class Machine:
     """A process and the disk that it writes on.
 
     Attributes:
         alive: whether the process runs.
+        life: another object for each run of it.
         slow: whether each commit takes long.
     """
 
-    def __init__(
-        self, name: str, loop: asyncio.AbstractEventLoop, chance: random.Random, trace: Trace, disk: Disk
-    ) -> None:
+    def __init__(self, name: str, setting: Setting, disk: Disk) -> None:
         self.name = name
-        self.loop = loop
-        self.chance = chance
-        self.trace = trace
+        self.net = setting.net
+        self.loop = setting.net.loop
+        self.chance = setting.chance
+        self.trace = setting.trace
+        self.judge = setting.judge
         self.disk = disk
-        self.clock = SteppedClock(loop)
+        self.way = Way(name)
+        self.clock = SteppedClock(self.loop)
         self.alive = False
+        self.life: object = None
         self.slow = False
 
     def disk_s(self) -> float:
@@ -133,7 +144,7 @@ class Tells:
 
     def _flush(self, waiting: list[tuple[Callable[..., None], Sequence[object]]], life: object) -> None:
         for call, arguments in waiting:
-            if self._machine.alive and life is self._machine.life:  # type: ignore[attr-defined]  # each has one
+            if self._machine.alive and life is self._machine.life:
                 call(*arguments)
 
 
@@ -163,7 +174,7 @@ class SteppedWorker:
 
     def _lives(self) -> bool:
         machine = self._machine
-        return machine.alive and machine.life is self._life and not self._over.done()  # type: ignore[attr-defined]  # each has one
+        return machine.alive and machine.life is self._life and not self._over.done()
 
     def _wake(self, at_s: float) -> None:
         at_s = max(at_s, self._busy_until_s)
@@ -187,11 +198,3 @@ class SteppedWorker:
             self._over.set_result(None)
         elif (patience_s := self._patience()) is not None:
             self._wake(self._busy_until_s + patience_s)
-
-
-class Taken(msgspec.Struct, frozen=True):
-    """A reading that a device was asked for."""
-
-    device: str
-    number: int
-    at_ms: int

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from edge.mqtt import Will
-from tests.simulation.trace import Trace
+from tests.simulation.story import Trace
 
 KEEP_ALIVE_S = 12.0
 """After so long of nothing a client or the broker takes a connection for dead."""
@@ -97,9 +97,7 @@ class Connection:
         if not self.open or self._vanishing:
             return
         loop = self._world.loop
-        at_s = max(
-            loop.time() + self._world.chance.uniform(*self._way.latency_s), self._way.stalled_until_s
-        )
+        at_s = max(loop.time() + self._world.chance.uniform(*self._way.latency_s), self._way.stalled_until_s)
         self._last_s[direction] = at_s = max(at_s, self._last_s[direction] + 1e-6)
         loop.call_at(at_s, self._arrive, arrive)
 
@@ -288,7 +286,7 @@ class Client:
         if self._connection is not None:
             self._connection.end("the client is gone")
 
-    def subscribe(self, topic_filter: str, *others: str, qos: int = 1) -> None:
+    def subscribe(self, topic_filter: str, *others: str, qos: int = 1) -> None:  # noqa: ARG002  as the real one
         """Ask for messages."""
         for one in (topic_filter, *others):
             self._tell_broker(lambda one=one: self._net.broker.subscribe(self._client_id, one))  # type: ignore[misc]  # a lambda with a default

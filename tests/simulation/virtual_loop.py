@@ -5,7 +5,6 @@ on nothing but the seed.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 BEGIN_S = 1_000.0
@@ -52,11 +51,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Return the virtual moment."""
         return self.now_s
 
-    def call_soon_threadsafe(  # type: ignore[override]  # the context is not needed
-        self, callback: Callable[..., Any], *arguments: Any, context: Any = None
-    ) -> asyncio.Handle:
-        """Call soon: there is only one thread."""
-        return self.call_soon(callback, *arguments, context=context)
+    def _write_to_self(self) -> None:
+        """Wake nobody: there is only one thread."""
 
     def _process_events(self, _events: list[Any]) -> None:
         """There are none."""

@@ -12,13 +12,14 @@ import msgspec
 import structlog
 
 from edge.config import OutboxSettings
+from edge.outbox import outbox
 from tests.simulation.cabinet import Cabinet, Character
 from tests.simulation.centre import Centre
 from tests.simulation.disk import Disk, Power, slip_beneath_sqlite
 from tests.simulation.judge import Judge
-from tests.simulation.machine import Machine
+from tests.simulation.machine import Machine, Setting
 from tests.simulation.network import Net, Way
-from tests.simulation.trace import Trace
+from tests.simulation.story import Trace
 from tests.simulation.virtual_loop import NothingToComeError, VirtualLoop
 
 MEMORY = Path("/dev/shm")  # noqa: S108  files that nobody else has to find
@@ -63,10 +64,10 @@ class World:
         self.faults: dict[str, int] = {}
         chance = self.chance
         self.net = Net(loop, chance, self.trace, most_queued=chance.choice((10, 1000)))
-        self.centre = Centre(
-            self.net, chance, self.trace, Disk(folder, "centre", chance), self.judge, patient=chance.random() < 0.7
-        )
+        self.setting = Setting(self.net, chance, self.trace, self.judge)
+        self.centre = Centre(self.setting, Disk(folder, "centre", chance), patient=chance.random() < 0.7)
         self.restores = chance.random() < 0.25
+        self.most_unsealed = chance.choice((outbox.MAX_UNSEALED,) * 4 + (40,))
         self.cabinets = [self._make_cabinet(f"cab-{i}", folder) for i in range(chance.choice((1, 2, 2, 3)))]
         self.images: dict[str, list[dict[str, bytes]]] = {}
         self._work: list[asyncio.Task[None]] = []
@@ -104,8 +105,8 @@ class World:
         character = Character(
             settings, chance.uniform(0.08, 0.4), chance.choice((2, 20, 65_535)), cold=chance.random() < 0.3
         )
-        self.judge.books(name).bounded = bounded
-        return Cabinet(name, self.net, chance, self.trace, Disk(folder, name, chance), character, self.judge)
+        self.judge.books(name).bounded = bounded or self.most_unsealed < outbox.MAX_UNSEALED
+        return Cabinet(name, self.setting, Disk(folder, name, chance), character)
 
     # What happens
 
@@ -288,6 +289,7 @@ def simulate(seed: int, *, whole: bool = False) -> Outcome:
         loop.stop()
 
     loop.set_exception_handler(breaks)
+    most_unsealed, outbox.MAX_UNSEALED = outbox.MAX_UNSEALED, world.most_unsealed
     try:
         work = loop.create_task(world.run())
         work.add_done_callback(lambda _: loop.stop())
@@ -299,6 +301,7 @@ def simulate(seed: int, *, whole: bool = False) -> Outcome:
     except NothingToComeError as error:
         world.judge.violation(f"nothing goes on: {error}")
     finally:
+        outbox.MAX_UNSEALED = most_unsealed
         structlog.reset_defaults()
         loop.close()
         shutil.rmtree(folder, ignore_errors=True)
