@@ -24,7 +24,6 @@ class Stream(msgspec.Struct, frozen=True):
         id: its row.
         mark: up to which number it is committed.
         last_utc_ms: time of the last reading that is committed; None before the first.
-        fresh: whether this centre sees the stream for the first time.
     """
 
     id: int
@@ -33,7 +32,6 @@ class Stream(msgspec.Struct, frozen=True):
     stream: StreamClass
     mark: int
     last_utc_ms: int | None
-    fresh: bool = False
 
 
 def check_number(number: int, what: str) -> None:
@@ -62,7 +60,7 @@ def open_stream(tx: Tx, cabinet: CabinetId, epoch: int, stream: StreamClass) -> 
     )
     opened = _find(tx, cabinet, epoch, stream)
     assert opened is not None  # noqa: S101  inserted above, in this transaction
-    return msgspec.structs.replace(opened, fresh=True)
+    return opened
 
 
 def _find(tx: Tx, cabinet: CabinetId, epoch: int, stream: StreamClass) -> Stream | None:
@@ -131,7 +129,11 @@ def conclude(tx: Tx, stream: Stream, numbers: range, cause: GapCause, to_ms: int
 
 
 def report_gap(tx: Tx, cabinet: CabinetId, event: GapEvent) -> None:
-    """Record what a cabinet says is missing; its word takes the place of what the centre concluded."""
+    """Record what a cabinet says is missing; its word takes the place of what the centre concluded.
+
+    It takes the place of its own earlier words too: a cabinet that had to drop a report makes another, of that
+    gap and those after it, and the first may have come all the same.
+    """
     for number in (event.first, event.last, event.epoch):
         check_number(number, "a gap's number")
     numbers = range(event.first, event.last + 1) if event.first else range(0)
@@ -142,6 +144,7 @@ def report_gap(tx: Tx, cabinet: CabinetId, event: GapEvent) -> None:
         if batches >= len(numbers):
             return  # all of it came after all, before it was shed
         count = None if count is None else max(0, count - readings)
+    _forget_parts(tx, cabinet, event)
     tx.db.execute(
         "INSERT INTO gap (cabinet, stream, epoch, first, last, cause, from_ms, to_ms, count, reported)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
@@ -155,6 +158,24 @@ def report_gap(tx: Tx, cabinet: CabinetId, event: GapEvent) -> None:
             event.from_ms,
             event.to_ms,
             count,
+        ),
+    )
+
+
+def _forget_parts(tx: Tx, cabinet: CabinetId, event: GapEvent) -> None:
+    """Forget what was reported before and lies within this report: by its numbers, or by its time if it has none."""
+    tx.db.execute(
+        "DELETE FROM gap WHERE cabinet = ?1 AND stream = ?2 AND epoch = ?3 AND cause = ?4 AND reported = 1"
+        " AND iif(?5 > 0, first >= ?5 AND last <= ?6, first = 0 AND from_ms >= ?7 AND to_ms <= ?8)",
+        (
+            cabinet,
+            event.stream,
+            event.epoch,
+            event.cause.value,
+            event.first,
+            event.last,
+            event.from_ms,
+            event.to_ms,
         ),
     )
 

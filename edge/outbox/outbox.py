@@ -219,7 +219,10 @@ class Outbox:
         gathering = self._open[stream]
         if gathering.samples or gathering.events:
             self._open[stream] = _Open([], [])
-            self._worker.put(Gathered(stream, gathering.samples, gathering.events, gathering.readings))
+            closed_ms = self._clock.now().utc_ms
+            self._worker.put(
+                Gathered(stream, gathering.samples, gathering.events, gathering.readings, closed_ms)
+            )
 
     def _committed(self, batches: Sequence[Sealed], floors: Mapping[StreamClass, int], readings: int) -> None:
         self._unsealed -= readings

@@ -12,6 +12,7 @@ import structlog
 from drivers.database import open_database, transaction
 from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
+from edge.outbox.reports import joined
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
 from protocols.backhaul.messages import (
     VERSION,
@@ -147,12 +148,22 @@ class OutboxFigures(msgspec.Struct, frozen=True):
 
 
 class Gathered(msgspec.Struct, frozen=True):
-    """What is to become one batch."""
+    """What is to become one batch.
+
+    Attributes:
+        stream: of which.
+        samples: in the order in which they were taken.
+        events: the same.
+        readings: in the samples.
+        closed_ms: UTC milliseconds when nothing could be added any more, which a slow disk makes earlier than
+            its commit: what is taken later may go with a crash; None for now.
+    """
 
     stream: StreamClass
     samples: Sequence[Sample]
     events: Sequence[Event]
     readings: int
+    closed_ms: int | None = None
 
 
 Draw = Callable[[int], int]
@@ -391,10 +402,13 @@ class OutboxStore:
             return [GapEvent(stream, GapCause.CORRUPT, 0, now_ms, None) for stream in StreamClass]
         if self.last_end is not LastEnd.CRASH:
             return []
-        return [self._crash_gap(state, now_ms) for state in self.streams.values() if state.sealed_ms]
+        return [self._crash_gap(state, now_ms) for state in self.streams.values()]
 
     def _crash_gap(self, state: StreamState, now_ms: int) -> GapEvent:
-        """Say between when something may be missing: since the last seal of the run that crashed, until now."""
+        """Say between when something may be missing: since the last seal of the run that crashed, until now.
+
+        A stream of which nothing was ever sealed may have lost its first readings.
+        """
         from_ms = max(state.sealed_ms, self._run_before_began_ms)
         to_ms = max(now_ms, from_ms)  # a cold clock may be behind
         return GapEvent(state.stream, GapCause.CRASH, from_ms, to_ms, None, epoch=self.epoch)
@@ -405,7 +419,7 @@ class OutboxStore:
         sealed = self._write(batch, one.readings, now_ms)
         state = self.streams[batch.stream]
         state.next = batch.number + 1
-        state.sealed_ms = now_ms
+        state.sealed_ms = now_ms if one.closed_ms is None else one.closed_ms
         state.taken += one.readings
         self._save(state)
         self.committed_readings += one.readings
@@ -513,8 +527,18 @@ class OutboxStore:
         for stream in reversed(StreamClass):
             last = self._last_to_shed(stream, self._bytes - self._max_bytes, horizon_ms)
             if last:
+                gaps += self._reports_in(stream, last)
                 gaps.append(self._shed_stream(self.streams[stream], last))
-        return gaps
+        return joined(gaps)
+
+    def _reports_in(self, stream: StreamClass, last: int) -> list[GapEvent]:
+        """Return the reports of gaps in what is about to be dropped: untold, a hole would be silent."""
+        if stream is not StreamClass.EVENTS:
+            return []
+        rows = self.db.execute(
+            "SELECT sealed FROM batch WHERE stream = ? AND number <= ? ORDER BY number", (stream, last)
+        )
+        return [gap for (sealed,) in rows for gap in _gaps_in(sealed)]
 
     def _last_to_shed(self, stream: StreamClass, excess: int, horizon_ms: int) -> int:
         """Return the number up to which a stream gives way, 0 for none; looks no further than it must.
@@ -549,7 +573,10 @@ class OutboxStore:
         )
 
     def _insert_gaps(self, gaps: list[GapEvent]) -> list[Sealed]:
-        return [self._insert(Gathered(StreamClass.EVENTS, (), gaps, 0))] if gaps else []
+        if not gaps:
+            return []
+        closed_ms = self.streams[StreamClass.EVENTS].sealed_ms  # what gathers on the loop is not among them
+        return [self._insert(Gathered(StreamClass.EVENTS, (), gaps, 0, closed_ms))]
 
     def _oldest_ms(self) -> int | None:
         heads = [
@@ -587,6 +614,13 @@ class OutboxStore:
 
     def _set(self, key: str, value: str | int) -> None:
         self.db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+def _gaps_in(sealed: bytes) -> list[GapEvent]:
+    try:
+        return [event for event in unseal(sealed).events if isinstance(event, GapEvent)]
+    except RemoteProtocolError:
+        return []  # it could not have been told any more
 
 
 def _corrupt(stream: StreamClass, number: int, readings: int, utc_ms: int, epoch: int) -> GapEvent:

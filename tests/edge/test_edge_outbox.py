@@ -214,7 +214,7 @@ async def test_an_end_that_could_not_commit_is_no_clean_end(tmp_path: Path) -> N
     await outbox.close()
     again = open_store(tmp_path)
     assert again.last_end is LastEnd.CRASH
-    assert [gap.stream for gap in again.birth_events if isinstance(gap, GapEvent)] == [ORDINARY]
+    assert ORDINARY in [gap.stream for gap in again.birth_events if isinstance(gap, GapEvent)]
 
 
 async def test_a_file_that_is_damaged_at_work_ends_the_agent_so_that_the_next_start_mends_it(
@@ -317,7 +317,7 @@ def test_kill_9_loses_nothing_that_was_told_as_committed(tmp_path: Path) -> None
                 if heard == 200 + 61 * turn:
                     process.kill()
     assert ends == ["first", "crash", "crash"]
-    assert [name for name, _, _ in gaps] == ["ORDINARY", "EVENTS", "ORDINARY"]  # the first gap is an event
+    assert [name for name, _, _ in gaps] == 2 * [stream.name for stream in StreamClass]
     assert all(0 < from_ms <= to_ms < from_ms + 60_000 for _, from_ms, to_ms in gaps)
     batches = held(tmp_path / "outbox.db")
     numbers = [number for number in numbers_in(batches) if isinstance(number, int)]

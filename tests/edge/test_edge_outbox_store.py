@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from drivers.database import NewerSchemaError, open_database, transaction
@@ -37,6 +38,13 @@ ALARM = AlarmEvent(DeviceId("lamp-01"), AlarmType.LAMP_FAILURE, NOON_MS, None, "
 def fill(store: OutboxStore, stream: StreamClass, count: int, text: str = "") -> None:
     for number in range(count):
         store.commit([gathered(stream, [number], text=text)], [])
+
+
+def crash_of(store: OutboxStore, stream: StreamClass) -> GapEvent:
+    """Return what a store that has just begun says of a stream of the run that crashed."""
+    gaps = [event for event in store.birth_events if isinstance(event, GapEvent)]
+    (gap,) = (gap for gap in gaps if gap.stream is stream and gap.cause is GapCause.CRASH)
+    return gap
 
 
 def state(store: OutboxStore, stream: StreamClass = ORDINARY) -> tuple[int, int, int]:
@@ -128,9 +136,33 @@ class TestEndOfRun:
         clock.advance(60)
         again = open_store(tmp_path, clock)
         assert again.last_end is LastEnd.CRASH
-        assert again.birth_events == [
+        assert (
             GapEvent(ORDINARY, GapCause.CRASH, sealed_ms, clock.utc_ms, None, epoch=store.epoch)
+            in again.birth_events
+        )
+
+    def test_a_crash_may_have_caught_the_first_readings_of_a_stream(self, tmp_path: Path) -> None:
+        clock = HandClock()
+        store = open_store(tmp_path, clock)
+        began_ms = clock.utc_ms
+        store.db.close()
+        clock.advance(5)
+        gaps = open_store(tmp_path, clock).birth_events
+        assert gaps == [
+            GapEvent(stream, GapCause.CRASH, began_ms, clock.utc_ms, None, epoch=store.epoch)
+            for stream in StreamClass
         ]
+
+    def test_what_was_taken_while_a_slow_disk_committed_may_go_with_a_crash(self, tmp_path: Path) -> None:
+        """The batch was closed before it was committed, and what was taken in between is in no batch."""
+        clock = HandClock()
+        store = open_store(tmp_path, clock)
+        closed_ms = clock.utc_ms
+        clock.advance(3)
+        store.commit([msgspec.structs.replace(gathered(ORDINARY, [1]), closed_ms=closed_ms)], [])
+        store.db.close()
+        gap = crash_of(open_store(tmp_path, clock), ORDINARY)
+        assert (gap.from_ms, gap.to_ms) == (closed_ms, clock.utc_ms)
 
     def test_a_run_that_crashed_before_it_sealed_anything_does_not_own_the_week_before(
         self, tmp_path: Path
@@ -143,8 +175,7 @@ class TestEndOfRun:
         began_ms = clock.utc_ms
         open_store(tmp_path, clock).db.close()
         clock.advance(5)
-        (gap,) = open_store(tmp_path, clock).birth_events
-        assert isinstance(gap, GapEvent)
+        gap = crash_of(open_store(tmp_path, clock), ORDINARY)
         assert (gap.from_ms, gap.to_ms) == (began_ms, began_ms + 5000)
 
     def test_a_crash_that_the_next_run_had_no_time_to_report_is_reported_by_the_one_after(
@@ -159,8 +190,7 @@ class TestEndOfRun:
         for _ in range(3):
             clock.advance(60)
             again = open_store(tmp_path, clock)
-            (gap,) = again.birth_events
-            assert isinstance(gap, GapEvent)
+            gap = crash_of(again, ORDINARY)
             assert (gap.from_ms, gap.to_ms) == (sealed_ms, clock.utc_ms)
             again.db.close()
 
@@ -183,8 +213,7 @@ class TestEndOfRun:
         fill(store, ORDINARY, 1)
         store.db.close()
         cold = HandClock(utc_ms=5_000, quality=ClockQuality.UNSYNCHRONISED)
-        (gap,) = open_store(tmp_path, cold).birth_events
-        assert isinstance(gap, GapEvent)
+        gap = crash_of(open_store(tmp_path, cold), ORDINARY)
         assert gap.from_ms <= gap.to_ms
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,8 +13,8 @@ from edge.backhaul import Backhaul, Identity
 from edge.config import OutboxSettings
 from edge.mqtt import Will
 from edge.outbox.outbox import Outbox, Patience, Step
-from edge.outbox.store import OutboxStore, Sealed
-from protocols.backhaul.messages import VERSION, Hello, StartEvent
+from edge.outbox.store import Gathered, OutboxStore, Sealed
+from protocols.backhaul.messages import VERSION, Hello, StartEvent, StreamMark
 from protocols.backhaul.topics import Up, up
 from protocols.clock import ClockQuality
 from protocols.model.device import StreamClass
@@ -50,6 +50,26 @@ class Character(msgspec.Struct, frozen=True):
     poll_s: float
     receive_maximum: int
     cold: bool
+
+
+class WatchedStore(OutboxStore):
+    """The outbox's file; what each commit has put into it is shown to the judge, and if it gave way at once."""
+
+    on_inserted: Callable[[bytes], None]
+    _inserted: list[Sealed]
+
+    def commit(self, seals: Sequence[Gathered], marks: Iterable[StreamMark]) -> list[Sealed]:
+        """Commit, and show what was committed."""
+        self._inserted = []
+        done = super().commit(seals, marks)
+        for one in self._inserted:
+            self.on_inserted(one.sealed)
+        return done
+
+    def _insert(self, one: Gathered) -> Sealed:
+        sealed = super()._insert(one)
+        self._inserted.append(sealed)
+        return sealed
 
 
 class SteppedOutbox(Outbox):
@@ -118,7 +138,8 @@ class Cabinet(Machine):
     async def give_up(self) -> None:
         """Let the machine be off for good."""
         self._wanted = False
-        self.end(Power.KILLED)
+        self.disk.end(Power.KILLED)
+        self._bury()
 
     def seal(self) -> None:
         """Seal what has gathered: nothing more is asked."""
@@ -130,7 +151,8 @@ class Cabinet(Machine):
         """Whether the centre has all, by the agent's own account."""
         if not self.alive or self.backhaul is None or self._store is None or self.outbox is None:
             return False
-        sealed = not any(gathering.samples or gathering.events for gathering in self.outbox._open.values())
+        events = self.outbox._open[StreamClass.EVENTS].events
+        sealed = not events and not self.outbox._unsealed
         return sealed and self.backhaul._window.drained and self._waiting() == 0
 
     def power_cut(self) -> None:
@@ -203,7 +225,7 @@ class Cabinet(Machine):
         await self._end
 
     def _open_store(self) -> OutboxStore:
-        store = OutboxStore(
+        store = WatchedStore(
             self.disk.folder / "outbox.db",
             self.id,
             self._boot,
@@ -211,6 +233,7 @@ class Cabinet(Machine):
             self._character.settings,
             draw=self.chance.getrandbits,
         )
+        store.on_inserted = lambda sealed: self.judge.inserted(self.name, sealed)
         self.trace.note(self.name, "starts", store.last_end.value, store.epoch)
         self.judge.started(self.name, store.last_end.value)
         return store
@@ -259,7 +282,10 @@ class Cabinet(Machine):
                 device = f"{self.name}-d{line}"
                 values = list(range(first, first + width))
                 self.judge.asked(self.name, device, STREAMS[line], values, now.utc_ms)
+                unsealed = outbox._unsealed
                 outbox.add(STREAMS[line], sample(DeviceId(device), now.monotonic_ms, POINTS[:width], values))
+                if outbox._unsealed == unsealed:
+                    self.judge.turned_away(self.name, device, values)
 
     async def _watch(self, outbox: Outbox, life: object) -> None:
         """End the agent if its outbox breaks, as the agent does."""
@@ -305,11 +331,13 @@ class Cabinet(Machine):
 
     async def _unless_dead(self, work: Coroutine[Any, Any, object]) -> None:
         task = self.loop.create_task(work)
-        await asyncio.wait({task, self._end}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
+        try:
+            await asyncio.wait({task, self._end}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise asyncio.CancelledError
+            await task
+        finally:
             task.cancel()
-            raise asyncio.CancelledError
-        await task
 
     # Ends
 

@@ -75,6 +75,7 @@ class Books:
         sent: the same of those that were sent.
         caught: readings that were in memory only when the agent ended.
         just_caught: those of the last end.
+        turned_away: readings for which the outbox's memory had no room.
         deaths: how often it ended without being told to.
         wiped: readings that went with a card that was put back to an earlier state.
         twofold: readings that such a card holds again.
@@ -90,6 +91,7 @@ class Books:
         self.sent: dict[Place, int] = {}
         self.caught: set[Value] = set()
         self.just_caught: set[Value] = set()
+        self.turned_away: set[Value] = set()
         self.deaths = 0
         self.restored = 0
         self.wiped: set[Value] = set()
@@ -129,8 +131,18 @@ class Judge:
 
     def asked(self, cabinet: str, device: str, stream: int, values: Iterable[int], at_ms: int) -> None:
         """Note that a device gave readings."""
-        for value in values:
+        listed = list(values)
+        for value in listed:
             self._books[cabinet].asked[device, value] = Asked(int(stream), at_ms)
+        self._trace.remark(cabinet, f"{device} gives {listed} for stream {int(stream)} at {at_ms}")
+
+    def turned_away(self, cabinet: str, device: str, values: Iterable[int]) -> None:
+        """Note that the outbox's memory was full."""
+        self._books[cabinet].turned_away.update((device, value) for value in values)
+
+    def inserted(self, cabinet: str, sealed: bytes) -> None:
+        """Note what a commit has put into the outbox's file, though it may have given way at once."""
+        self._see(cabinet, sealed)
 
     def told(self, cabinet: str, sealed: bytes) -> None:
         """Note that the outbox says: this is committed."""
@@ -151,8 +163,8 @@ class Judge:
         """Note that an agent ended as it should: nothing may be missing of it."""
         books = self._books[cabinet]
         books.just_caught = set()
-        missing = books.asked.keys() - books.committed - books.caught
-        if missing and not books.bounded and not books.restored:
+        missing = books.asked.keys() - books.committed - books.caught - books.turned_away
+        if missing and not books.restored:
             self.violation(f"{cabinet}: ended cleanly without {_some(missing)}")
 
     def died(self, cabinet: str, image: dict[str, bytes]) -> None:
@@ -160,7 +172,7 @@ class Judge:
         books = self._books[cabinet]
         books.deaths += 1
         self._held(cabinet, image)
-        books.just_caught = books.asked.keys() - books.committed - books.caught
+        books.just_caught = books.asked.keys() - books.committed - books.caught - books.turned_away
         books.caught |= books.just_caught
 
     def restored(self, cabinet: str, image: dict[str, bytes]) -> None:
@@ -253,19 +265,27 @@ class Judge:
         for value in lost:
             asked = books.asked[value]
             place = books.last_place.get(value)
-            if value in books.caught:
+            if value in books.turned_away and books.deaths:
+                perhaps[asked.stream] += 1
+            elif value in books.caught:
                 perhaps[asked.stream] += 1
                 held = any(
                     gap.holds(asked) if books.trusted else gap.stream == asked.stream for gap in crashes
                 )
                 if not held and not self._excused(books, place, gaps):
                     unexplained.add(value)
-                continue
-            certain[asked.stream] += 1
-            if place is not None and not any(gap.covers(place) for gap in gaps):
+            else:
+                certain[asked.stream] += 1
+                if place is None or any(gap.covers(place) for gap in gaps):
+                    continue
                 self.violation(f"{cabinet}: {value} of batch {place} is lost, and no gap says so")
         if unexplained:
-            self.violation(f"{cabinet}: lost at an end, and no gap says so: {_some(unexplained)}")
+            asked = books.asked[min(unexplained)]
+            spans = [(gap.from_ms, gap.to_ms) for gap in crashes if gap.stream == asked.stream]
+            self.violation(
+                f"{cabinet}: lost at an end, and no gap says so: {_some(unexplained)},"
+                f" the first asked for at {asked.at_ms}, gaps of stream {asked.stream} are {spans}"
+            )
         if not books.restored and not self.put_backs:
             self._check_counts(cabinet, gaps, certain, perhaps)
 
@@ -305,12 +325,13 @@ class Judge:
         """Take note of a batch; its number must never have stood for anything else.
 
         A card that was put back to an earlier state may number anew until it has heard of the centre; what it
-        has sent by then is another matter.
+        has sent by then is another matter, unless the centre was put back too.
         """
         place, values = read(sealed)
         books = self._books[cabinet]
         hashes = books.sent if on_the_wire else books.hashes
-        if hashes.setdefault(place, hash(sealed)) != hash(sealed) and (on_the_wire or not books.restored):
+        other = hashes.setdefault(place, hash(sealed)) != hash(sealed)
+        if other and not (books.restored and (self.put_backs or not on_the_wire)):
             self.violation(f"{cabinet}: number {place} stands for two batches")
         books.committed.update(values)
         books.last_place.update(dict.fromkeys(values, place))
