@@ -1,5 +1,6 @@
 """How a cabinet opens its SQLite files: durable at each commit, numbered schema changes, all or none."""
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from pathlib import Path
 
 WAL_KEPT_BYTES = 16 << 20
 """What the write-ahead log may keep of the disk after it had to grow."""
+_CHUNK_BYTES = 1 << 20
 _SUFFIXES = ("", "-wal", "-shm")
 
 
@@ -45,9 +47,34 @@ def _make_private(path: Path) -> None:
             beside.chmod(0o600)
 
 
+def _write_log_again(connection: sqlite3.Connection, path: Path) -> None:
+    """Write the log that an earlier run left once more, so that what is read of it is on the disk.
+
+    A sync that failed has dropped pages that reading still shows, and no later sync writes them (Linux, fsync(2)).
+    While a connection lives that does no harm: it writes those frames again. But recovery takes them for
+    committed and goes on behind them: a power cut would leave a hole there, and every later commit would be lost.
+    The folder is synced too, because SQLite, when it makes the log, does not look whether that succeeded.
+    """
+    with (
+        transaction(connection),
+        path.with_name(path.name + "-wal").open("r+b") as log,
+    ):  # nobody writes meanwhile
+        while chunk := log.read(_CHUNK_BYTES):
+            log.seek(-len(chunk), os.SEEK_CUR)
+            log.write(chunk)
+        log.flush()
+        os.fsync(log.fileno())
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
+    _write_log_again(connection, path)
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute(f"PRAGMA journal_size_limit={WAL_KEPT_BYTES}")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -63,6 +90,18 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[st
 def open_readonly(path: Path) -> sqlite3.Connection:
     """Open a database only to look: for the command line, when no agent runs."""
     return sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+
+
+def is_readable(path: Path) -> bool:
+    """Tell whether all of a database's bytes can be read; to SQLite a page that cannot be may look damaged."""
+    try:
+        for suffix in ("", "-wal"):
+            with path.with_name(path.name + suffix).open("rb") as file:
+                while file.read(_CHUNK_BYTES):
+                    pass
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

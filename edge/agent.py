@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from edge.alarms import Alarms
 from edge.answering import AGENT_VERSION, Answering, Parts
 from edge.background import Background
 from edge.backhaul import Backhaul, Identity
+from edge.ballast import Ballast
 from edge.clock import BenchClock, SystemClock
 from edge.commands import Commands, Street
 from edge.config import Settings
@@ -53,6 +55,8 @@ log = structlog.get_logger()
 LOOK_AT_LINES_S = 1.0
 FINISH_S = 3.0
 """How long a stopping agent waits for the reads that are under way."""
+MAX_POLICIES_COMING = 8
+"""Policies that may be under way at a time, from a centre or somebody who sends them without end."""
 RESTART_S = 5.0
 """How soon a line's task that broke is begun again: one bad line harms no other."""
 
@@ -73,9 +77,16 @@ class Agent:
         self._boot = boot_id()
         self._started_ms = self._clock.now().utc_ms
         self._background = Background()
+        ballast = Ballast(settings.directory)
+        ballast.look()  # on a full disk SQLite could not even open what is there
         self._state = State.open(settings.directory / "state.db")
         self._store = OutboxStore(
-            settings.directory / "outbox.db", settings.cabinet, self._boot, self._clock, document.outbox
+            settings.directory / "outbox.db",
+            settings.cabinet,
+            self._boot,
+            self._clock,
+            document.outbox,
+            ballast,
         )
         self._outbox = Outbox(self._store, self._clock, document.outbox)
         maps = {one.name: one for one in document.map}
@@ -341,10 +352,11 @@ class Agent:
         )
 
     def _policy_came(self, signed: SignedPolicy) -> None:
-        self._background.spawn(self._policies.receive(signed), "policy")
+        if not self._background.begin(partial(self._policies.receive, signed), "policy", MAX_POLICIES_COMING):
+            log.warning("policy_passed_over")  # the next hello brings it again
 
     def _command_came(self, message: CommandMessage) -> None:
-        self._background.spawn(self._commands.receive(message.command), "command")
+        self._commands.hear(message.command)
 
     def _apply(self, policy: Policy) -> None:
         if policy.lighting is not None:

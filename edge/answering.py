@@ -15,16 +15,18 @@ from edge.alarms import Alarms
 from edge.backhaul import Backhaul
 from edge.commands import Commands
 from edge.config import Settings
-from edge.control import AskedWrongError
+from edge.control import AskedWrongError, NotDoneError
 from edge.lighting import LEVEL, LampState, Lighting
 from edge.outbox.outbox import Outbox
 from edge.policies import Policies
 from edge.poller import Poller
-from edge.positions import PositionPort
+from edge.positions import LocalFigures, PositionPort
 from edge.priority import Priority
-from edge.state import State
+from edge.state import CommandRecord, State
 from protocols.backhaul.messages import LastEnd, PriorityEvent, SignedPolicy
 from protocols.clock import Clock
+from protocols.errors import LocalProtocolError
+from protocols.model.command import Command
 from protocols.model.device import Device
 from protocols.model.ids import DeviceId, KeyId, LineId
 from protocols.model.reading import Quality, Sample
@@ -79,7 +81,8 @@ class Answering:
         """Answer one question.
 
         Raises:
-            AskedWrongError: if it cannot be answered; the text says why.
+            AskedWrongError: if it cannot be answered at any time; the text says why.
+            NotDoneError: if it is sound, and what it asks for is not done; the text says why.
         """
         match request:
             case answers.Status():
@@ -89,7 +92,7 @@ class Answering:
             case answers.Read(device=device, points=points):
                 return await self._read(device, points)
             case answers.Set(command=command):
-                return await self._parts.commands.outcome(command)
+                return await self._set(command)
             case answers.Commands(id=command_id):
                 return await self._parts.commands.look_up(command_id)
             case answers.Buffer(limit=limit):
@@ -100,7 +103,7 @@ class Answering:
                 signed = SignedPolicy(body.encode(), KeyId(key), signature)
                 reasons = await self._parts.policies.receive(signed)
                 if reasons:
-                    raise AskedWrongError("rejected: " + "; ".join(reasons))
+                    raise NotDoneError("rejected: " + "; ".join(reasons))
                 return await self._policy()
             case answers.PriorityShow() | answers.PriorityWant():
                 return await self._answer_of_priority(request)
@@ -138,7 +141,11 @@ class Answering:
             last_end=self._parts.last_end.value,
             sqlite_version=sqlite3.sqlite_version,
             priority=self._parts.priority.figures(),
+            local=self._local(),
         )
+
+    def _local(self) -> LocalFigures | None:
+        return self._parts.positions.figures() if self._parts.positions else None
 
     def _is_at_level(self, lamp: LampState) -> bool:
         """Tell whether a lamp is known to be where it was decided: confirmed, and answering since."""
@@ -172,6 +179,16 @@ class Answering:
             age_s=(self._parts.clock.now().monotonic_ms - sample.monotonic_ms) / 1000,
         )
 
+    async def _set(self, command: Command) -> CommandRecord:
+        """Carry a command out; what is about nothing that is here is no command, and not on record."""
+        device = self._parts.devices.get(command.device)
+        if device is None:
+            raise AskedWrongError(_no_device(command.device))
+        points = [point.name for point in device.points]
+        if command.point not in points:
+            raise AskedWrongError(f"{device.id} has no {command.point}; it has {', '.join(points)}")
+        return await self._parts.commands.outcome(command)
+
     async def _read(self, device_id: DeviceId, wanted: tuple[str, ...]) -> list[answers.LatestValue]:
         device = self._parts.devices.get(device_id)
         if device is None:
@@ -199,13 +216,15 @@ class Answering:
         self, request: answers.PriorityShow | answers.PriorityWant
     ) -> answers.PriorityAnswer | PriorityEvent:
         if isinstance(request, answers.PriorityShow):
-            return self._parts.priority.answer(
-                self._parts.positions.figures() if self._parts.positions else None
-            )
+            return self._parts.priority.answer(self._local())
         try:
             return await self._parts.priority.want(request.approach, request.who, shadow=request.shadow)
         except RefusedError as error:
-            raise AskedWrongError(str(error)) from error
+            if error.event is None:
+                raise AskedWrongError(str(error)) from error
+            raise NotDoneError(str(error)) from error
+        except LocalProtocolError as error:  # the question was right; what was to come of it has not
+            raise NotDoneError(str(error)) from error
 
     def _discover(self, line: LineId, among: tuple[int, ...] | None) -> AsyncIterator[answers.Sight]:
         driver = self._parts.drivers.get(line)
@@ -215,7 +234,7 @@ class Answering:
             )
         health = driver.health()
         if health.state is LineState.DOWN:
-            raise AskedWrongError(f"{line} is down: {health.reason}")
+            raise NotDoneError(f"{line} is down: {health.reason}")
         return _sights(driver, among)
 
     async def _join(self, request: answers.Join) -> answers.JoinAnswer:

@@ -184,6 +184,7 @@ class StatusAnswer(msgspec.Struct, frozen=True):
     last_end: str
     sqlite_version: str
     priority: PriorityFigures = PriorityFigures()
+    local: LocalFigures | None = None
 
 
 class LatestValue(msgspec.Struct, frozen=True):
@@ -272,11 +273,19 @@ class JoinAnswer(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """One line of answer: `answer`, or `error` for a person; `more` if others follow to the same question."""
+    """One line of answer.
+
+    Attributes:
+        answer: to the question.
+        error: why there is none, for a person; "" if there is one.
+        more: whether other answers follow to the same question.
+        understood: with an error: whether the question was right, and what it asks for was not done all the same.
+    """
 
     answer: msgspec.Raw = msgspec.Raw(b"null")
     error: str = ""
     more: bool = False
+    understood: bool = False
 
 
 Answer = (

@@ -44,7 +44,11 @@ class NoAgentError(Exception):
 
 
 class RefusedError(Exception):
-    """The agent says no, and why."""
+    """The agent says no, and why: the question is wrong, and nothing was done."""
+
+
+class NotDoneError(RefusedError):
+    """The question is sound, and what it asks for was not done, or not all of it; the text says why."""
 
 
 def ask(path: Path, request: object, wanted: type[T]) -> T:
@@ -52,7 +56,8 @@ def ask(path: Path, request: object, wanted: type[T]) -> T:
 
     Raises:
         NoAgentError: if none runs.
-        RefusedError: if it says no.
+        RefusedError: if it says no to the question.
+        NotDoneError: if it says that it was not done.
     """
     with _connection(path) as stream:
         stream.write(msgspec.json.encode(request) + b"\n")
@@ -201,9 +206,9 @@ def _connection(path: Path, timeout_s: float | None = ANSWER_TIMEOUT_S) -> Itera
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NoAgentError(str(path)) from error
         except PermissionError as error:
-            raise RefusedError(f"{path} belongs to somebody else; try as its owner, with sudo") from error
+            raise NotDoneError(f"{path} belongs to somebody else; try as its owner, with sudo") from error
         except OSError as error:
-            raise RefusedError(f"{path}: {error}") from error
+            raise NotDoneError(f"{path}: {error}") from error
         with connection.makefile("rwb") as stream:
             yield stream
 
@@ -216,12 +221,12 @@ def _reply(stream: BufferedRWPair) -> Reply:
     try:
         line = stream.readline()
     except TimeoutError as error:
-        raise RefusedError("the agent does not answer; look at its log") from error
+        raise NotDoneError("the agent does not answer; look at its log") from error
     except ConnectionError as error:
         raise NoAgentError("the agent has gone") from error
     if not line.endswith(b"\n"):
         raise NoAgentError("the agent has gone")
     reply = msgspec.json.decode(line, type=Reply)
     if reply.error:
-        raise RefusedError(reply.error)
+        raise (NotDoneError if reply.understood else RefusedError)(reply.error)
     return reply

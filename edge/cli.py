@@ -220,6 +220,8 @@ def watch(
             show.sample(sample, as_json=as_json)
     except asking.NoAgentError:
         _no_agent(settings)
+    except asking.NotDoneError as error:
+        _fail(str(error), exits.FAILED)
     except asking.RefusedError as error:
         _fail(str(error), exits.WRONG)
     except KeyboardInterrupt:
@@ -338,7 +340,7 @@ def opcua_certificate(config: Config = DEFAULT_PATH, as_json: Json = False) -> N
     try:
         made = make_certificate(settings.directory / "opcua", settings.cabinet, SystemClock().now())
     except (LocalProtocolError, OSError) as error:
-        _fail(str(error), exits.WRONG)
+        _fail(str(error), exits.FAILED)
     show.certificate(made, as_json=as_json)
 
 
@@ -450,6 +452,8 @@ def _ask(settings: Settings, request: object, wanted: type[T]) -> T | None:
         return asking.ask(settings.socket, request, wanted)
     except asking.NoAgentError:
         return None
+    except asking.NotDoneError as error:
+        _fail(str(error), exits.FAILED)
     except asking.RefusedError as error:
         _fail(str(error), exits.WRONG)
 

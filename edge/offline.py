@@ -10,7 +10,7 @@ from drivers.database import open_readonly
 from edge.answers import BufferAnswer, PolicyAnswer, PriorityAnswer
 from edge.config import Settings
 from edge.lock import AlreadyRunsError, only_agent
-from edge.outbox.store import OutboxFigures, oldest_batches, weigh
+from edge.outbox.store import OutboxFigures, oldest_batches, used_bytes, weigh
 from edge.state import CommandRecord, State
 from protocols.backhaul.messages import PolicyInForce, StreamHead
 from protocols.model.alarm import Alarm
@@ -100,6 +100,7 @@ def _figures(db: sqlite3.Connection, settings: Settings) -> OutboxFigures:
         batches=waiting.batches,
         readings=waiting.readings,
         bytes=waiting.bytes,
+        used_bytes=used_bytes(db),
         max_bytes=round(settings.document.outbox.max_mb * 1e6),
         oldest_ms=waiting.oldest_ms,
         heads=tuple(StreamHead(StreamClass(row[0]), *row[1:]) for row in rows),

@@ -1,7 +1,7 @@
 """How the command line shows answers: tables for people, one JSON object for scripts."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from edge.config import Settings, SettingsError
 from edge.lighting import DECIDED_POINTS
 from edge.offline import OfflineAnswer
 from edge.outbox.store import OutboxFigures
+from edge.positions import LocalFigures
 from edge.searching import Searched
 from edge.state import CommandRecord
 from protocols.backhaul.messages import PolicyInForce
@@ -99,6 +100,7 @@ def status(answer: StatusAnswer, *, as_json: bool) -> None:
         f"lamps     {answer.lamps_settled} of {answer.lamps} at their level, {answer.overrides} overridden"
     )
     _priority(answer.priority)
+    local_positions(answer.local)
     _lines(answer.lines)
     _alarms(answer.alarms)
 
@@ -295,6 +297,21 @@ def _lines(lines: Iterable[LineHealth]) -> None:
     for line in listed:
         if line.reason:
             out.print(f"{line.line}: {plain(line.reason)}")
+        if line.named:
+            out.print(f"{line.line}: counted since the start: {_by_name(line.named)}")
+
+
+def local_positions(figures: LocalFigures | None) -> None:
+    """Show how the port for local positions is, and what was refused at it."""
+    if figures is None:
+        return
+    state = "open" if figures.listening else f"[red]closed[/]: {plain(figures.reason)}"
+    why = f" ({_by_name(figures.named)}; last: {plain(figures.last_refusal)})" if figures.refused else ""
+    out.print(f"local     {state}; {figures.taken} positions taken, {figures.refused} refused{why}")
+
+
+def _by_name(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _priority(figures: PriorityFigures) -> None:
@@ -315,7 +332,7 @@ def _policies(in_force: Iterable[PolicyInForce], rejected: tuple[str, ...]) -> N
 
 
 def _outbox(figures: OutboxFigures) -> None:
-    share = 100 * figures.bytes / figures.max_bytes
+    share = 100 * figures.used_bytes / figures.max_bytes
     oldest = f", oldest from {when(figures.oldest_ms)}" if figures.oldest_ms else ""
     waiting = f"{_count(figures.readings, 'reading')} in {_count(figures.batches, 'batch', 'batches')}"
     out.print(
@@ -323,6 +340,8 @@ def _outbox(figures: OutboxFigures) -> None:
     )
     if figures.shed_readings:
         out.print(f"          [yellow]{figures.shed_readings} readings shed since the start[/]")
+    if figures.disk_full:
+        out.print("          [red]the disk is full: the outbox grows no further[/]")
     if figures.error:
         out.print(f"          [red]the disk refuses: {plain(figures.error)}[/]")
 

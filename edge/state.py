@@ -23,7 +23,7 @@ from protocols.model.policy import Policy, PolicyKind
 from protocols.model.reading import Value
 
 COMMANDS_KEPT = 10_000
-"""Ended commands that are remembered, so that a late repetition is recognised."""
+"""Ended commands that are remembered, so that a late repetition is recognised; one that has not expired always is."""
 
 HOUR_MS = 3_600_000
 """For so long a grant is remembered: rules bound the grants of an hour."""
@@ -198,11 +198,18 @@ class State:
                 ),
             )
             self._db.execute(
-                "DELETE FROM command WHERE id IN (SELECT id FROM command WHERE state NOT IN (?, ?)"
-                " ORDER BY at_ms DESC LIMIT -1 OFFSET ?)",
-                (CommandState.QUEUED, CommandState.EXECUTING, COMMANDS_KEPT),
+                "DELETE FROM command WHERE id IN (SELECT id FROM (SELECT id, body FROM command"
+                " WHERE state NOT IN (?, ?) ORDER BY at_ms DESC LIMIT -1 OFFSET ?)"
+                " WHERE json_extract(CAST(body AS TEXT), '$.expires_ms') < ?)",
+                (CommandState.QUEUED, CommandState.EXECUTING, COMMANDS_KEPT, now_ms),
             )
         return record
+
+    def is_full(self) -> bool:
+        """Tell whether more commands are remembered than there is room for: none has expired of twice as many."""
+        with self._lock:
+            count = self._db.execute("SELECT count(*) FROM command").fetchone()[0]
+        return int(count) >= 2 * COMMANDS_KEPT
 
     def advance_command(
         self, record: CommandRecord, state: CommandState, reason: str, value: Value, now_ms: int

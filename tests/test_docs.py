@@ -18,6 +18,9 @@ from central.api.bodies import Lighting, SignedEnvelope
 from central.api.priority_bodies import Priority, PriorityFigures, PriorityPublishRequest
 from central.envelopes import sign_document
 from central.policies import SigningKey
+from drivers import rsmp
+from drivers.lora_refusals import Refusal as LoraRefusal
+from drivers.rsmp_link import LATE, REPLACED
 from drivers.settings import DeviceSettings, LineSettings
 from edge.config import (
     BackhaulSettings,
@@ -26,6 +29,7 @@ from edge.config import (
     LocalPositionsSettings,
     OutboxSettings,
 )
+from protocols.backhaul.datagram import DatagramRefusal
 from protocols.backhaul.messages import Source
 from protocols.ble.profiles import PROFILES
 from protocols.ble.refusal import Refusal
@@ -37,6 +41,7 @@ from protocols.model.policy import LampLimit, PolicyKind, SignalLimit
 from protocols.model.priority import Approach, PriorityRule, RequestState
 from protocols.opcua.nodes import Entry as NodeEntry
 from protocols.opcua.nodes import NodeMap
+from protocols.rsmp.messages import Fault as Violation
 from protocols.strict import read
 from sim.bus import Ride
 from sim.bus_service import BusSettings
@@ -79,6 +84,7 @@ FAULTS = [
     for kind in vars(sim.faults).values()
     if isinstance(kind, type) and issubclass(kind, StrEnum) and kind is not StrEnum
 ]
+NAMED: tuple[type[StrEnum], ...] = (Refusal, LoraRefusal, DatagramRefusal, Violation)
 PAGES = [(edge.cli.app, "cabinet.md"), (central.cli.app, "centre.md"), (sim.cli.app, "bench.md")]
 COMPLETION = ("--install-completion", "--show-completion")
 
@@ -127,6 +133,14 @@ def test_every_part_of_a_priority_rule_and_every_state_of_a_request_is_documente
 def test_every_fault_of_a_bench_is_documented() -> None:
     text = (DOCS / "bench.md").read_text(encoding="utf-8")
     assert [fault.value for kind in FAULTS for fault in kind if f"`{fault.value}`" not in text] == []
+
+
+def test_every_name_that_something_is_counted_under_is_documented() -> None:
+    text = (DOCS / "cabinet.md").read_text(encoding="utf-8").partition("## What is counted by name")[2]
+    noted = re.findall(r'_note\(\s*"(\w+)"', Path(rsmp.__file__).read_text(encoding="utf-8"))
+    assert len(noted) > 5
+    names = {one.value for kind in NAMED for one in kind} | {*noted, LATE, REPLACED}
+    assert sorted(name for name in names if f"`{name}`" not in text) == []
 
 
 def test_every_point_of_a_sensor_is_on_its_conformance_page() -> None:

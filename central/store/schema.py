@@ -14,6 +14,7 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from central.errors import StartError
+from central.store import log
 from protocols.model.priority import ENDED
 
 CHECKED_BYTES = 256 << 20
@@ -345,6 +346,7 @@ def _prepare(path: Path) -> None:
     connection = sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
+        log.write_again(connection, path)
         if path.stat().st_size <= CHECKED_BYTES:
             _refuse_damaged(connection, path)
         db = Database(connection)

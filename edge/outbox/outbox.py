@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from edge.config import OutboxSettings
-from edge.outbox.store import DAMAGED, Gathered, OutboxFigures, OutboxStore, Sealed
+from edge.outbox.store import DAMAGED, LOOKS, Gathered, OutboxFigures, OutboxStore, Sealed
 from protocols.backhaul.messages import Ack, Event, GapCause, GapEvent, StreamMark
 from protocols.clock import Clock
 from protocols.model.device import StreamClass
@@ -137,13 +137,12 @@ class Outbox:
         self._timer: asyncio.TimerHandle | None = None
         self._unsealed = 0
         self._lost: dict[StreamClass, tuple[int, int]] = {}
+        self._damaged = 0
         self._broken: asyncio.Future[None] = self._loop.create_future()
         self._waiting: list[Gathered] = []
         self._marks: dict[tuple[int, StreamClass], StreamMark] = {}
         self._marks_due_s = 0.0
         self._worker = worker(self._patience_s, self._step)
-        for event in store.birth_events:
-            self.add_event(event)
 
     def add(self, stream: StreamClass, sample: Sample) -> None:
         """Gather a sample. It is taken when `on_committed` has named its batch."""
@@ -277,12 +276,14 @@ class Outbox:
         try:
             batches = self._store.commit(waiting, ours)
         except sqlite3.Error as error:
-            if error.sqlite_errorname in DAMAGED:
+            self._damaged = self._damaged + 1 if error.sqlite_errorname in DAMAGED else 0
+            if self._damaged >= LOOKS and self._store.is_readable():
                 raise  # trying again would not mend it; the next start puts the file aside
             if self._store.error != str(error):
                 log.error("outbox_commit_failed", error=str(error), name=error.sqlite_errorname)
             self._store.error = str(error)
             return False
+        self._damaged = 0
         if self._store.error:
             log.warning("outbox_commits_again")
             self._store.error = ""

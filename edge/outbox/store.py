@@ -3,15 +3,17 @@
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
 import structlog
 
-from drivers.database import open_database, transaction
+from drivers.database import is_readable, open_database, transaction
+from edge.ballast import Ballast, reserve
 from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
+from edge.outbox.crash import crash_gaps
 from edge.outbox.reports import joined
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
 from protocols.backhaul.messages import (
@@ -33,9 +35,17 @@ from protocols.model.reading import Sample
 log = structlog.get_logger()
 SHED_SHARE = 0.02
 """How much of the bound is freed at once when it is reached, so that shedding is not done at each commit."""
+SPARE_PAGES = 8
+"""Below the bound: the outbox's own tables, and the splits of a tree that a batch goes into."""
+GAPS_BYTES = 1024
+"""What an event of each stream's shedding takes at most."""
+LOOK_EVERY_MS = 10_000
+"""How often the disk is asked how full it is, while something is committed."""
 DAY_MS = 86_400_000
 DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 """What SQLite says of a file that is no longer sound."""
+LOOKS = 3
+"""How often a file has to be found damaged: a read that failed once looks the same to SQLite's check."""
 
 MIGRATIONS = (
     """
@@ -122,8 +132,9 @@ class OutboxFigures(msgspec.Struct, frozen=True):
         epoch: of all its numbers.
         batches: that wait for the centre.
         readings: in them.
-        bytes: of them.
-        max_bytes: the bound.
+        bytes: of them, as they are sent.
+        used_bytes: of the file, without what is free in it.
+        max_bytes: the bound of that.
         oldest_ms: UTC milliseconds of the oldest batch; None if there is none.
         heads: where each stream is.
         unsealed: readings and events that are not committed yet.
@@ -131,12 +142,14 @@ class OutboxFigures(msgspec.Struct, frozen=True):
         shed_readings: dropped because the bound was reached, since the agent started.
         commits: transactions since the agent started.
         error: what the disk said last, "" if all is well.
+        disk_full: whether something has filled the disk, so that the outbox does not grow.
     """
 
     epoch: int
     batches: int
     readings: int
     bytes: int
+    used_bytes: int
     max_bytes: int
     oldest_ms: int | None
     heads: tuple[StreamHead, ...]
@@ -145,25 +158,22 @@ class OutboxFigures(msgspec.Struct, frozen=True):
     shed_readings: int = 0
     commits: int = 0
     error: str = ""
+    disk_full: bool = False
 
 
 class Gathered(msgspec.Struct, frozen=True):
     """What is to become one batch.
 
     Attributes:
-        stream: of which.
-        samples: in the order in which they were taken.
-        events: the same.
-        readings: in the samples.
-        closed_ms: UTC milliseconds when nothing could be added any more, which a slow disk makes earlier than
-            its commit: what is taken later may go with a crash; None for now.
+        closed_ms: UTC milliseconds from which on what came is in a later batch; 0 if that is nobody's business, as
+            of what the store itself has to tell.
     """
 
     stream: StreamClass
     samples: Sequence[Sample]
     events: Sequence[Event]
     readings: int
-    closed_ms: int | None = None
+    closed_ms: int = 0
 
 
 Draw = Callable[[int], int]
@@ -181,6 +191,22 @@ def weigh(db: sqlite3.Connection) -> Weight:
     return Weight(*row)
 
 
+def pages(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many pages a database has, and how many of them are free."""
+    return db.execute("PRAGMA page_count").fetchone()[0], db.execute("PRAGMA freelist_count").fetchone()[0]
+
+
+def used_bytes(db: sqlite3.Connection) -> int:
+    """Return what a database takes, without what is free in it."""
+    all_pages, free_pages = pages(db)
+    return (all_pages - free_pages) * page_bytes(db)
+
+
+def page_bytes(db: sqlite3.Connection) -> int:
+    """Return the size of a database's pages."""
+    return int(db.execute("PRAGMA page_size").fetchone()[0])
+
+
 def oldest_batches(db: sqlite3.Connection, limit: int) -> tuple[WaitingBatch, ...]:
     """Return the oldest batches that wait in an outbox."""
     rows = db.execute(
@@ -192,13 +218,14 @@ def oldest_batches(db: sqlite3.Connection, limit: int) -> tuple[WaitingBatch, ..
 class OutboxStore:
     """The database's side: everything here runs in the database's thread, or before it starts."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  what it is given is what it cannot know
         self,
         path: Path,
         cabinet: CabinetId,
         boot: str,
         clock: Clock,
         settings: OutboxSettings,
+        ballast: Ballast | None = None,
         *,
         draw: Draw = secrets.randbits,
     ) -> None:
@@ -209,21 +236,20 @@ class OutboxStore:
         self._max_bytes = round(settings.max_mb * 1e6)
         self._max_age_ms = round(settings.max_age_days * DAY_MS)
         self._path = path
-        self.db, corrupt = self._open()
-        self.epoch = self._epoch()
-        self.streams = self._streams()
-        self._run_before_began_ms = self._number("run_began_ms")
-        self._run_began_ms = clock.now().utc_ms
-        self._run_is_known = False
-        self.last_end = self._begin_run()
-        waiting = weigh(self.db)
-        self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
+        self._ballast = ballast
+        self._seal_ms = round(settings.seal_s * 1000)
+        self._aside: list[Sealed] = []
+        self._again: list[GapEvent] = []
         self.committed_readings = 0
         self.shed_readings = 0
         self.commits = 0
         self.error = ""
-        self._untold: list[GapEvent] = []
-        self.birth_events = self._birth_events(corrupt)
+        self.db, corrupt = self._open()
+        try:
+            self._begin(corrupt)
+        except BaseException:
+            self.db.close()
+            raise
 
     def figures(self, unsealed: int) -> OutboxFigures:
         """Return how full it is."""
@@ -232,7 +258,8 @@ class OutboxStore:
             batches=self._batches,
             readings=self._readings,
             bytes=self._bytes,
-            max_bytes=self._max_bytes,
+            used_bytes=used_bytes(self.db),
+            max_bytes=self._bound_pages * self._page_bytes,
             oldest_ms=self._oldest_ms(),
             heads=tuple(state.head() for state in self.streams.values()),
             unsealed=unsealed,
@@ -240,6 +267,7 @@ class OutboxStore:
             shed_readings=self.shed_readings,
             commits=self.commits,
             error=self.error,
+            disk_full=self._ballast is not None and not self._ballast.held,
         )
 
     def commit(self, seals: Sequence[Gathered], marks: Iterable[StreamMark]) -> list[Sealed]:
@@ -251,15 +279,28 @@ class OutboxStore:
         Raises:
             sqlite3.Error: with nothing of it done, in memory as on disk.
         """
+        if self._clock.now().monotonic_ms >= self._look_ms:
+            self._look_at_disk()
+        let_go = list(marks)
+        try:
+            return self._commit(seals, let_go)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_FULL":
+                raise
+        self._look_at_disk()
+        return self._commit(seals, let_go)
+
+    def _commit(self, seals: Sequence[Gathered], marks: Sequence[StreamMark]) -> list[Sealed]:
+        self._again.clear()
         with self._all_or_nothing():
-            if not self._run_is_known:
-                self._set("run_began_ms", self._run_began_ms)
             for mark in marks:
                 self._delete(mark)
-            done = [self._insert(one) for one in seals]
-            done += self._insert_gaps([*self._untold, *self._shed()])
-        self._untold.clear()
-        self._run_is_known = True
+            shed = self._shed_old()
+            done = [self._take(one, shed) for one in seals]
+            if shed:
+                self._make_room(StreamClass.EVENTS, GAPS_BYTES, shed)
+            done = [*self._aside, *done, *self._insert_gaps(joined([*self._again, *shed.values()]))]
+        self._aside.clear()
         self.commits += 1
         return [one for one in done if one.number >= self.streams[one.stream].floor]
 
@@ -286,6 +327,10 @@ class OutboxStore:
             ],
             self.streams[stream].floor,
         )
+
+    def is_readable(self) -> bool:
+        """Tell whether the disk gives all of the file's bytes."""
+        return is_readable(self._path)
 
     def oldest(self, limit: int) -> tuple[WaitingBatch, ...]:
         """Return the oldest waiting batches."""
@@ -341,12 +386,27 @@ class OutboxStore:
             raise
 
     def _open(self) -> tuple[sqlite3.Connection, Path | None]:
+        found = ""
+        for _ in range(LOOKS):
+            db, found = self._look()
+            if db is not None:
+                return db, None
+        aside = self._path.with_name(f"{self._path.name}.damaged-{self._clock.now().utc_ms}")
+        for suffix in ("", "-wal", "-shm"):
+            damaged = self._path.with_name(self._path.name + suffix)
+            if damaged.exists():
+                damaged.rename(aside.with_name(aside.name + suffix))
+        log.error("outbox_damaged", found=found, kept=str(aside))
+        return open_database(self._path, MIGRATIONS), aside
+
+    def _look(self) -> tuple[sqlite3.Connection | None, str]:
+        """Open the file if it is sound; otherwise say what was found."""
         try:
             db = open_database(self._path, MIGRATIONS)
             try:
                 found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
                 if found == "ok":
-                    return db, None
+                    return db, ""
             except BaseException:
                 db.close()
                 raise
@@ -355,13 +415,28 @@ class OutboxStore:
             if error.sqlite_errorname not in DAMAGED:
                 raise
             found = str(error)
-        aside = self._path.with_name(f"{self._path.name}.damaged-{self._clock.now().utc_ms}")
-        for suffix in ("", "-wal", "-shm"):
-            damaged = self._path.with_name(self._path.name + suffix)
-            if damaged.exists():
-                damaged.rename(aside.with_name(aside.name + suffix))
-        log.error("outbox_damaged", found=found, kept=str(aside))
-        return open_database(self._path, MIGRATIONS), aside
+        return None, found
+
+    def _begin(self, corrupt: Path | None) -> None:
+        self._page_bytes = page_bytes(self.db)
+        self._most_pages = self._bound_pages = self._max_bytes // self._page_bytes
+        self._look_ms = 0
+        self._look_at_disk()
+        if self._ballast is not None:
+            reserve(self._path.with_name(f"{self._path.name}-wal"))
+        self.epoch = self._epoch()
+        self.streams = self._streams()
+        waiting = weigh(self.db)
+        self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
+        self.last_end = self._last_end()
+        self._run_before_began_ms = self._number("run_began_ms")
+        self._run_before_seal_ms = self._number("seal_ms")
+        self.birth_events = self._birth_events(corrupt)
+        with self._all_or_nothing():
+            self._set("running", self._boot)
+            self._set("run_began_ms", self._clock.now().utc_ms)
+            self._set("seal_ms", self._seal_ms)
+            self._insert_gaps(self.birth_events)
 
     def _epoch(self) -> int:
         if epoch := self._number("epoch"):
@@ -381,52 +456,87 @@ class OutboxStore:
         rows = self.db.execute("SELECT stream, next, floor, mark, mark_hash, sealed_ms, taken FROM stream")
         return {StreamClass(row[0]): StreamState(StreamClass(row[0]), *row[1:]) for row in rows}
 
-    def _begin_run(self) -> LastEnd:
-        """Note that a run has begun, and return how the one before it ended.
-
-        After a crash the moment is noted with the first commit only, which holds the report of that crash: if
-        this run crashes before, the next one has to report both.
-        """
+    def _last_end(self) -> LastEnd:
         row = self.db.execute("SELECT value FROM meta WHERE key = 'running'").fetchone()
-        end = LastEnd.FIRST if row is None else LastEnd.CRASH if row[0] else LastEnd.CLEAN
-        with transaction(self.db):
-            self._set("running", self._boot)
-            if end is not LastEnd.CRASH:
-                self._set("run_began_ms", self._run_began_ms)
-        return end
+        if row is None:
+            return LastEnd.FIRST
+        return LastEnd.CRASH if row[0] else LastEnd.CLEAN
 
-    def _birth_events(self, corrupt: Path | None) -> list[Event]:
-        """Say what this start already knows to be missing."""
+    def _birth_events(self, corrupt: Path | None) -> list[GapEvent]:
+        """Say what this start already knows to be missing.
+
+        It is committed together with the beginning of the run: a second crash would hide the first one's gap.
+        """
         now_ms = self._clock.now().utc_ms
         if corrupt is not None:
             return [GapEvent(stream, GapCause.CORRUPT, 0, now_ms, None) for stream in StreamClass]
         if self.last_end is not LastEnd.CRASH:
             return []
-        return [self._crash_gap(state, now_ms) for state in self.streams.values()]
+        reaches_ms = {stream: state.sealed_ms for stream, state in self.streams.items()}
+        return list(
+            crash_gaps(
+                reaches_ms,
+                began_ms=self._run_before_began_ms,
+                now_ms=now_ms,
+                seal_ms=self._run_before_seal_ms,
+                epoch=self.epoch,
+            )
+        )
 
-    def _crash_gap(self, state: StreamState, now_ms: int) -> GapEvent:
-        """Say between when something may be missing: since the last seal of the run that crashed, until now.
-
-        A stream of which nothing was ever sealed may have lost its first readings.
-        """
-        from_ms = max(state.sealed_ms, self._run_before_began_ms)
-        to_ms = max(now_ms, from_ms)  # a cold clock may be behind
-        return GapEvent(state.stream, GapCause.CRASH, from_ms, to_ms, None, epoch=self.epoch)
-
-    def _insert(self, one: Gathered) -> Sealed:
+    def _take(self, one: Gathered, shed: dict[StreamClass, GapEvent]) -> Sealed:
+        """Insert a batch and make room for it; it is itself shed if only higher classes could give way."""
+        state = self.streams[one.stream]
+        state.sealed_ms = self._reaches_ms(one) or state.sealed_ms
         batch = self._new_batch(one)
+        sealed = seal(batch)
+        if not self._make_room(batch.stream, len(sealed), shed):
+            self._give_way(batch, one.readings, shed)
+        else:
+            self._insert(batch, sealed, one.readings)
+        return Sealed(batch.stream, batch.number, sealed)
+
+    def _insert(self, batch: Batch, sealed: bytes, readings: int) -> Sealed:
         now_ms = self._clock.now().utc_ms
-        sealed = self._write(batch, one.readings, now_ms)
-        state = self.streams[batch.stream]
-        state.next = batch.number + 1
-        state.sealed_ms = now_ms if one.closed_ms is None else one.closed_ms
-        state.taken += one.readings
-        self._save(state)
-        self.committed_readings += one.readings
+        self._write(batch, sealed, readings, now_ms)
+        self._save(self._use_number(batch, readings))
         self._bytes += len(sealed)
         self._batches += 1
-        self._readings += one.readings
+        self._readings += readings
         return Sealed(batch.stream, batch.number, sealed)
+
+    def _give_way(self, batch: Batch, readings: int, shed: dict[StreamClass, GapEvent]) -> None:
+        """Count a batch as shed that never was in the file; nothing else of its stream is."""
+        now_ms = self._clock.now().utc_ms
+        state = self._use_number(batch, readings)
+        state.floor = state.next
+        self._save(state)
+        gap = GapEvent(
+            state.stream,
+            GapCause.SHED,
+            now_ms,
+            now_ms,
+            readings,
+            first=batch.number,
+            last=batch.number,
+            epoch=self.epoch,
+        )
+        self._note_shed(gap, shed)
+
+    def _use_number(self, batch: Batch, readings: int) -> StreamState:
+        """Take note that a stream's next number is used."""
+        state = self.streams[batch.stream]
+        state.next = batch.number + 1
+        state.taken += readings
+        self.committed_readings += readings
+        return state
+
+    def _reaches_ms(self, one: Gathered) -> int:
+        """Return up to when a batch has all that its stream took: a sample may be handed over after it was taken."""
+        if not one.samples:
+            return one.closed_ms
+        now = self._clock.now()
+        last_ms = one.samples[-1].monotonic_ms + now.utc_ms - now.monotonic_ms
+        return min(last_ms, one.closed_ms or last_ms)
 
     def _new_batch(self, one: Gathered) -> Batch:
         now = self._clock.now()
@@ -447,14 +557,12 @@ class OutboxStore:
             events=tuple(one.events),
         )
 
-    def _write(self, batch: Batch, readings: int, utc_ms: int) -> bytes:
-        sealed = seal(batch)
+    def _write(self, batch: Batch, sealed: bytes, readings: int, utc_ms: int) -> None:
         self.db.execute(
             "INSERT OR REPLACE INTO batch (stream, number, utc_ms, readings, hash, sealed)"
             " VALUES (?, ?, ?, ?, ?, ?)",
             (batch.stream, batch.number, utc_ms, readings, batch_hash(sealed), sealed),
         )
-        return sealed
 
     def _reseal_stream(self, stream: StreamClass, before: int) -> Iterator[GapEvent]:
         """Seal what waits of a stream again under this epoch; yield what can no longer be read."""
@@ -472,7 +580,8 @@ class OutboxStore:
                 log.error("batch_unreadable", stream=stream.name.lower(), number=number, error=str(error))
                 yield _corrupt(stream, number, readings, utc_ms, before)
             else:
-                self._write(self._renumbered(batch), readings, utc_ms)
+                renewed = self._renumbered(batch)
+                self._write(renewed, seal(renewed), readings, utc_ms)
         self._save(self.streams[stream])
 
     def _renumbered(self, batch: Batch) -> Batch:
@@ -482,7 +591,7 @@ class OutboxStore:
         return renewed
 
     def _emptied(self, stream: StreamClass, number: int) -> bytes:
-        """Put an empty batch in the place of one that can no longer be read, and remember to tell of it."""
+        """Put an empty batch in the place of one that can no longer be read, and tell of it, in one transaction."""
         now_ms = self._clock.now().utc_ms
         empty = msgspec.structs.replace(self._new_batch(Gathered(stream, (), (), 0)), number=number)
         utc_ms, readings, size = self.db.execute(
@@ -490,11 +599,13 @@ class OutboxStore:
             (stream, number),
         ).fetchone()
         with self._all_or_nothing():
-            sealed = self._write(empty, 0, now_ms)
+            sealed = seal(empty)
+            self._write(empty, sealed, 0, now_ms)
             self._bytes += len(sealed) - size
             self._readings -= readings
+            told = self._insert_gaps([_corrupt(stream, number, readings, utc_ms, self.epoch)])
+        self._aside += told
         log.error("batch_unreadable", stream=stream.name.lower(), number=number)
-        self._untold.append(_corrupt(stream, number, readings, utc_ms, self.epoch))
         return sealed
 
     def _delete(self, mark: StreamMark) -> None:
@@ -520,16 +631,107 @@ class OutboxStore:
         state.floor = max(state.floor, last + 1)
         return batches, readings, oldest or 0
 
-    def _shed(self) -> list[GapEvent]:
-        """Drop the oldest of the lowest class while the buffer is too full or too old, and say what went."""
-        gaps = []
-        horizon_ms = self._clock.now().utc_ms - self._max_age_ms
+    def _look_at_disk(self) -> None:
+        """Learn how far the file may grow: to its bound, and no further than a disk that fills up leaves room.
+
+        Once the ballast is given away, its room lets what is in the write-ahead log come into the file, so that
+        from then on the log's own blocks are enough.
+        """
+        self._look_ms = self._clock.now().monotonic_ms + LOOK_EVERY_MS
+        if self._ballast is None:
+            most_pages = self._bound_pages
+        else:
+            held, room_bytes = self._ballast.held, self._ballast.look()
+            if held and not self._ballast.held:
+                self.db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            most_pages = min(self._bound_pages, pages(self.db)[0] + room_bytes // self._page_bytes)
+        self._most_pages = most_pages
+        self.db.execute(f"PRAGMA max_page_count={most_pages}").fetchone()
+
+    def _make_room(self, stream: StreamClass, size: int, shed: dict[StreamClass, GapEvent]) -> bool:
+        """Drop the oldest of the lowest class until so many bytes fit below the bound; add what went to `shed`.
+
+        Returns:
+            Whether they fit without taking from a class above `stream`.
+        """
+        fitting = self._most_pages - SPARE_PAGES - _pages_of(size, self._page_bytes)
+        # the event that tells of a gap costs no more than itself
+        share = 0 if stream is StreamClass.EVENTS else SHED_SHARE
+        while (excess := self._used_pages() - fitting) > 0:
+            goal = round((excess + share * self._most_pages) * self._page_bytes)
+            lowest = self._lowest()
+            if lowest is None:
+                return excess <= SPARE_PAGES
+            if lowest.stream < stream:
+                return False
+            self._shed_stream(lowest, self._last_within(lowest.stream, goal), shed)
+        return True
+
+    def _used_pages(self) -> int:
+        all_pages, free_pages = pages(self.db)
+        return all_pages - free_pages
+
+    def _lowest(self) -> StreamState | None:
+        """Return the lowest class of which something waits."""
         for stream in reversed(StreamClass):
-            last = self._last_to_shed(stream, self._bytes - self._max_bytes, horizon_ms)
+            found = self.db.execute("SELECT 1 FROM batch WHERE stream = ? LIMIT 1", (stream,)).fetchone()
+            if found:
+                return self.streams[stream]
+        return None
+
+    def _last_within(self, stream: StreamClass, goal: int) -> int:
+        """Return up to which number a stream's oldest batches are so many bytes; looks no further."""
+        last = 0
+        with closing(
+            self.db.execute(
+                "SELECT number, length(sealed) FROM batch WHERE stream = ? ORDER BY number", (stream,)
+            )
+        ) as rows:
+            for number, size in rows:
+                last = int(number)
+                goal -= size
+                if goal <= 0:
+                    break
+        return last
+
+    def _shed_old(self) -> dict[StreamClass, GapEvent]:
+        """Drop what has waited for too long, and say what went.
+
+        A batch that was sealed before the clock was set has no age that can be known, so it is not too old.
+        """
+        shed: dict[StreamClass, GapEvent] = {}
+        horizon_ms = self._clock.now().utc_ms - self._max_age_ms
+        for stream in StreamClass:
+            last = self._last_before(stream, horizon_ms)
             if last:
-                gaps += self._reports_in(stream, last)
-                gaps.append(self._shed_stream(self.streams[stream], last))
-        return joined(gaps)
+                self._shed_stream(self.streams[stream], last, shed)
+        return shed
+
+    def _last_before(self, stream: StreamClass, horizon_ms: int) -> int:
+        last = 0
+        with closing(
+            self.db.execute("SELECT number, utc_ms FROM batch WHERE stream = ? ORDER BY number", (stream,))
+        ) as rows:
+            for number, utc_ms in rows:
+                if not EARLIEST_PLAUSIBLE_MS <= utc_ms < horizon_ms:
+                    break
+                last = int(number)
+        return last
+
+    def _shed_stream(self, state: StreamState, last: int, shed: dict[StreamClass, GapEvent]) -> None:
+        """Drop a stream's batches up to `last`, and add them to what of it was shed in this transaction."""
+        first = state.floor
+        to_ms = self.db.execute(
+            "SELECT utc_ms FROM batch WHERE stream = ? AND number = ?", (state.stream, last)
+        ).fetchone()[0]
+        self._again += self._reports_in(state.stream, last)
+        batches, readings, from_ms = self._drop(state, last)
+        self._save(state)
+        log.warning("shed", stream=state.stream.name.lower(), batches=batches, readings=readings)
+        gap = GapEvent(
+            state.stream, GapCause.SHED, from_ms, to_ms, readings, first=first, last=last, epoch=self.epoch
+        )
+        self._note_shed(gap, shed)
 
     def _reports_in(self, stream: StreamClass, last: int) -> list[GapEvent]:
         """Return the reports of gaps in what is about to be dropped: untold, a hole would be silent."""
@@ -540,43 +742,15 @@ class OutboxStore:
         )
         return [gap for (sealed,) in rows for gap in _gaps_in(sealed)]
 
-    def _last_to_shed(self, stream: StreamClass, excess: int, horizon_ms: int) -> int:
-        """Return the number up to which a stream gives way, 0 for none; looks no further than it must.
-
-        A batch that was sealed before the clock was set has no age that can be known, so it is not too old.
-        """
-        goal = excess + self._max_bytes * SHED_SHARE if excess > 0 else 0.0
-        rows = self.db.execute(
-            "SELECT number, utc_ms, length(sealed) FROM batch WHERE stream = ? ORDER BY number", (stream,)
-        )
-        last = 0
-        for number, utc_ms, size in rows:
-            too_old = EARLIEST_PLAUSIBLE_MS <= utc_ms < horizon_ms
-            if goal <= 0 and not too_old:
-                break
-            last = int(number)
-            goal -= size
-        rows.close()
-        return last
-
-    def _shed_stream(self, state: StreamState, last: int) -> GapEvent:
-        first = state.floor
-        to_ms = self.db.execute(
-            "SELECT utc_ms FROM batch WHERE stream = ? AND number = ?", (state.stream, last)
-        ).fetchone()[0]
-        batches, readings, from_ms = self._drop(state, last)
-        self._save(state)
-        self.shed_readings += readings
-        log.warning("shed", stream=state.stream.name.lower(), batches=batches, readings=readings)
-        return GapEvent(
-            state.stream, GapCause.SHED, from_ms, to_ms, readings, first=first, last=last, epoch=self.epoch
-        )
+    def _note_shed(self, gap: GapEvent, shed: dict[StreamClass, GapEvent]) -> None:
+        self.shed_readings += gap.count or 0
+        shed[gap.stream] = _joined(shed.get(gap.stream), gap)
 
     def _insert_gaps(self, gaps: list[GapEvent]) -> list[Sealed]:
         if not gaps:
             return []
-        closed_ms = self.streams[StreamClass.EVENTS].sealed_ms  # what gathers on the loop is not among them
-        return [self._insert(Gathered(StreamClass.EVENTS, (), gaps, 0, closed_ms))]
+        batch = self._new_batch(Gathered(StreamClass.EVENTS, (), gaps, 0))
+        return [self._insert(batch, seal(batch), 0)]
 
     def _oldest_ms(self) -> int | None:
         heads = [
@@ -616,11 +790,28 @@ class OutboxStore:
         self.db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
 
+def _joined(earlier: GapEvent | None, gap: GapEvent) -> GapEvent:
+    """Return as one gap what was shed of a stream in one transaction; one follows the other."""
+    if earlier is None:
+        return gap
+    return msgspec.structs.replace(
+        earlier,
+        from_ms=min(earlier.from_ms, gap.from_ms),
+        to_ms=max(earlier.to_ms, gap.to_ms),
+        count=(earlier.count or 0) + (gap.count or 0),
+        last=gap.last,
+    )
+
+
 def _gaps_in(sealed: bytes) -> list[GapEvent]:
     try:
         return [event for event in unseal(sealed).events if isinstance(event, GapEvent)]
     except RemoteProtocolError:
         return []  # it could not have been told any more
+
+
+def _pages_of(size: int, page_bytes: int) -> int:
+    return size // page_bytes + 1
 
 
 def _corrupt(stream: StreamClass, number: int, readings: int, utc_ms: int, epoch: int) -> GapEvent:

@@ -1,5 +1,6 @@
 """What the command line shows, on a terminal of 100 columns and in a pipe."""
 
+import json
 import tomllib
 from collections.abc import Iterator
 
@@ -8,7 +9,7 @@ import pytest
 
 from drivers.base import Admission, Found, LineHealth, LineState
 from edge import show, show_priority
-from edge.answers import DeviceAnswer, JoinAnswer, LatestValue, PriorityAnswer
+from edge.answers import DeviceAnswer, JoinAnswer, LatestValue, PriorityAnswer, StatusAnswer
 from edge.searching import Searched
 from protocols.backhaul.messages import PriorityEvent, Source
 from protocols.model.device import Device, Kind
@@ -93,6 +94,32 @@ class TestOnATerminal:
         shown = capsys.readouterr().out
         assert ("lu-713b2ad0-792b2a-1" in shown, "lu-713b2ad0-792b2a-2" in shown) == (True, True)
         assert "6 s more green" in " ".join(shown.split())
+
+
+class TestNamed:
+    FORGED = LineHealth(
+        LineId("air-1"), LineState.UP, "", 0, failures=15, named={"wrong_mic": 12, "replay": 3}
+    )
+
+    def test_what_went_wrong_on_a_line_is_shown_by_name(
+        self, running: Whole, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        quiet = LineHealth(LineId("dali-1"), LineState.UP, "", 0)
+        answer = msgspec.structs.replace(running.status(), lines=(self.FORGED, quiet))
+        show.status(answer, as_json=False)
+        shown = capsys.readouterr().out
+        assert "air-1: counted since the start: wrong_mic 12, replay 3" in shown
+        assert "dali-1: " not in shown
+        show.status(answer, as_json=True)
+        lines = json.loads(capsys.readouterr().out)["lines"]
+        assert [line["named"] for line in lines] == [{"wrong_mic": 12, "replay": 3}, {}]
+
+    def test_an_agent_that_does_not_name_them_yet_is_understood(self, running: Whole) -> None:
+        said = json.loads(msgspec.json.encode(running.status()))
+        del said["local"]
+        for line in said["lines"]:
+            del line["named"]
+        assert msgspec.convert(said, StatusAnswer).lines[0].named == {}
 
 
 class TestValues:

@@ -14,7 +14,7 @@ from edge.config import OutboxSettings
 from edge.mqtt import Will
 from edge.outbox.outbox import Outbox, Patience, Step
 from edge.outbox.store import Gathered, OutboxStore, Sealed
-from protocols.backhaul.messages import VERSION, Hello, StartEvent, StreamMark
+from protocols.backhaul.messages import VERSION, GapEvent, Hello, StartEvent, StreamMark
 from protocols.backhaul.topics import Up, up
 from protocols.clock import ClockQuality
 from protocols.model.device import StreamClass
@@ -43,12 +43,14 @@ class Character(msgspec.Struct, frozen=True):
         settings: of its outbox.
         poll_s: how often it asks a device, on average.
         receive_maximum: how many messages the broker takes of it at a time.
+        pad_bytes: that each reading carries, so that a small buffer is full soon.
         cold: whether its clock knows nothing for a while after a power cut.
     """
 
     settings: OutboxSettings
     poll_s: float
     receive_maximum: int
+    pad_bytes: int
     cold: bool
 
 
@@ -66,8 +68,8 @@ class WatchedStore(OutboxStore):
             self.on_inserted(one.sealed)
         return done
 
-    def _insert(self, one: Gathered) -> Sealed:
-        sealed = super()._insert(one)
+    def _take(self, one: Gathered, shed: dict[StreamClass, GapEvent]) -> Sealed:
+        sealed = super()._take(one, shed)
         self._inserted.append(sealed)
         return sealed
 
@@ -283,9 +285,15 @@ class Cabinet(Machine):
                 values = list(range(first, first + width))
                 self.judge.asked(self.name, device, STREAMS[line], values, now.utc_ms)
                 unsealed = outbox._unsealed
-                outbox.add(STREAMS[line], sample(DeviceId(device), now.monotonic_ms, POINTS[:width], values))
+                said = [self._said(value) for value in values]
+                outbox.add(STREAMS[line], sample(DeviceId(device), now.monotonic_ms, POINTS[:width], said))
                 if outbox._unsealed == unsealed:
                     self.judge.turned_away(self.name, device, values)
+
+    def _said(self, count: int) -> int | str:
+        """Return a count as a device says it, padded with noise if the buffer is to be full soon."""
+        pad_bytes = self._character.pad_bytes
+        return f"{count}:{self.chance.randbytes(pad_bytes).hex()}" if pad_bytes else count
 
     async def _watch(self, outbox: Outbox, life: object) -> None:
         """End the agent if its outbox breaks, as the agent does."""

@@ -231,7 +231,7 @@ class Judge:
             ).fetchall()
             gaps = [Gap(*row) for row in db.execute(f"SELECT {', '.join(Gap.__struct_fields__)} FROM gap")]  # noqa: S608  words of ours
         for cabinet, books in self._books.items():
-            mine = [row[1:] for row in rows if row[0] == cabinet]
+            mine = [(*row[1:5], _count(row[5])) for row in rows if row[0] == cabinet]
             holes = [gap for gap in gaps if gap.cabinet == cabinet]
             self._check_order(cabinet, books, mine)
             self._check_once(cabinet, books, mine)
@@ -363,8 +363,13 @@ def read(sealed: bytes) -> tuple[Place, list[Value]]:
     found: list[Value] = []
     for index in layout:
         device, points = layouts[index]
-        found += [(device, value) for value in values[len(found) : len(found) + len(points)]]
+        found += [(device, _count(value)) for value in values[len(found) : len(found) + len(points)]]
     return (epoch, stream, number), found
+
+
+def _count(value: int | str) -> int:
+    """Return the count that a reading is, without what it may be padded with."""
+    return int(value.partition(":")[0]) if isinstance(value, str) else value
 
 
 @contextmanager

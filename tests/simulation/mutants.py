@@ -4,8 +4,9 @@ Each is the product's own code with one function of it changed, while the simula
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,13 +22,14 @@ from central.store.writer import Tx, Writer
 from central.streams import Stream
 from edge.backhaul import Backhaul
 from edge.outbox.outbox import Outbox
-from edge.outbox.store import Fetched, OutboxStore, StreamState
+from edge.outbox.store import Fetched, Gathered, OutboxStore, Sealed, StreamState
 from edge.window import Window
 from protocols.backhaul.messages import Ack, GapEvent, StreamMark
 from protocols.model.device import StreamClass
 from tests.simulation.judge import read
 from tests.simulation.network import Message
 
+Shed = dict[StreamClass, GapEvent]
 Plant = Callable[["Soil"], None]
 
 
@@ -150,12 +152,11 @@ def shed_without_raising_the_floor(soil: Soil) -> None:
     """Drop what is too much, and go on as if it could still be sent."""
     original = OutboxStore._shed_stream
 
-    def changed(self: OutboxStore, state: StreamState, last: int) -> GapEvent:
+    def changed(self: OutboxStore, state: StreamState, last: int, shed: Shed) -> None:
         floor = state.floor
-        gap = original(self, state, last)
+        original(self, state, last, shed)
         state.floor = floor
         self._save(state)
-        return gap
 
     soil.put(OutboxStore, "_shed_stream", changed)
 
@@ -163,25 +164,24 @@ def shed_without_raising_the_floor(soil: Soil) -> None:
 @mutant
 def shed_miscounted(soil: Soil) -> None:
     """Report one reading less than was dropped."""
-    original = OutboxStore._shed_stream
+    original = OutboxStore._note_shed
 
-    def changed(self: OutboxStore, state: StreamState, last: int) -> GapEvent:
-        gap = original(self, state, last)
-        return msgspec.structs.replace(gap, count=max(0, (gap.count or 0) - 1))
+    def changed(self: OutboxStore, gap: GapEvent, shed: Shed) -> None:
+        original(self, msgspec.structs.replace(gap, count=max(0, (gap.count or 0) - 1)), shed)
 
-    soil.put(OutboxStore, "_shed_stream", changed)
+    soil.put(OutboxStore, "_note_shed", changed)
 
 
 @mutant
 def shed_not_told(soil: Soil) -> None:
     """Drop what is too much without a word."""
-    original = OutboxStore._shed
+    soil.put(OutboxStore, "_note_shed", lambda _self, _gap, _shed: None)
 
-    def changed(self: OutboxStore) -> list[GapEvent]:
-        original(self)
-        return []
 
-    soil.put(OutboxStore, "_shed", changed)
+@mutant
+def shed_reports_forgotten(soil: Soil) -> None:
+    """Drop the report of a gap with the events that it is among, and do not tell it again."""
+    soil.put(OutboxStore, "_reports_in", lambda _self, _stream, _last: [])
 
 
 @mutant
@@ -291,10 +291,10 @@ def number_not_kept(soil: Soil) -> None:
     """Leave the next number out of the transaction that uses it."""
     original = OutboxStore._insert
 
-    def changed(self: OutboxStore, one: Any) -> Any:
+    def changed(self: OutboxStore, *arguments: Any) -> Any:
         self._save = lambda _state: None  # type: ignore[method-assign]  # for as long as this lasts
         try:
-            return original(self, one)
+            return original(self, *arguments)
         finally:
             del self._save
 
@@ -327,17 +327,25 @@ def crash_not_told(soil: Soil) -> None:
 
 
 @mutant
-def crash_told_by_the_next_run_only(soil: Soil) -> None:
-    """Forget a crash that the next run had no time to tell of."""
-    original = OutboxStore._begin_run
+def crash_told_after_the_start(soil: Soil) -> None:
+    """Tell of a crash with the first readings, and forget it if this run ends before."""
+    begin, commit = OutboxStore._begin, OutboxStore.commit
 
-    def changed(self: OutboxStore) -> Any:
-        end = original(self)
-        with edge.outbox.store.transaction(self.db):
-            self._set("run_began_ms", self._run_began_ms)
-        return end
+    def begun(self: OutboxStore, corrupt: Path | None) -> None:
+        insert = OutboxStore._insert_gaps
+        self._insert_gaps = lambda gaps: self._again.extend(gaps) or []  # type: ignore[func-returns-value,method-assign,misc]  # for now
+        begin(self, corrupt)
+        self._late = list(self._again)  # type: ignore[attr-defined]  # what the defect needs
+        self._insert_gaps = insert.__get__(self)  # type: ignore[method-assign]  # as it was
 
-    soil.put(OutboxStore, "_begin_run", changed)
+    def committed(self: OutboxStore, seals: Sequence[Gathered], marks: Iterable[StreamMark]) -> list[Sealed]:
+        late = Gathered(StreamClass.EVENTS, (), self._late, 0)  # type: ignore[attr-defined]  # what the defect needs
+        done = commit(self, [*seals, *([late] if late.events else [])], marks)
+        self._late = []  # type: ignore[attr-defined]  # what the defect needs
+        return done
+
+    soil.put(OutboxStore, "_begin", begun)
+    soil.put(OutboxStore, "commit", committed)
 
 
 @mutant

@@ -100,10 +100,14 @@ class World:
         settings = OutboxSettings(
             seal_readings=chance.choice((4, 10, 40)),
             seal_s=chance.choice((0.3, 1.0, 2.5)),
-            max_mb=chance.uniform(0.001, 0.006) if bounded else 512,
+            max_mb=chance.uniform(0.1, 0.15) if bounded else 512,
         )
         character = Character(
-            settings, chance.uniform(0.08, 0.4), chance.choice((2, 20, 65_535)), cold=chance.random() < 0.3
+            settings,
+            poll_s=chance.uniform(0.08, 0.4),
+            receive_maximum=chance.choice((2, 20, 65_535)),
+            pad_bytes=chance.choice((400, 1200)) if bounded else 0,
+            cold=chance.random() < 0.3,
         )
         self.judge.books(name).bounded = bounded or self.most_unsealed < outbox.MAX_UNSEALED
         return Cabinet(name, self.setting, Disk(folder, name, chance), character)
