@@ -424,8 +424,8 @@ class OutboxStore:
         self._look_at_disk()
         if self._ballast is not None:
             reserve(self._path.with_name(f"{self._path.name}-wal"))
-        self.epoch = self._epoch()
-        self.streams = self._streams()
+        self.epoch: int = self._epoch()
+        self.streams: dict[StreamClass, StreamState] = self._streams()
         waiting = weigh(self.db)
         self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
         self.last_end = self._last_end()

@@ -181,7 +181,7 @@ class Cabinet(Machine):
                 async with asyncio.timeout(60):
                     await self._leave(outbox)
         finally:
-            if self.alive and self.life is life:
+            if self.lives(life):
                 self._stopped(outbox)
 
     async def _leave(self, outbox: Outbox) -> None:
@@ -307,7 +307,7 @@ class Cabinet(Machine):
             self.loop.call_soon(self._end_life, life)
 
     def _end_life(self, life: object) -> None:
-        if self.life is life:
+        if self.lives(life):
             self.end(Power.KILLED)
 
     async def _hear_the_time(self) -> None:
@@ -339,8 +339,9 @@ class Cabinet(Machine):
 
     async def _unless_dead(self, work: Coroutine[Any, Any, object]) -> None:
         task = self.loop.create_task(work)
+        either: set[asyncio.Future[Any]] = {task, self._end}
         try:
-            await asyncio.wait({task, self._end}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 raise asyncio.CancelledError
             await task

@@ -89,7 +89,7 @@ class Centre(Machine):
         life = self.life
 
         def publish() -> None:
-            if self.alive and self.life is life:
+            if self.lives(life):
                 link.publish(topic, payload)
 
         return publish
@@ -147,7 +147,7 @@ class Centre(Machine):
 
     def _turn(self, life: object) -> None:
         self._turn_at = None
-        if not self.alive or life is not self.life:
+        if not self.lives(life):
             return
         assert self._central is not None
         assert self._db is not None

@@ -97,6 +97,7 @@ class Disk:
         self._end_in: int | None = None
         self._power = Power.KILLED
         self._files: dict[str, _File] = {}
+        self._image: dict[str, bytes] = {}
         self.folder = self._begin({})
 
     def end(self, power: Power) -> None:
@@ -200,7 +201,7 @@ class Disk:
         for name, content in image.items():
             (folder / name).write_bytes(content)
         self._files = {name: _File(content) for name, content in image.items()}
-        self._image: dict[str, bytes] = {}
+        self._image = {}
         DISKS[str(folder)] = self
         return folder
 
@@ -310,19 +311,19 @@ class _Layer:
 
         def on_close(file: int) -> int:
             files.pop(file, None)
-            return close(file)
+            return int(close(file))
 
         def on_write(file: int, buffer: int, amount: int, offset: int) -> int:
             disk, name = files[file]
             if disk.full:
                 size_of(file, ctypes.addressof(size))
-            return disk.write(name, ctypes.string_at(buffer, amount), offset, size.value) or write(
-                file, buffer, amount, offset
+            return disk.write(name, ctypes.string_at(buffer, amount), offset, size.value) or int(
+                write(file, buffer, amount, offset)
             )
 
         def on_truncate(file: int, to: int) -> int:
             disk, name = files[file]
-            return disk.truncate(name, to) or truncate(file, to)
+            return disk.truncate(name, to) or int(truncate(file, to))
 
         def on_sync(file: int, _flags: int) -> int:
             disk, name = files[file]

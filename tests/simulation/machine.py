@@ -93,6 +93,10 @@ class Machine:
         self.life: object = None
         self.slow = False
 
+    def lives(self, life: object) -> bool:
+        """Tell whether a run of the process is the one that runs now."""
+        return self.alive and self.life is life
+
     def disk_s(self) -> float:
         """Draw how long the disk takes for a commit."""
         return self.chance.uniform(*(SLOW_S if self.slow else QUICK_S))
@@ -144,7 +148,7 @@ class Tells:
 
     def _flush(self, waiting: list[tuple[Callable[..., None], Sequence[object]]], life: object) -> None:
         for call, arguments in waiting:
-            if self._machine.alive and life is self._machine.life:
+            if self._machine.lives(life):
                 call(*arguments)
 
 
@@ -173,8 +177,7 @@ class SteppedWorker:
         await self._over
 
     def _lives(self) -> bool:
-        machine = self._machine
-        return machine.alive and machine.life is self._life and not self._over.done()
+        return self._machine.lives(self._life) and not self._over.done()
 
     def _wake(self, at_s: float) -> None:
         at_s = max(at_s, self._busy_until_s)

@@ -66,7 +66,7 @@ class World:
         self.net = Net(loop, chance, self.trace, most_queued=chance.choice((10, 1000)))
         self.setting = Setting(self.net, chance, self.trace, self.judge)
         self.centre = Centre(self.setting, Disk(folder, "centre", chance), patient=chance.random() < 0.7)
-        self.restores = chance.random() < 0.25
+        self.put_back = chance.choice(("nothing",) * 5 + ("cards", "cards", "store", "both"))
         self.most_unsealed = chance.choice((outbox.MAX_UNSEALED,) * 4 + (40,))
         self.cabinets = [self._make_cabinet(f"cab-{i}", folder) for i in range(chance.choice((1, 2, 2, 3)))]
         self.images: dict[str, list[dict[str, bytes]]] = {}
@@ -128,8 +128,8 @@ class World:
             (2, self._clock_steps),
             (2, self._stop_cabinet),
         ]
-        if self.restores:
-            kinds += [(6, self._take_image), (3, self._put_back)]
+        if self.put_back != "nothing":
+            kinds += [(8, self._take_image), (5, self._put_back)]
         (happens,) = self.chance.choices([one for _, one in kinds], [weight for weight, _ in kinds])
         name = happens.__name__.lstrip("_")
         self.faults[name] = self.faults.get(name, 0) + 1
@@ -200,13 +200,13 @@ class World:
         self._spawn(self._cabinet().stop())
 
     def _take_image(self) -> None:
-        machine = self._machine()
+        machine = self._put_back_one()
         if machine.disk.image():
             self.images.setdefault(machine.name, []).append(machine.disk.image())
             self.trace.note(machine.name, "image taken")
 
     def _put_back(self) -> None:
-        machine = self.chance.choice([self.centre, *self.cabinets])
+        machine = self._put_back_one()
         images = self.images.get(machine.name)
         if not images:
             return
@@ -216,6 +216,11 @@ class World:
             machine.restore_card(image)
         else:
             machine.put_back(image)
+
+    def _put_back_one(self) -> "Cabinet | Centre":
+        cards = [] if self.put_back == "store" else self.cabinets
+        store = [] if self.put_back == "cards" else [self.centre]
+        return self.chance.choice([*cards, *store])
 
     # Afterwards
 
