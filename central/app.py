@@ -16,7 +16,7 @@ import structlog
 import uvicorn
 from litestar import Litestar
 
-from central import commands, leases, policies
+from central import commands, leases, policies, restamp
 from central.api.server import build
 from central.broker import ensure
 from central.centre import Centre, Totals
@@ -147,6 +147,7 @@ class Central:
     def _tick(self, tx: Tx) -> None:
         commands.send_due(tx, connected=self.link.connected)
         leases.renew_due(tx, self.centre.key)
+        restamp.go_on(tx)
         if self.link.connected:
             policies.send_due(tx)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from central import alarms, commands, policies, streams
+from central import alarms, boots, commands, policies, streams
 from central.contact import find, summary
 from central.effects import Change, ChangeKind
 from central.errors import MessageError, RefusedFor
@@ -26,6 +26,7 @@ def hello(tx: Tx, said: Hello) -> None:
         raise MessageError(RefusedFor.BEYOND_BOUNDS, f"{len(said.inventory)} devices; at most {MAX_DEVICES}")
     _enter(tx, said.cabinet)
     _introduce(tx, said)
+    boots.heard_now(tx, said.cabinet, said.boot, said.monotonic_ms)
     _take_inventory(tx, said.cabinet, said.inventory)
     streams.hear_heads(tx, said.cabinet, said.epoch, said.streams)
     alarms.reconcile(tx, said.cabinet, said.alarms)
@@ -46,13 +47,12 @@ def _enter(tx: Tx, cabinet: CabinetId) -> None:
 
 def _introduce(tx: Tx, said: Hello) -> None:
     tx.db.execute(
-        "UPDATE cabinet SET hello_ms = ?, online = 1, presence_ms = ?, boot = ?, boot_utc_offset_ms = ?,"
+        "UPDATE cabinet SET hello_ms = ?, online = 1, presence_ms = ?, boot = ?,"
         " epoch = ?, agent_version = ?, sqlite_version = ?, last_end = ?, clock = ?, keys = ? WHERE id = ?",
         (
             tx.now_ms,
             tx.now_ms,
             said.boot,
-            tx.now_ms - said.monotonic_ms,
             said.epoch,
             said.agent_version,
             said.sqlite_version,

@@ -62,6 +62,7 @@ class Effects:
         changes: what watchers want to see.
         due: whether something is to be sent at once, rather than when it is next looked for.
         refused_devices: (cabinet, device, owner) of what was not stored.
+        unlisted_devices: (cabinet, device) of what a snapshot told of and no inventory lists.
         batches: committed.
         readings: committed.
     """
@@ -72,6 +73,7 @@ class Effects:
         self.changes: list[Change] = []
         self.due = False
         self.refused_devices: list[tuple[CabinetId, str, str]] = []
+        self.unlisted_devices: list[tuple[CabinetId, str]] = []
         self.batches = 0
         self.readings = 0
 
@@ -82,5 +84,6 @@ class Effects:
         self.changes += other.changes
         self.due = self.due or other.due
         self.refused_devices += other.refused_devices
+        self.unlisted_devices += other.unlisted_devices
         self.batches += other.batches
         self.readings += other.readings

@@ -67,6 +67,8 @@ class RefusedFor(StrEnum):
     """A number that no honest cabinet reaches, or more of something than this end holds."""
     FOREIGN_DEVICE = "foreign_device"
     """A device that belongs to another cabinet."""
+    UNLISTED_DEVICE = "unlisted_device"
+    """A snapshot of a device that its cabinet's hello did not list."""
     FOREIGN_COMMAND = "foreign_command"
     """An answer to a command that went to another cabinet."""
     UNREADABLE = "unreadable"

@@ -11,7 +11,18 @@ from typing import assert_never
 import msgspec
 import structlog
 
-from central import alarms, cabinets, commands, policies, priority, readings, streams
+from central import (
+    alarms,
+    boots,
+    cabinets,
+    commands,
+    policies,
+    priority,
+    readings,
+    restamp,
+    snapshots,
+    streams,
+)
 from central.errors import MessageError, RefusedFor
 from central.marks import Standing, standing
 from central.store.writer import Tx
@@ -20,12 +31,14 @@ from protocols.backhaul.codec import (
     batch_hash,
     decode_hello,
     decode_presence,
+    decode_snapshot,
     unframe_batch,
     unseal,
 )
 from protocols.backhaul.messages import (
     AlarmEvent,
     Batch,
+    ClockEvent,
     CommandEvent,
     Event,
     GapCause,
@@ -75,6 +88,7 @@ class Counts:
         self.standings: Counter[Standing] = Counter()
         self.conflicting = 0
         self.contradictory = 0
+        self.snapshots = 0
         self.ignored = 0
         self._refused: Counter[RefusedFor] = Counter()
         self._logged: set[tuple[str, RefusedFor]] = set()
@@ -132,17 +146,30 @@ class Ingest:
             case Up.STATE:
                 cabinets.presence(tx, where.cabinet, decode_presence(payload))
             case Up.NOW:
-                self.counts.ignored += 1
+                self._snapshot(tx, where, payload)
             case _:
                 assert_never(where.kind)
         for cabinet, device, owner in tx.effects.refused_devices:
             self.counts.refuse(cabinet, RefusedFor.FOREIGN_DEVICE, f"{device} belongs to {owner}")
+        for cabinet, device in tx.effects.unlisted_devices:
+            self.counts.refuse(cabinet, RefusedFor.UNLISTED_DEVICE, device)
 
     def _hello(self, tx: Tx, where: UpTopic, payload: bytes) -> None:
         said = decode_hello(payload)
         if said.cabinet != where.cabinet:
             raise MessageError(RefusedFor.FOREIGN, f"a hello of {said.cabinet!r} on {where.cabinet}'s topic")
         cabinets.hello(tx, said)
+
+    def _snapshot(self, tx: Tx, where: UpTopic, payload: bytes) -> None:
+        said = decode_snapshot(payload)
+        if said.cabinet != where.cabinet:
+            raise MessageError(
+                RefusedFor.FOREIGN, f"a snapshot of {said.cabinet!r} on {where.cabinet}'s topic"
+            )
+        if snapshots.take(tx, said):
+            self.counts.snapshots += 1
+        else:
+            self.counts.ignored += 1
 
     def _batch(self, tx: Tx, where: UpTopic, payload: bytes) -> None:
         floor, sealed = unframe_batch(payload)
@@ -230,6 +257,8 @@ class Ingest:
                 self.counts.contradictory += priority.report(tx, cabinet, event)
             case StartEvent():
                 cabinets.started(tx, cabinet, event)
+            case ClockEvent():
+                restamp.hear(tx, cabinet, event)
             case _:
                 assert_never(event)
 
@@ -260,15 +289,22 @@ def _after_floor(tx: Tx, stream: Stream, came: Arrival) -> Stream:
     have let go on the word of a centre that remembered more; a late report takes the place of that conclusion.
     """
     acknowledged = came.floor - 1
-    offset_ms = came.batch.utc_offset_ms
-    before_ms = tx.now_ms if offset_ms is None else came.batch.base_monotonic_ms + offset_ms
+    before_ms = readings.stamp_of(tx, came.batch).utc_ms(came.batch.base_monotonic_ms)
     return follow_floor(tx, stream, came.floor, acknowledged, before_ms)
 
 
 def _enter_batch(tx: Tx, stream: Stream, came: Arrival) -> int:
     entered = tx.db.execute(
-        "INSERT INTO batch (stream_id, number, hash, boot, readings, received_ms) VALUES (?, ?, ?, ?, 0, ?)",
-        (stream.id, came.batch.number, came.hash, came.batch.boot[:80], tx.now_ms),
+        "INSERT INTO batch (stream_id, number, hash, boot, clock, readings, received_ms)"
+        " VALUES (?, ?, ?, ?, ?, 0, ?)",
+        (
+            stream.id,
+            came.batch.number,
+            came.hash,
+            came.batch.boot[: boots.MAX_NAME],
+            readings.clock_of(came.batch),
+            tx.now_ms,
+        ),
     )
     assert entered.lastrowid is not None  # noqa: S101  an INSERT has one
     return entered.lastrowid

@@ -95,6 +95,7 @@ def point_reading(found: Row) -> PointReading:
     return PointReading(
         device=found["device"],
         point=found["point"],
+        snapshot=bool(found["snapshot"]),
         **{name: getattr(plain, name) for name in ReadingView.__struct_fields__},
     )
 

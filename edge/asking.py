@@ -16,8 +16,8 @@ from typing import TypeVar
 import msgspec
 
 from drivers.settings import LoraUdp
-from edge.answers import PolicyApply, Reply, Watch
-from edge.clock import BenchClock, SystemClock
+from edge.answers import PolicyApply, Reply, Set, Watch
+from edge.clock import SystemClock
 from edge.config import Settings
 from edge.lighting import LEVEL
 from protocols.model.command import Command
@@ -120,8 +120,8 @@ def duration_s(text: str) -> float:
 
 def technician_command(
     settings: Settings, device: str, point: str, value: str, times: tuple[str, str | None, float]
-) -> Command:
-    """Write down what the technician wants.
+) -> Set:
+    """Write down what the technician wants, by this machine's clock.
 
     Args:
         settings: the cabinet's.
@@ -139,20 +139,22 @@ def technician_command(
             raise ValueError(f"{name!r} is no name; expected {ID_RULE}")
     keep, expires, ramp_s = times
     bench = settings.document.bench_clock
-    clock = SystemClock() if bench is None else BenchClock(bench)
+    now = SystemClock().now()
+    civil_ms = now.utc_ms if bench is None else bench.civil_ms(now.monotonic_ms)
     typed = _value(value)
     lasts = typed is not None and point == LEVEL
-    until_ms = clock.civil().utc_ms + round(duration_s(keep) * 1000)
-    return Command(
+    until_ms = civil_ms + round(duration_s(keep) * 1000)
+    command = Command(
         id=CommandId(f"cli-{uuid.uuid4().hex[:20]}"),
         device=DeviceId(device),
         point=PointName(point),
         value=typed,
         issuer=technician(),
-        expires_ms=clock.now().utc_ms + round(_patience_s(settings, device, expires) * 1000),
+        expires_ms=now.utc_ms + round(_patience_s(settings, device, expires) * 1000),
         until_ms=until_ms if lasts else None,
         ramp_s=ramp_s,
     )
+    return Set(command, now.utc_ms, civil_ms)
 
 
 def _patience_s(settings: Settings, device: str, expires: str | None) -> float:

@@ -151,7 +151,7 @@ def set_point(
 
     Example: `luciole-edge set lamp-03 dimming_level 40 --for 20m`
     """
-    from edge import answers, show  # noqa: PLC0415
+    from edge import show  # noqa: PLC0415
     from edge.asking import technician_command  # noqa: PLC0415
     from edge.state import CommandRecord  # noqa: PLC0415
 
@@ -160,7 +160,7 @@ def set_point(
         command = technician_command(settings, device, point, value, (keep, expires, ramp_s))
     except ValueError as error:
         _fail(str(error), exits.WRONG)
-    answer = _need(settings, answers.Set(command), CommandRecord)
+    answer = _need(settings, command, CommandRecord)
     show.command(answer, as_json=as_json)
     raise typer.Exit(_how_it_ended(answer.state))
 

@@ -94,11 +94,16 @@ def _level_objection(street: Street, lamp: Lamp, value: Value) -> str:
 
 
 class Commands:
-    """The cabinet's commands."""
+    """The cabinet's commands.
+
+    Attributes:
+        known_ms: the time that expiries go by.
+    """
 
     def __init__(
         self, street: Street, state: State, clock: Clock, lighting: Lighting, report: Callable[[Event], None]
     ) -> None:
+        self.known_ms: Callable[[], int] = lambda: clock.now().utc_ms
         self._street = street
         self._state = state
         self._clock = clock
@@ -194,7 +199,7 @@ class Commands:
         reason = objection(self._street, command)
         if reason:
             return CommandState.REJECTED, reason
-        if max(self._now_ms(), command.not_before_ms) > command.expires_ms:
+        if max(self.known_ms(), command.not_before_ms) > command.expires_ms:
             return CommandState.EXPIRED, "it came too late, or must not begin before it is"
         if command.until_ms is not None and self._clock.civil().utc_ms >= command.until_ms:
             return CommandState.EXPIRED, "the override would be over already"
@@ -271,7 +276,7 @@ class Commands:
         assert task is not None  # noqa: S101  this runs in one
         self._on_radio.add(task)
         task.add_done_callback(self._on_radio.discard)
-        left_s = max(command.expires_ms - self._now_ms(), 0) / 1000
+        left_s = max(command.expires_ms - self.known_ms(), 0) / 1000
         return await driver.write(
             command.device, command.point, command.value, ramp_s=command.ramp_s, begin_within_s=left_s
         )

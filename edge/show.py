@@ -28,6 +28,7 @@ from edge.positions import LocalFigures
 from edge.searching import Searched
 from edge.state import CommandRecord
 from protocols.backhaul.messages import PolicyInForce
+from protocols.clock import ClockQuality
 from protocols.model.alarm import SEVERITY, Alarm
 from protocols.model.reading import Quality, Reason, Sample, Value
 
@@ -88,10 +89,13 @@ def status(answer: StatusAnswer, *, as_json: bool) -> None:
         f"last run ended: {answer.last_end}"
     )
     out.print(f"clock     {when(answer.now.utc_ms)} ({answer.now.quality.name.lower()})")
+    _clock(answer)
     if abs(answer.civil.utc_ms - answer.now.utc_ms) > 1000:
         out.print(f"          bench clock, deciding sees {when(answer.civil.utc_ms)}")
     backhaul = answer.backhaul
     state = "[green]connected[/]" if backhaul.connected else f"[red]gone[/]: {plain(backhaul.reason)}"
+    if backhaul.connected and not backhaul.welcomed:
+        state = "[yellow]connected[/], and the centre has not answered yet,"
     under_way = _count(backhaul.in_flight, "batch", "batches")
     out.print(f"backhaul  {state} since {when(backhaul.since_ms)}; {under_way} on the way")
     _outbox(answer.outbox)
@@ -103,6 +107,22 @@ def status(answer: StatusAnswer, *, as_json: bool) -> None:
     local_positions(answer.local)
     _lines(answer.lines)
     _alarms(answer.alarms)
+
+
+def _clock(answer: StatusAnswer) -> None:
+    if answer.now.quality is ClockQuality.UNSYNCHRONISED:
+        out.print("          [red]was never set[/]: this is the last known good time, which goes on")
+    elif answer.known_ms > answer.now.utc_ms:
+        out.print(
+            f"          [red]behind[/] what was known to be good: expiries go by {when(answer.known_ms)}"
+        )
+    moved = answer.clock_moved
+    if answer.clock_steps and moved is not None and moved.before_ms is not None:
+        by_s = (moved.offset_ms - moved.before_ms) / 1000
+        out.print(
+            f"          moved {answer.clock_steps} times, last by {by_s:+.1f} s at {when(moved.utc_ms)},"
+            f" from {moved.before.name.lower()} to {moved.clock.name.lower()}"
+        )
 
 
 def offline(answer: OfflineAnswer, *, as_json: bool) -> None:

@@ -70,7 +70,9 @@ class StampedBy(StrEnum):
 
     CABINET = "cabinet"
     CENTRE = "centre"
-    """The cabinet had no clock at all."""
+    """The cabinet had no clock at all: the time is the centre's, and may still be put right."""
+    CLOCK_EVENT = "clock_event"
+    """Re-stamped: the cabinet's clock was set later, and that tells when this was taken."""
 
 
 class Contact(StrEnum):
@@ -103,10 +105,15 @@ class ReadingView(msgspec.Struct, frozen=True):
 
 
 class PointReading(ReadingView, frozen=True, kw_only=True):
-    """The latest reading of a named point."""
+    """The latest reading of a named point.
+
+    Attributes:
+        snapshot: whether it was told beside a backlog: it is the newest that is known, and in no history yet.
+    """
 
     device: str
     point: str
+    snapshot: bool
 
 
 class LatestChange(msgspec.Struct, frozen=True):
@@ -544,7 +551,8 @@ class IngestHealth(msgspec.Struct, frozen=True):
         ahead: batches that came before their turn.
         conflicting: repeated batches whose bytes differ from the committed ones.
         contradictory: priority requests whose steps contradict each other.
-        ignored: messages that this end does not store.
+        snapshots: of the present, that were told beside a backlog and shown.
+        ignored: snapshots of another boot than the cabinet's last hello: older than they seem.
         refused: by reason.
     """
 
@@ -554,6 +562,7 @@ class IngestHealth(msgspec.Struct, frozen=True):
     ahead: int
     conflicting: int
     contradictory: int
+    snapshots: int
     ignored: int
     refused: dict[str, int]
 

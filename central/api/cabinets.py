@@ -96,10 +96,9 @@ def _latest(
     known_cabinet(db, cabinet)
     return rows(
         db,
-        "SELECT series.device, series.point, latest.* FROM device JOIN series ON series.device = device.id"
-        " JOIN latest ON latest.series_id = series.id WHERE device.cabinet = ?1"
-        " AND (series.device, series.point) > (?2, ?3) AND (?4 IS NULL OR series.point = ?4)"
-        " ORDER BY series.device, series.point LIMIT ?5",
+        "SELECT shown.* FROM device JOIN shown ON shown.device = device.id WHERE device.cabinet = ?1"
+        " AND (shown.device, shown.point) > (?2, ?3) AND (?4 IS NULL OR shown.point = ?4)"
+        " ORDER BY shown.device, shown.point LIMIT ?5",
         (cabinet, *after, point, limit),
     )
 

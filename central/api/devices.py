@@ -10,7 +10,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from central.api.bodies import DeviceView, GapView, History, Page, PointReading
 from central.api.paging import Cursor, HistoryLimit, Limit, TheCentre, moment_ms, read_cursor, write_cursor
-from central.api.problems import ASKING
+from central.api.problems import ASKING, PAGING
 from central.clock import LAST_MS
 from central.errors import Fault, RequestError, not_found
 from central.views import (
@@ -38,6 +38,7 @@ class Range(msgspec.Struct, frozen=True):
         from_ms: UTC milliseconds, inclusive.
         to_ms: UTC milliseconds, inclusive.
         after: the place to go on from; None for the beginning.
+        restamps: how often the cabinet's readings had moved when that place was found.
         limit: most readings.
         newest_first: in which order.
     """
@@ -45,6 +46,7 @@ class Range(msgspec.Struct, frozen=True):
     from_ms: int
     to_ms: int
     after: Key | None
+    restamps: int | None
     limit: int
     newest_first: bool
 
@@ -91,17 +93,12 @@ async def get_latest(centre: TheCentre, device: FromPath[str]) -> list[PointRead
 
     def question(db: sqlite3.Connection) -> list[Row]:
         _known(db, device)
-        return rows(
-            db,
-            "SELECT device, point, latest.* FROM series JOIN latest ON series_id = series.id"
-            " WHERE device = ? ORDER BY point",
-            (device,),
-        )
+        return rows(db, "SELECT * FROM shown WHERE device = ? ORDER BY point", (device,))
 
     return [point_reading(one) for one in await centre.reader.ask(question)]
 
 
-@get("/{device:str}/points/{point:str}/history", responses=ASKING)
+@get("/{device:str}/points/{point:str}/history", responses=PAGING)
 async def get_history(
     centre: TheCentre,
     device: FromPath[str],
@@ -113,11 +110,17 @@ async def get_history(
     cursor: Cursor = None,
     order: FromQuery[Literal["asc", "desc"]] = "asc",
 ) -> History:
-    """Show a point's readings in a range of time, and the gaps that are known in it."""
+    """Show a point's readings in a range of time, and the gaps that are known in it.
+
+    A walk through its parts is refused (409) once readings of that cabinet have moved in time, because its clock was
+    set and they are re-stamped: begun again, it shows each of them once.
+    """
+    place = None if cursor is None else read_cursor(cursor, tuple[int, int, int, int])
     wanted = Range(
         from_ms=moment_ms(from_, "from", 0),
         to_ms=moment_ms(to, "to", LAST_MS),
-        after=None if cursor is None else read_cursor(cursor, tuple[int, int, int]),
+        after=None if place is None else place[:3],
+        restamps=None if place is None else place[3],
         limit=limit,
         newest_first=order == "desc",
     )
@@ -137,6 +140,7 @@ def _known(db: sqlite3.Connection, device: str) -> Row:
 
 def _history(db: sqlite3.Connection, device: str, point: str, wanted: Range) -> History:
     owner = _known(db, device)
+    restamps = _restamps(db, owner, wanted)
     described = next((p for p in points_of(owner["points"]) if p.name == point), None)
     series = row(db, "SELECT id FROM series WHERE device = ? AND point = ?", (device, point))
     if described is None and series is None:
@@ -149,8 +153,26 @@ def _history(db: sqlite3.Connection, device: str, point: str, wanted: Range) -> 
         unit=described.unit if described else None,
         items=[reading_view(one) for one in page],
         gaps=_gaps(db, owner, _covered(page, wanted, more=more)),
-        next=write_cursor((page[-1]["utc_ms"], page[-1]["batch_id"], page[-1]["idx"])) if more else None,
+        next=write_cursor((page[-1]["utc_ms"], page[-1]["batch_id"], page[-1]["idx"], restamps))
+        if more
+        else None,
     )
+
+
+def _restamps(db: sqlite3.Connection, owner: Row, wanted: Range) -> int:
+    """Return how often the readings of a cabinet have moved.
+
+    Raises:
+        RequestError: if they have since the walk began: it would miss some and show others twice.
+    """
+    found = row(db, "SELECT restamps FROM cabinet WHERE id = ?", (owner["cabinet"],))
+    restamps = 0 if found is None else int(found["restamps"])
+    if wanted.restamps not in {None, restamps}:
+        what = "begin again without it"
+        raise RequestError(
+            409, "readings were re-stamped while this history was read", [Fault("cursor", what)]
+        )
+    return restamps
 
 
 _HISTORY = """

@@ -126,6 +126,7 @@ def _ingest(centre: Centre) -> IngestHealth:
         ahead=counts.standings[Standing.AHEAD],
         conflicting=counts.conflicting,
         contradictory=counts.contradictory,
+        snapshots=counts.snapshots,
         ignored=counts.ignored,
         refused=counts.refused(),
     )

@@ -4,7 +4,8 @@ Imported at start only: the hot path goes through `sqlite3` alone.
 
 A row of `reading` is found by its series and time, and is what it is by (cabinet, epoch, stream, number,
 index): its batch stands for the first four. Values are stored natively; SQLite has no boolean, so `boolean`
-says that a 0 or 1 is one. `stamped` is 1 where the cabinet had no clock and the time is the centre's.
+says that a 0 or 1 is one. `stamped` is 1 where the cabinet had no clock and the time is the centre's, 2 where a
+later clock event gave it. While such an event may still come, `monotonic_ms` says when it was taken.
 """
 
 import sqlite3
@@ -318,6 +319,82 @@ UPDATE priority_request SET over = 1 WHERE state IN ({", ".join(f"'{state.value}
 def m003_over(db: Database) -> None:
     """Note of each request whether its cabinet holds it no longer; one that has ended it does not."""
     run(db, _OVER)
+
+
+_CLOCK = """
+CREATE TABLE boot (
+    id INTEGER PRIMARY KEY,
+    cabinet TEXT NOT NULL,
+    boot TEXT NOT NULL,
+    arrival_offset_ms INTEGER,
+    told_offset_ms INTEGER,
+    offset_ms INTEGER,
+    clock INTEGER,
+    tied_ms INTEGER,
+    restamp_after INTEGER,
+    UNIQUE (cabinet, boot)
+);
+CREATE INDEX boot_to_restamp ON boot (id) WHERE restamp_after IS NOT NULL;
+INSERT INTO boot (cabinet, boot, arrival_offset_ms)
+    SELECT id, boot, boot_utc_offset_ms FROM cabinet WHERE boot != '';
+
+ALTER TABLE cabinet ADD COLUMN restamps INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE batch ADD COLUMN clock INTEGER;
+CREATE INDEX batch_before_clock ON batch (boot, id) WHERE clock < 2;
+ALTER TABLE reading ADD COLUMN monotonic_ms INTEGER;
+CREATE INDEX reading_provisional ON reading (batch_id) WHERE monotonic_ms IS NOT NULL;
+"""
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m004_clock(db: Database) -> None:
+    """Make room for what ties a boot's monotonic time to UTC, and for readings whose time is provisional.
+
+    `restamp_after` is the batch up to which a boot's readings are re-stamped; NULL where nothing waits for it.
+    `restamps` counts the steps in which readings of a cabinet have moved.
+    """
+    run(db, _CLOCK)
+
+
+_SNAPSHOT = """
+CREATE TABLE snapshot (
+    series_id INTEGER PRIMARY KEY,
+    cabinet TEXT NOT NULL,
+    boot TEXT NOT NULL,
+    monotonic_ms INTEGER NOT NULL,
+    utc_ms INTEGER NOT NULL,
+    value,
+    boolean INTEGER NOT NULL,
+    quality INTEGER NOT NULL,
+    reason TEXT,
+    clock INTEGER NOT NULL,
+    stamped INTEGER NOT NULL
+);
+ALTER TABLE latest ADD COLUMN monotonic_ms INTEGER;
+CREATE VIEW shown AS
+    SELECT series.id AS series_id, series.device, series.point,
+        now.series_id IS NOT NULL AS snapshot,
+        iif(now.series_id IS NULL, latest.batch_id, NULL) AS batch_id,
+        iif(now.series_id IS NULL, latest.utc_ms, now.utc_ms) AS utc_ms,
+        iif(now.series_id IS NULL, latest.value, now.value) AS value,
+        iif(now.series_id IS NULL, latest.boolean, now.boolean) AS boolean,
+        iif(now.series_id IS NULL, latest.quality, now.quality) AS quality,
+        iif(now.series_id IS NULL, latest.reason, now.reason) AS reason,
+        iif(now.series_id IS NULL, latest.clock, now.clock) AS clock,
+        iif(now.series_id IS NULL, latest.stamped, now.stamped) AS stamped
+    FROM series LEFT JOIN latest ON latest.series_id = series.id
+    LEFT JOIN snapshot AS now ON now.series_id = series.id
+    WHERE latest.series_id IS NOT NULL OR now.series_id IS NOT NULL;
+"""
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m005_snapshot(db: Database) -> None:
+    """Make room for the present that cabinets tell beside their backlog, and show it where it is the newer.
+
+    `shown` is what is shown as latest: a row of `snapshot` is there only while it is newer than that of `latest`.
+    """
+    run(db, _SNAPSHOT)
 
 
 def run(db: Database, script: str) -> None:

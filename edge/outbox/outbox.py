@@ -28,6 +28,8 @@ RETRY_S = 1.0
 HURRY_S = 1.0
 """Batches are sealed after so long at first and while somebody watches."""
 HURRY_FOR_S = 30.0
+HANDED_OVER_MS = 200
+"""Between the moment at which a sample is taken and that at which it comes here lie some turns of the loop."""
 MAX_UNSEALED = 50_000
 """Readings that may wait in memory while the disk refuses, about 10 MB; more are lost and counted."""
 
@@ -218,10 +220,18 @@ class Outbox:
         gathering = self._open[stream]
         if gathering.samples or gathering.events:
             self._open[stream] = _Open([], [])
-            closed_ms = self._clock.now().utc_ms
             self._worker.put(
-                Gathered(stream, gathering.samples, gathering.events, gathering.readings, closed_ms)
+                Gathered(stream, gathering.samples, gathering.events, gathering.readings, self._reaches_ms())
             )
+
+    def _reaches_ms(self) -> dict[StreamClass, int]:
+        """Return for each stream the moment before which nothing that it took still waits here."""
+        now = self._clock.now()
+        offset_ms, sure_ms = now.utc_ms - now.monotonic_ms, now.monotonic_ms - HANDED_OVER_MS
+        return {
+            stream: min([sure_ms, *(one.monotonic_ms for one in gathering.samples[:1])]) + offset_ms
+            for stream, gathering in self._open.items()
+        }
 
     def _committed(self, batches: Sequence[Sealed], floors: Mapping[StreamClass, int], readings: int) -> None:
         self._unsealed -= readings

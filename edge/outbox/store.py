@@ -2,7 +2,7 @@
 
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -11,9 +11,8 @@ import structlog
 
 from drivers.database import is_readable, open_database, transaction
 from edge.ballast import Ballast, reserve
-from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.config import OutboxSettings
-from edge.outbox.crash import crash_gaps
+from edge.outbox.ages import Ages
 from edge.outbox.reports import joined
 from protocols.backhaul.codec import batch_hash, columns, seal, unseal
 from protocols.backhaul.messages import (
@@ -26,7 +25,7 @@ from protocols.backhaul.messages import (
     StreamHead,
     StreamMark,
 )
-from protocols.clock import Clock, ClockQuality
+from protocols.clock import Clock, ClockQuality, Correction
 from protocols.errors import RemoteProtocolError
 from protocols.model.device import StreamClass
 from protocols.model.ids import CabinetId
@@ -165,15 +164,15 @@ class Gathered(msgspec.Struct, frozen=True):
     """What is to become one batch.
 
     Attributes:
-        closed_ms: UTC milliseconds from which on what came is in a later batch; 0 if that is nobody's business, as
-            of what the store itself has to tell.
+        reaches_ms: for each stream, UTC milliseconds before which all that it took is sealed once this is committed;
+            None if only this stream's is known, and only by the commit.
     """
 
     stream: StreamClass
     samples: Sequence[Sample]
     events: Sequence[Event]
     readings: int
-    closed_ms: int = 0
+    reaches_ms: Mapping[StreamClass, int] | None = None
 
 
 Draw = Callable[[int], int]
@@ -216,7 +215,11 @@ def oldest_batches(db: sqlite3.Connection, limit: int) -> tuple[WaitingBatch, ..
 
 
 class OutboxStore:
-    """The database's side: everything here runs in the database's thread, or before it starts."""
+    """The database's side: everything here runs in the database's thread, or before it starts.
+
+    Attributes:
+        good_ms: UTC milliseconds before which it cannot be: by it what waits becomes too old.
+    """
 
     def __init__(  # noqa: PLR0917  what it is given is what it cannot know
         self,
@@ -235,11 +238,14 @@ class OutboxStore:
         self._clock = clock
         self._max_bytes = round(settings.max_mb * 1e6)
         self._max_age_ms = round(settings.max_age_days * DAY_MS)
+        self.good_ms: Callable[[], int] = lambda: clock.now().utc_ms
         self._path = path
         self._ballast = ballast
-        self._seal_ms = round(settings.seal_s * 1000)
         self._aside: list[Sealed] = []
         self._again: list[GapEvent] = []
+        self._ages = Ages()
+        self.epoch = 0
+        self.streams: dict[StreamClass, StreamState] = {}
         self.committed_readings = 0
         self.shed_readings = 0
         self.commits = 0
@@ -297,12 +303,21 @@ class OutboxStore:
                 self._delete(mark)
             shed = self._shed_old()
             done = [self._take(one, shed) for one in seals]
+            if seals:
+                self._note_reach(seals[-1])
             if shed:
                 self._make_room(StreamClass.EVENTS, GAPS_BYTES, shed)
             done = [*self._aside, *done, *self._insert_gaps(joined([*self._again, *shed.values()]))]
         self._aside.clear()
         self.commits += 1
         return [one for one in done if one.number >= self.streams[one.stream].floor]
+
+    def correct(self, correction: Correction) -> None:
+        """Take note how what this boot has told until now is put right, for the age of what waits."""
+        ages = self._ages.corrected(self._boot, correction, self.good_ms())
+        with transaction(self.db):
+            self._keep_ages(ages)
+        self._ages = ages
 
     def floors(self) -> dict[StreamClass, int]:
         """Return for each stream the lowest number that can still be sent."""
@@ -376,6 +391,7 @@ class OutboxStore:
         streams = {key: msgspec.structs.replace(state) for key, state in self.streams.items()}
         remembered = (self.epoch, self._bytes, self._batches, self._readings)
         counted = (self.shed_readings, self.committed_readings)
+        ages = self._ages
         try:
             with transaction(self.db):
                 yield
@@ -383,6 +399,7 @@ class OutboxStore:
             self.streams = streams
             self.epoch, self._bytes, self._batches, self._readings = remembered
             self.shed_readings, self.committed_readings = counted
+            self._ages = ages
             raise
 
     def _open(self) -> tuple[sqlite3.Connection, Path | None]:
@@ -424,18 +441,17 @@ class OutboxStore:
         self._look_at_disk()
         if self._ballast is not None:
             reserve(self._path.with_name(f"{self._path.name}-wal"))
-        self.epoch: int = self._epoch()
-        self.streams: dict[StreamClass, StreamState] = self._streams()
+        self.epoch = self._epoch()
+        self.streams = self._streams()
+        self._ages = self._read_ages()
         waiting = weigh(self.db)
         self._bytes, self._batches, self._readings = waiting.bytes, waiting.batches, waiting.readings
         self.last_end = self._last_end()
         self._run_before_began_ms = self._number("run_began_ms")
-        self._run_before_seal_ms = self._number("seal_ms")
         self.birth_events = self._birth_events(corrupt)
         with self._all_or_nothing():
             self._set("running", self._boot)
             self._set("run_began_ms", self._clock.now().utc_ms)
-            self._set("seal_ms", self._seal_ms)
             self._insert_gaps(self.birth_events)
 
     def _epoch(self) -> int:
@@ -472,21 +488,19 @@ class OutboxStore:
             return [GapEvent(stream, GapCause.CORRUPT, 0, now_ms, None) for stream in StreamClass]
         if self.last_end is not LastEnd.CRASH:
             return []
-        reaches_ms = {stream: state.sealed_ms for stream, state in self.streams.items()}
-        return list(
-            crash_gaps(
-                reaches_ms,
-                began_ms=self._run_before_began_ms,
-                now_ms=now_ms,
-                seal_ms=self._run_before_seal_ms,
-                epoch=self.epoch,
-            )
-        )
+        return [self._crash_gap(state, now_ms) for state in self.streams.values()]
+
+    def _crash_gap(self, state: StreamState, now_ms: int) -> GapEvent:
+        """Say between when the run that crashed may have taken what it did not seal.
+
+        Every stream has such a gap: nobody knows what had just begun to be read.
+        """
+        from_ms = max(map(self._ages.best_ms, (state.sealed_ms, self._run_before_began_ms)))
+        to_ms = max(now_ms, from_ms)  # a cold clock may be behind
+        return GapEvent(state.stream, GapCause.CRASH, from_ms, to_ms, None, epoch=self.epoch)
 
     def _take(self, one: Gathered, shed: dict[StreamClass, GapEvent]) -> Sealed:
         """Insert a batch and make room for it; it is itself shed if only higher classes could give way."""
-        state = self.streams[one.stream]
-        state.sealed_ms = self._reaches_ms(one) or state.sealed_ms
         batch = self._new_batch(one)
         sealed = seal(batch)
         if not self._make_room(batch.stream, len(sealed), shed):
@@ -496,8 +510,11 @@ class OutboxStore:
         return Sealed(batch.stream, batch.number, sealed)
 
     def _insert(self, batch: Batch, sealed: bytes, readings: int) -> Sealed:
-        now_ms = self._clock.now().utc_ms
-        self._write(batch, sealed, readings, now_ms)
+        now = self._clock.now()
+        if now.quality is ClockQuality.UNSYNCHRONISED and not self._ages.is_open(self._boot):
+            self._ages = self._ages.opened(self._boot, now.utc_ms)
+            self._keep_ages(self._ages)
+        self._write(batch, sealed, readings, now.utc_ms)
         self._save(self._use_number(batch, readings))
         self._bytes += len(sealed)
         self._batches += 1
@@ -530,13 +547,13 @@ class OutboxStore:
         self.committed_readings += readings
         return state
 
-    def _reaches_ms(self, one: Gathered) -> int:
-        """Return up to when a batch has all that its stream took: a sample may be handed over after it was taken."""
-        if not one.samples:
-            return one.closed_ms
-        now = self._clock.now()
-        last_ms = one.samples[-1].monotonic_ms + now.utc_ms - now.monotonic_ms
-        return min(last_ms, one.closed_ms or last_ms)
+    def _note_reach(self, one: Gathered) -> None:
+        """Remember up to when all is sealed, of every stream: one that seals rarely shall not seem to miss hours."""
+        reaches_ms = one.reaches_ms or {one.stream: self._clock.now().utc_ms}
+        for stream, until_ms in reaches_ms.items():
+            state = self.streams[stream]
+            state.sealed_ms = until_ms
+            self._save(state)
 
     def _new_batch(self, one: Gathered) -> Batch:
         now = self._clock.now()
@@ -549,9 +566,7 @@ class OutboxStore:
             number=self.streams[one.stream].next,
             boot=self._boot,
             base_monotonic_ms=base_ms,
-            utc_offset_ms=None
-            if now.quality is ClockQuality.UNSYNCHRONISED
-            else now.utc_ms - now.monotonic_ms,
+            utc_offset_ms=now.utc_ms - now.monotonic_ms,
             clock=now.quality,
             columns=columns(one.samples, base_ms),
             events=tuple(one.events),
@@ -697,23 +712,26 @@ class OutboxStore:
     def _shed_old(self) -> dict[StreamClass, GapEvent]:
         """Drop what has waited for too long, and say what went.
 
-        A batch that was sealed before the clock was set has no age that can be known, so it is not too old.
+        A batch that was sealed before the clock was set has no age that can be known, so it is not too old. Ages
+        count from a time before which it cannot be: a clock that leaps ahead drops nothing.
         """
         shed: dict[StreamClass, GapEvent] = {}
-        horizon_ms = self._clock.now().utc_ms - self._max_age_ms
+        horizon_ms = self.good_ms() - self._max_age_ms
+        ages = self._ages.without_old(horizon_ms)
         for stream in StreamClass:
-            last = self._last_before(stream, horizon_ms)
+            last = self._last_before(stream, horizon_ms, ages)
             if last:
                 self._shed_stream(self.streams[stream], last, shed)
         return shed
 
-    def _last_before(self, stream: StreamClass, horizon_ms: int) -> int:
+    def _last_before(self, stream: StreamClass, horizon_ms: int, ages: Ages) -> int:
         last = 0
         with closing(
             self.db.execute("SELECT number, utc_ms FROM batch WHERE stream = ? ORDER BY number", (stream,))
         ) as rows:
             for number, utc_ms in rows:
-                if not EARLIEST_PLAUSIBLE_MS <= utc_ms < horizon_ms:
+                sealed_ms = ages.true_ms(utc_ms)
+                if sealed_ms is None or sealed_ms >= horizon_ms:
                     break
                 last = int(number)
         return last
@@ -728,6 +746,7 @@ class OutboxStore:
         batches, readings, from_ms = self._drop(state, last)
         self._save(state)
         log.warning("shed", stream=state.stream.name.lower(), batches=batches, readings=readings)
+        from_ms, to_ms = sorted(map(self._ages.best_ms, (from_ms, to_ms)))
         gap = GapEvent(
             state.stream, GapCause.SHED, from_ms, to_ms, readings, first=first, last=last, epoch=self.epoch
         )
@@ -751,6 +770,31 @@ class OutboxStore:
             return []
         batch = self._new_batch(Gathered(StreamClass.EVENTS, (), gaps, 0))
         return [self._insert(batch, seal(batch), 0)]
+
+    def _read_ages(self) -> Ages:
+        """Return what earlier runs knew of the times in here; boots other than this one tell no more."""
+        row = self.db.execute("SELECT value FROM meta WHERE key = 'ages'").fetchone()
+        if row is None:
+            return Ages()
+        newest = (self._newest_ms(stream) for stream in self.streams)
+        last_ms = max([*newest, *(state.sealed_ms for state in self.streams.values())], default=0)
+        kept = msgspec.json.decode(row[0], type=Ages)
+        ages = kept.ended(self._boot, last_ms, self._clock.now().utc_ms)
+        if ages != kept:
+            with transaction(self.db):
+                self._keep_ages(ages)
+        return ages
+
+    def _keep_ages(self, ages: Ages) -> None:
+        kept = ages.without_old(self.good_ms() - self._max_age_ms)
+        self._set("ages", msgspec.json.encode(kept).decode())
+
+    def _newest_ms(self, stream: StreamClass) -> int:
+        """Return when the last batch that waits of a stream was committed, as it was told then; 0 if none does."""
+        row = self.db.execute(
+            "SELECT utc_ms FROM batch WHERE stream = ? ORDER BY number DESC LIMIT 1", (stream,)
+        ).fetchone()
+        return int(row[0]) if row else 0
 
     def _oldest_ms(self) -> int | None:
         heads = [

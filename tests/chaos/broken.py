@@ -14,8 +14,6 @@ from typing import Any
 import msgspec
 
 import central.cli
-import edge.outbox.crash
-import edge.outbox.store
 import edge.run
 from central import ingest, marks, readings
 from central.app import Central
@@ -27,8 +25,9 @@ from central.streams import Stream
 from edge.backhaul import Backhaul
 from edge.mqtt import MqttLink
 from edge.outbox.outbox import Outbox
+from edge.outbox.store import OutboxStore, StreamState
 from protocols.backhaul.codec import encode, unframe_batch, unseal
-from protocols.backhaul.messages import Ack, GapEvent, StreamMark
+from protocols.backhaul.messages import Ack, GapEvent, LastEnd, StreamMark
 from protocols.backhaul.topics import Down, Up, parse_up
 from protocols.errors import RemoteProtocolError
 
@@ -70,30 +69,30 @@ def delete_on_puback() -> None:
 
 
 def unreported_gap() -> None:
-    """Let the cabinet say nothing of what a crash may have swallowed."""
-    _plant(edge.outbox.store, "crash_gaps", lambda *_a, **_b: [])
+    """Let the cabinet take every end for a clean one, and say nothing of what a crash may have swallowed."""
+    _plant(OutboxStore, "_last_end", lambda _store: LastEnd.CLEAN)
 
 
 def late_gap() -> None:
-    """Let the reported gap begin a second too late."""
-    right = edge.outbox.crash.crash_gaps
+    """Let the gap that is reported begin a second too late."""
+    right = OutboxStore._crash_gap
 
-    def wrong(*arguments: Any, **how: Any) -> list[GapEvent]:  # noqa: ANN401  passed on
-        gaps = right(*arguments, **how)
-        return [msgspec.structs.replace(gap, from_ms=min(gap.from_ms + 1000, gap.to_ms)) for gap in gaps]
+    def wrong(self: OutboxStore, state: StreamState, moment_ms: int) -> GapEvent:
+        gap = right(self, state, moment_ms)
+        return msgspec.structs.replace(gap, from_ms=min(gap.from_ms + 1000, gap.to_ms))
 
-    _plant(edge.outbox.store, "crash_gaps", wrong)
+    _plant(OutboxStore, "_crash_gap", wrong)
 
 
 def forgotten_readings() -> None:
-    """Let the cabinet lose one sample in a thousand before it is sealed, as a full queue would."""
+    """Let the cabinet lose one sample in a hundred before it is sealed, as a full queue would."""
     add = Outbox.add
     count = 0
 
     def adding(self: Outbox, *arguments: Any) -> None:  # noqa: ANN401  passed on
         nonlocal count
         count += 1
-        if count % 1000:
+        if count % 100:
             add(self, *arguments)
 
     _plant(Outbox, "add", adding)

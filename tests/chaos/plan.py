@@ -62,11 +62,6 @@ class Plan(msgspec.Struct, frozen=True):
     kills: list[Kill]
     cuts: list[Cut]
 
-    @property
-    def ends_s(self) -> float:
-        """When everything is as it should be again."""
-        return max([kill.back_s for kill in self.kills] + [cut.at_s + cut.for_s for cut in self.cuts])
-
 
 def make_plan(seed: int, seconds: float) -> Plan:
     """Draw the plan of a run: in proportion to 20 kills and 3 cuts in two minutes, at least 4 and 1."""

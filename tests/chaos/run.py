@@ -65,6 +65,7 @@ class Chaos:
         self.problems: list[str] = []
         self._folder = folder
         self._seed = seed
+        self._seconds = seconds
         self._plan = make_plan(seed, seconds)
         self._broken = broken
         self._mosquitto = find_mosquitto()
@@ -156,6 +157,7 @@ class Chaos:
             for victim in Victim:
                 group.create_task(self._kill_all([one for one in self._plan.kills if one.victim is victim]))
             group.create_task(self._cut_all())
+            group.create_task(self._at(self._seconds))
         await self._until_all_read_again()
 
     async def _kill_all(self, kills: list[Kill]) -> None:

@@ -3,37 +3,21 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from edge import backhaul, mqtt
-from edge.backhaul import Backhaul, Identity
-from edge.config import BackhaulSettings
-from edge.mqtt import MqttLink, Will
 from edge.outbox import outbox as outbox_module
-from edge.outbox.outbox import Outbox
 from protocols.backhaul import codec
-from protocols.backhaul.messages import Ack, CommandMessage, Hello, LastEnd, SignedPolicy, StreamMark
-from protocols.backhaul.topics import Down, Up, up
-from protocols.clock import ClockQuality
-from tests.edge.bench import (
-    CABINET,
-    EVENTS,
-    NOON_MS,
-    ORDINARY,
-    HandClock,
-    open_outbox,
-    open_store,
-    taken,
-    until,
-)
+from protocols.backhaul.messages import Ack, CommandMessage, StreamMark
+from protocols.backhaul.topics import Down
+from tests.edge.bench import CABINET, EVENTS, ORDINARY, open_outbox, open_store, taken, until
 from tests.edge.broker import Broker
 from tests.edge.centre_double import CentreDouble
+from tests.edge.delivering import cabinet, has, hears
 from tests.protocols.backhaul import examples
 
 
@@ -55,74 +39,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "BACKOFF_BOUND_S", 0.2)
     monkeypatch.setattr(outbox_module, "ACK_WAIT_S", 0.05)
     monkeypatch.setattr(backhaul, "HELLO_EVERY_S", 0.2)
-
-
-class Cabinet:
-    """Outbox, link and backhaul as the agent wires them."""
-
-    def __init__(self, folder: Path, url: str, silence_s: float) -> None:
-        self.store = open_store(folder)
-        self.outbox: Outbox = open_outbox(self.store, seal_readings=1)
-        self.commands: list[CommandMessage] = []
-        self.policies: list[SignedPolicy] = []
-        settings = BackhaulSettings(url=url, silence_s=silence_s)
-        will = Will(up(CABINET, Up.STATE), b"")
-        self.link = MqttLink(settings, folder, f"cabinet-{CABINET}", will)
-        identity = Identity(CABINET, "boot-1")
-        self.backhaul = Backhaul(identity, HandClock(), self.link, self.outbox, silence_s)
-        self.link.will = Will(will.topic, self.backhaul.presence(online=False))
-        self.backhaul.make_hello = self._hello
-        self.backhaul.on_command = self.commands.append
-        self.backhaul.on_policy = self.policies.append
-
-    async def _hello(self) -> Hello:
-        figures = await self.outbox.figures()
-        return msgspec.structs.replace(
-            examples.HELLO,
-            epoch=figures.epoch,
-            streams=figures.heads,
-            last_end=LastEnd.CLEAN,
-            utc_ms=NOON_MS,
-            clock=ClockQuality.SYNCHRONISED,
-        )
-
-    def take(self, *numbers: int) -> None:
-        for number in numbers:
-            self.outbox.add(ORDINARY, taken(number))
-
-    async def empty(self) -> None:
-        """Wait until the centre has everything and it is let go."""
-        loop = asyncio.get_running_loop()
-        end_s = loop.time() + 20
-        while (await self.outbox.figures()).batches:
-            assert loop.time() < end_s, self.backhaul.figures()
-            turn = loop.create_future()
-            loop.call_later(0.01, turn.set_result, None)
-            await turn
-
-
-@asynccontextmanager
-async def cabinet(folder: Path, url: str, silence_s: float = 60.0) -> AsyncIterator[Cabinet]:
-    one = Cabinet(folder, url, silence_s)
-    tasks = [asyncio.create_task(one.link.run()), asyncio.create_task(one.backhaul.run())]
-    try:
-        yield one
-        for task in tasks:
-            assert not task.done(), task
-    finally:
-        await one.link.leave()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await one.outbox.close()
-
-
-async def hears(centre: CentreDouble, what: str, count: int = 1) -> None:
-    await asyncio.to_thread(centre.wait, lambda: centre.heard.count(what) >= count, what)
-
-
-async def has(centre: CentreDouble, numbers: list[int]) -> None:
-    await asyncio.to_thread(centre.wait, lambda: centre.numbers() == numbers, f"{len(numbers)} readings")
 
 
 async def test_hello_comes_first_and_nothing_else_before_the_centre_s_word(

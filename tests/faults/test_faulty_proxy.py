@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.faults.proxy import FaultyProxy, WayFault
+from tests.faults.proxy import Direction, FaultyProxy, WayFault
 
 SOON_S = 20.0
 
@@ -44,7 +44,7 @@ class Echo:
 async def bench() -> AsyncIterator[tuple[Echo, FaultyProxy]]:
     echo = Echo()
     server = await asyncio.start_server(echo.accepted, "127.0.0.1", 0)
-    async with FaultyProxy(server.sockets[0].getsockname()[1]) as proxy:
+    async with FaultyProxy(server.sockets[0].getsockname()[1], seed=4) as proxy:
         yield echo, proxy
     server.close()
 
@@ -137,9 +137,9 @@ async def test_a_stalled_way_holds_back_whoever_sends_without_end() -> None:
     async with bench() as (_, proxy):
         stream = await connect(proxy)
         await proxy.begin(WayFault.STALL)
-        stream[1].write(bytes(64 << 20))
+        stream[1].write(bytes(24 << 20))
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3):
+            async with asyncio.timeout(1.0):
                 await stream[1].drain()
         stream[1].transport.abort()
 
@@ -229,4 +229,121 @@ async def test_a_fault_takes_the_place_of_the_one_before() -> None:
         await proxy.begin(WayFault.DELAY, delay_s=0.01)
         stream = await connect(proxy)
         assert await said(stream, b"late") == b"late"
+        stream[1].close()
+
+
+@pytest.mark.parametrize("direction", Direction)
+async def test_a_stall_of_one_direction_leaves_the_other_alone(direction: Direction) -> None:
+    async with bench() as (echo, proxy):
+        stream = await connect(proxy)
+        await said(stream, b"one")
+        await proxy.begin(WayFault.STALL, direction)
+        stream[1].write(b"two")
+        assert await silent(stream)
+        assert bytes(echo.got[0]) == (b"one" if direction is Direction.OUT else b"onetwo")
+        await proxy.end(direction)
+        async with asyncio.timeout(SOON_S):
+            assert await stream[0].readexactly(3) == b"two"
+        stream[1].close()
+
+
+async def test_each_direction_has_a_fault_of_its_own() -> None:
+    async with bench() as (echo, proxy):
+        stream = await connect(proxy)
+        await said(stream, b"one")
+        await proxy.begin(WayFault.DELAY, Direction.OUT, delay_s=0.05)
+        await proxy.begin(WayFault.STALL, Direction.BACK)
+        assert proxy.faults == {Direction.OUT: WayFault.DELAY, Direction.BACK: WayFault.STALL}
+        stream[1].write(b"two")
+        assert await silent(stream)
+        assert bytes(echo.got[0]) == b"onetwo"
+        await proxy.end(Direction.OUT)
+        assert await silent(stream)
+        await proxy.end()
+        async with asyncio.timeout(SOON_S):
+            assert await stream[0].readexactly(3) == b"two"
+        stream[1].close()
+
+
+async def test_what_is_dropped_on_its_way_back_had_arrived() -> None:
+    async with bench() as (echo, proxy):
+        stream = await connect(proxy)
+        await said(stream, b"one")
+        await proxy.begin(WayFault.DROP, Direction.BACK)
+        stream[1].write(b"two")
+        assert await silent(stream)
+        assert bytes(echo.got[0]) == b"onetwo"
+        await proxy.end()
+        await ends(stream)
+
+
+async def test_a_cut_on_the_way_back_ends_within_the_answer() -> None:
+    async with bench() as (echo, proxy):
+        stream = await connect(proxy)
+        await said(stream, b"before")
+        await proxy.begin(WayFault.CUT, Direction.BACK, after_bytes=4)
+        stream[1].write(b"packet")
+        async with asyncio.timeout(SOON_S):
+            assert await stream[0].read(100) == b"pack"
+            await echo.ended.get()
+        await ends(stream)
+        assert bytes(echo.got[0]) == b"beforepacket"
+
+
+async def cuts(count: int) -> list[int]:
+    """Return after how many bytes connections ended whose cut was drawn."""
+    async with bench() as (echo, proxy):
+        await proxy.begin(WayFault.CUT, after_bytes=None)
+        for _ in range(count):
+            stream = await connect(proxy)
+            stream[1].write(bytes(4_000))
+            await ends(stream)
+            async with asyncio.timeout(SOON_S):
+                await echo.ended.get()
+        return [len(one) for one in echo.got]
+
+
+async def test_a_cut_that_is_drawn_is_another_each_time_and_the_same_for_a_seed() -> None:
+    first = await cuts(4)
+    assert len(set(first)) == 4
+    assert await cuts(4) == first
+
+
+async def test_half_open_back_ends_near_and_leaves_far_in_the_belief_that_all_is_well() -> None:
+    async with bench() as (echo, proxy):
+        old = await connect(proxy)
+        await said(old, b"before")
+        await proxy.begin(WayFault.HALF_OPEN, Direction.BACK)
+        await ends(old)
+        again = await connect(proxy)
+        assert await said(again, b"after") == b"after"
+        assert echo.ended.empty()
+        await proxy.end()
+        assert await said(again, b"on") == b"on"
+        assert echo.ended.empty()
+        again[1].close()
+
+
+async def test_a_delay_that_varies_keeps_the_order() -> None:
+    async with bench() as (_, proxy):
+        stream = await connect(proxy)
+        await proxy.begin(WayFault.DELAY, delay_s=0.01, jitter_s=0.05)
+        for number in range(20):
+            stream[1].write(bytes([number]))
+            await stream[1].drain()
+            await asyncio.sleep(0)
+        async with asyncio.timeout(SOON_S):
+            assert await stream[0].readexactly(20) == bytes(range(20))
+        stream[1].close()
+
+
+async def test_the_end_of_a_refusal_ends_it_for_both_directions() -> None:
+    async with bench() as (_, proxy):
+        await proxy.begin(WayFault.REFUSE, Direction.BACK)
+        with pytest.raises(ConnectionRefusedError):
+            await connect(proxy)
+        await proxy.end(Direction.OUT)
+        assert set(proxy.faults.values()) == {None}
+        stream = await connect(proxy)
+        assert await said(stream, b"again") == b"again"
         stream[1].close()

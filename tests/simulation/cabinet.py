@@ -68,6 +68,12 @@ class WatchedStore(OutboxStore):
             self.on_inserted(one.sealed)
         return done
 
+    def renew_epoch(self) -> None:
+        """Open a new epoch, and show under which numbers what waits stands now."""
+        super().renew_epoch()
+        for (sealed,) in self.db.execute("SELECT sealed FROM batch ORDER BY stream, number"):
+            self.on_inserted(sealed)
+
     def _take(self, one: Gathered, shed: dict[StreamClass, GapEvent]) -> Sealed:
         sealed = super()._take(one, shed)
         self._inserted.append(sealed)
@@ -202,8 +208,8 @@ class Cabinet(Machine):
             self.end(Power.KILLED)
             return
         self.trace.note(self.name, "stopped")
-        self.judge.stopped(self.name)
         self.disk.end(Power.KILLED)
+        self.judge.stopped(self.name, self.disk.image())
         self._bury()
 
     # One run of the agent
@@ -268,9 +274,9 @@ class Cabinet(Machine):
         outbox.on_committed = committed
         outbox.add_event(StartEvent(self._boot, AGENT_VERSION, self._store.last_end, self.clock.now().utc_ms))
         work = (link.run(), backhaul.run(), self._poll(outbox), self._watch(outbox, life))
-        self._tasks = [self.loop.create_task(one) for one in work]
+        self._tasks = [self.begin(one) for one in work]
         if not self.clock.is_set:
-            self._tasks.append(self.loop.create_task(self._hear_the_time()))
+            self._tasks.append(self.begin(self._hear_the_time()))
 
     async def _poll(self, outbox: Outbox) -> None:
         while True:

@@ -128,7 +128,7 @@ class Centre(Machine):
         central.link = link  # type: ignore[assignment]  # a link of another make
         link.on_up = lambda: link.subscribe(up_filter())
         link.on_message = self._message
-        self._tasks = [self.loop.create_task(one) for one in (link.run(), self._tick())]
+        self._tasks = [self.begin(one) for one in (link.run(), self._tick())]
 
     def _message(self, topic: str, payload: bytes) -> None:
         assert self._central is not None

@@ -72,7 +72,6 @@ class Books:
         committed: those that the outbox said were committed, that it sent, or that an end has left on its disk.
         last_place: where each was last seen to stand.
         hashes: the bytes of each batch, by place.
-        sent: the same of those that were sent.
         caught: readings that were in memory only when the agent ended.
         just_caught: those of the last end.
         turned_away: readings for which the outbox's memory had no room.
@@ -88,7 +87,6 @@ class Books:
         self.committed: set[Value] = set()
         self.last_place: dict[Value, Place] = {}
         self.hashes: dict[Place, int] = {}
-        self.sent: dict[Place, int] = {}
         self.caught: set[Value] = set()
         self.just_caught: set[Value] = set()
         self.turned_away: set[Value] = set()
@@ -151,7 +149,7 @@ class Judge:
 
     def sent(self, cabinet: str, payload: bytes) -> None:
         """Note that a batch is on its way."""
-        place, _ = self._see(cabinet, payload[8:], on_the_wire=True)
+        place, _ = self._see(cabinet, payload[8:])
         self._trace.note(cabinet, "sent", *place, f"floor {int.from_bytes(payload[:8], 'big')}")
 
     def started(self, cabinet: str, last_end: str) -> None:
@@ -159,9 +157,14 @@ class Judge:
         if last_end == "clean" and self._books[cabinet].just_caught:
             self.violation(f"{cabinet}: says that its last run ended cleanly")
 
-    def stopped(self, cabinet: str) -> None:
-        """Note that an agent ended as it should: nothing may be missing of it."""
+    def stopped(self, cabinet: str, image: dict[str, bytes]) -> None:
+        """Note that an agent ended as it should: nothing may be missing of it.
+
+        If the disk did not take the note of that, the next run must think of a crash.
+        """
         books = self._books[cabinet]
+        with _opened(image, self._folder) as db:
+            books.deaths += db.execute("SELECT value FROM meta WHERE key = 'running'").fetchone()[0] != ""
         books.just_caught = set()
         missing = books.asked.keys() - books.committed - books.caught - books.turned_away
         if missing and not books.restored:
@@ -321,17 +324,16 @@ class Judge:
 
     # Reading
 
-    def _see(self, cabinet: str, sealed: bytes, *, on_the_wire: bool = False) -> tuple[Place, list[Value]]:
+    def _see(self, cabinet: str, sealed: bytes) -> tuple[Place, list[Value]]:
         """Take note of a batch; its number must never have stood for anything else.
 
-        A card that was put back to an earlier state may number anew until it has heard of the centre; what it
-        has sent by then is another matter, unless the centre was put back too.
+        A card that was put back to an earlier state cannot know what it sent since; if the centre does not either,
+        no harm is done, and if it does, what is lost or there twice will show.
         """
         place, values = read(sealed)
         books = self._books[cabinet]
-        hashes = books.sent if on_the_wire else books.hashes
-        other = hashes.setdefault(place, hash(sealed)) != hash(sealed)
-        if other and not (books.restored and (self.put_backs or not on_the_wire)):
+        other = books.hashes.setdefault(place, hash(sealed)) != hash(sealed)
+        if other and not books.restored:
             self.violation(f"{cabinet}: number {place} stands for two batches")
         books.committed.update(values)
         books.last_place.update(dict.fromkeys(values, place))

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import msgspec
 
@@ -100,6 +101,16 @@ class Machine:
     def disk_s(self) -> float:
         """Draw how long the disk takes for a commit."""
         return self.chance.uniform(*(SLOW_S if self.slow else QUICK_S))
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin something that lasts as long as the process; that it breaks is a finding."""
+        task = self.loop.create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.judge.violation(f"{self.name}: a task broke: {error!r}")
 
     def end(self, power: Power) -> None:
         """End the process now."""

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from edge.mqtt import Will
+from edge.mqtt import BACKOFF_BOUND_S, BACKOFF_S, OWES_S, WORKED_S, Will
+from edge.retrying import Retry
 from tests.simulation.story import Trace
 
 KEEP_ALIVE_S = 12.0
@@ -19,8 +20,6 @@ KEEP_ALIVE_S = 12.0
 IN_FLIGHT = 20
 """Messages that a broker has on their way to one client."""
 CONNECT_TIMEOUT_S = 10.0
-BACKOFF_S = 0.5
-BACKOFF_BOUND_S = 15.0
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -259,6 +258,7 @@ class Client:
         self._up = False
         self._dead = False
         self._unanswered: dict[int, Message] = {}
+        self._answered_s = 0.0
         self._next_id = 1
         self._gone = asyncio.Event()
 
@@ -267,17 +267,28 @@ class Client:
         """Whether the connection stands, as far as we know."""
         return self._up
 
+    @property
+    def stuck(self) -> bool:
+        """Whether the broker has acknowledged nothing for a while of what it owes us."""
+        return bool(self._up and self._unanswered and self._net.loop.time() - self._answered_s >= OWES_S)
+
+    @property
+    def busy(self) -> bool:
+        """Whether what may as well be left out should be."""
+        return self.stuck
+
     async def run(self) -> None:
         """Connect, and again for ever."""
-        backoff_s = BACKOFF_S
+        retry = Retry(BACKOFF_S, BACKOFF_BOUND_S, draw=self._net.chance.uniform)
         while True:
+            begin_s = self._net.loop.time()
             was_up = await self._one_connection()
+            if was_up and self._net.loop.time() - begin_s >= WORKED_S:
+                retry.worked()
             if was_up:
-                backoff_s = BACKOFF_S
                 self._net.trace.note(self._client_id, "down", self.reason)
                 self.on_down(self.reason)
-            await asyncio.sleep(backoff_s * self._net.chance.uniform(0.5, 1.5))
-            backoff_s = min(backoff_s * 2, BACKOFF_BOUND_S)
+            await asyncio.sleep(retry.wait_s())
 
     def die(self) -> None:
         """Be killed: the kernel closes the socket."""
@@ -300,6 +311,8 @@ class Client:
         if not self._up or (qos and len(self._unanswered) >= self.receive_maximum):
             return False
         message = Message(topic, payload, retain)
+        if not self._unanswered:
+            self._answered_s = self._net.loop.time()
         number, self._next_id = self._next_id, self._next_id + 1
         self._unanswered[number] = message
         self._tell_broker(lambda: self._published(number, message))
@@ -355,6 +368,7 @@ class Client:
 
     def _puback(self, number: int) -> None:
         message = self._unanswered.pop(number, None)
+        self._answered_s = self._net.loop.time()
         if message is not None and not self._dead:
             self.on_puback(message)
 

@@ -286,6 +286,7 @@ def simulate(seed: int, *, whole: bool = False) -> Outcome:
         whole: whether every line of the trace is kept, and what the product logs.
     """
     slip_beneath_sqlite()
+    random.seed(seed)  # what the product draws where nothing depends on it but how things go
     folder = Path(mkdtemp(prefix="luciole-simulation-", dir=MEMORY if MEMORY.is_dir() else None))
     loop = VirtualLoop()
     world = World(seed, loop, folder, whole=whole)
