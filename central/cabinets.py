@@ -77,6 +77,10 @@ def _take_inventory(tx: Tx, cabinet: CabinetId, inventory: Sequence[Device]) -> 
         else:
             refuse_device(tx, cabinet, device.id, owner, readings=0)
     tx.caches.owners.clear()
+    tx.db.execute(
+        "INSERT INTO centre (name, value) VALUES ('inventory', 1)"
+        " ON CONFLICT DO UPDATE SET value = value + 1"  # other processes remember owners too
+    )
 
 
 def _list(tx: Tx, cabinet: CabinetId, device: Device) -> None:
@@ -95,9 +99,20 @@ def _list(tx: Tx, cabinet: CabinetId, device: Device) -> None:
             msgspec.json.encode(device.points).decode(),
         ),
     )
+    list_stream(tx, cabinet, device)
     tx.db.executemany(
         "INSERT OR IGNORE INTO device_group (name, device) VALUES (?, ?)",
         [(group, device.id) for group in device.groups],
+    )
+
+
+def list_stream(tx: Tx, cabinet: CabinetId, device: Device) -> None:
+    """Remember until when a device was listed in a stream of a cabinet."""
+    tx.db.execute(
+        "INSERT INTO device_stream (device, cabinet, stream, listed_from_ms, listed_to_ms)"
+        " VALUES (?1, ?2, ?3, ?4, ?4) ON CONFLICT DO UPDATE"
+        " SET listed_from_ms = coalesce(listed_from_ms, ?4), listed_to_ms = ?4",
+        (device.id, cabinet, device.stream, tx.now_ms),
     )
 
 

@@ -21,6 +21,7 @@ class ChangeKind(StrEnum):
     POLICY = "policy"
     PRIORITY = "priority"
     CABINET = "cabinet"
+    GAP = "gap"
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -29,12 +30,12 @@ class Change(msgspec.Struct, frozen=True):
     Attributes:
         kind: what it is about.
         cabinet: whose.
-        body: an API type, encoded only if somebody watches.
+        body: an API type, encoded only if somebody watches; or what another process has encoded.
     """
 
     kind: ChangeKind
     cabinet: CabinetId
-    body: msgspec.Struct
+    body: msgspec.Struct | msgspec.Raw
 
 
 class Downlink(msgspec.Struct, frozen=True):

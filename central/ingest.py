@@ -16,6 +16,8 @@ from central import (
     boots,
     cabinets,
     commands,
+    gap_reports,
+    gaps,
     policies,
     priority,
     readings,
@@ -23,7 +25,7 @@ from central import (
     snapshots,
     streams,
 )
-from central.errors import MessageError, RefusedFor
+from central.errors import MessageError, NotHeldError, RefusedFor
 from central.marks import Standing, standing
 from central.store.writer import Tx
 from central.streams import Stream, check_number, follow_floor, open_stream
@@ -47,9 +49,8 @@ from protocols.backhaul.messages import (
     PriorityEvent,
     StartEvent,
 )
-from protocols.backhaul.topics import Up, UpTopic, parse_up
+from protocols.backhaul.topics import Up, UpTopic, parse_up, shard
 from protocols.errors import RemoteProtocolError
-from protocols.model.ids import CabinetId
 
 MAX_REMEMBERED = 10_000
 """Senders whose refusal was logged: each is logged once for each reason."""
@@ -90,6 +91,7 @@ class Counts:
         self.contradictory = 0
         self.snapshots = 0
         self.ignored = 0
+        self.elsewhere = 0
         self._refused: Counter[RefusedFor] = Counter()
         self._logged: set[tuple[str, RefusedFor]] = set()
         self._lock = threading.Lock()
@@ -126,6 +128,9 @@ class Ingest:
         except RemoteProtocolError as error:
             self.counts.refuse(_sender(topic), RefusedFor.DAMAGED, str(error))
             raise MessageError(RefusedFor.DAMAGED, str(error)) from error
+        except NotHeldError:
+            self.counts.elsewhere += 1
+            raise
         except MessageError as error:
             self.counts.refuse(_sender(topic), error.reason, str(error))
             raise
@@ -138,6 +143,8 @@ class Ingest:
             where = parse_up(topic)
         except RemoteProtocolError as error:
             raise MessageError(RefusedFor.TOPIC, str(error)) from error
+        if tx.shards is not None and shard(where.cabinet) not in tx.shards:
+            raise NotHeldError(RefusedFor.NOT_HELD, f"{where.cabinet} is another worker's")
         match where.kind:
             case Up.BATCH:
                 self._batch(tx, where, payload)
@@ -204,13 +211,14 @@ class Ingest:
         try:
             count, last_utc_ms = readings.store(tx, stream, came.batch, batch_id)
             for event in came.batch.events:
-                self._event(tx, came.batch.cabinet, event)
+                self._event(tx, came.batch, event)
         except (RemoteProtocolError, MessageError, OverflowError) as error:
             tx.db.execute("ROLLBACK TO content")
             tx.caches.clear()
             count, last_utc_ms = 0, None
             self._set_aside(tx, stream, came, str(error))
         tx.db.execute("RELEASE content")
+        gaps.came(tx, came.batch, count)
         _move_mark(tx, stream, came, Content(batch_id, count, last_utc_ms))
         tx.effects.batches += 1
         tx.effects.readings += count
@@ -230,20 +238,21 @@ class Ingest:
         )
         streams.conclude(tx, stream, range(number, number + 1), GapCause.CORRUPT, tx.now_ms)
 
-    def _event(self, tx: Tx, cabinet: CabinetId, event: Event) -> None:
+    def _event(self, tx: Tx, batch: Batch, event: Event) -> None:
         """Take in one event; what is not acceptable is counted, and its neighbours are kept.
 
         Raises:
             MessageError: if it is a gap: a hole of which nothing can be read must show as one.
         """
         try:
-            self._heard(tx, cabinet, event)
+            self._heard(tx, batch, event)
         except MessageError as error:
             if isinstance(event, GapEvent):
                 raise
-            self.counts.refuse(cabinet, error.reason, str(error))
+            self.counts.refuse(batch.cabinet, error.reason, str(error))
 
-    def _heard(self, tx: Tx, cabinet: CabinetId, event: Event) -> None:
+    def _heard(self, tx: Tx, batch: Batch, event: Event) -> None:
+        cabinet = batch.cabinet
         match event:
             case AlarmEvent():
                 alarms.report(tx, cabinet, event)
@@ -252,7 +261,7 @@ class Ingest:
             case PolicyEvent():
                 policies.report(tx, cabinet, event)
             case GapEvent():
-                streams.report_gap(tx, cabinet, event)
+                gap_reports.report(tx, batch, event)
             case PriorityEvent():
                 self.counts.contradictory += priority.report(tx, cabinet, event)
             case StartEvent():

@@ -22,8 +22,6 @@ from protocols.model.reading import Quality, Reason, Sample, Value
 
 FUTURE_MS = 300_000
 """A latest value that claims to be from so far ahead of us gives way to any other: its clock was wrong."""
-MAX_BOOT = 80
-"""Characters of a boot's name that are stored."""
 _INTEGER_BOUND = 2**63
 
 StoredRow = tuple[int, int, int, int, Value, bool, int, str | None, int, int, int | None]
@@ -123,11 +121,15 @@ def store(tx: Tx, stream: Stream, batch: Batch, batch_id: int) -> tuple[int, int
 def _rows(tx: Tx, batch: Batch, batch_id: int) -> Iterator[StoredRow]:
     stamp = stamp_of(tx, batch)
     foreign: dict[DeviceId, int] = {}
+    heard: set[DeviceId] = set()
     index = 0
     for sample in samples(batch):
         if _is_foreign(tx, batch, sample.device):
             foreign[sample.device] = foreign.get(sample.device, 0) + len(sample.points)
         else:
+            if sample.device not in heard:
+                _speaks(tx, batch, sample.device)
+                heard.add(sample.device)
             utc_ms = stamp.utc_ms(sample.monotonic_ms)
             kept_ms = stamp.kept_ms(sample.monotonic_ms)
             for position, point in enumerate(sample.points):
@@ -173,6 +175,17 @@ def _is_foreign(tx: Tx, batch: Batch, device: DeviceId) -> bool:
             _adopt(tx, batch, device)
         tx.caches.owners[batch.cabinet, device] = owner
     return owner != batch.cabinet
+
+
+def _speaks(tx: Tx, batch: Batch, device: DeviceId) -> None:
+    """Remember in which streams a device ever spoke: what is missing of these is missing of it."""
+    place = (batch.cabinet, device, int(batch.stream))
+    if place not in tx.caches.spoken:
+        tx.db.execute(
+            "INSERT OR IGNORE INTO device_stream (device, cabinet, stream) VALUES (?, ?, ?)",
+            (device, batch.cabinet, batch.stream),
+        )
+        tx.caches.spoken.add(place)
 
 
 def _adopt(tx: Tx, batch: Batch, device: DeviceId) -> None:
@@ -247,10 +260,10 @@ _OVERTAKE = """
 def _overtake_snapshots(tx: Tx, batch: Batch, newest: dict[int, StoredRow], taken_ms: Sequence[int]) -> None:
     """Let what was told beside the backlog give way to readings that are as new, or newer."""
     if tx.db.execute("SELECT 1 FROM snapshot LIMIT 1").fetchone() is not None:
-        boot = batch.boot[:MAX_BOOT]
+        boot = batch.boot[: boots.MAX_NAME]
         tx.db.executemany(
             _OVERTAKE,
-            [(id_, batch.cabinet, boot, taken_ms[one[3]], MAX_BOOT) for id_, one in newest.items()],
+            [(id_, batch.cabinet, boot, taken_ms[one[3]], boots.MAX_NAME) for id_, one in newest.items()],
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from central import alarms, boots, priority, readings, snapshots
+from central import alarms, boots, gaps, priority, readings, snapshots
 from central.boots import Boot
 from central.clock import LAST_MS
 from central.errors import MessageError, RefusedFor
@@ -23,12 +23,13 @@ from protocols.model.ids import CabinetId
 
 READINGS_PER_STEP = 5_000
 """About a tenth of a second, while everything else that is to be stored waits."""
+UNTOLD_MS = 1_000
 BATCHES_PER_STEP = 500
 """Of which nothing may be left to do: to look costs time too."""
 
 _CORRECTED = (
     ("alarm", "cabinet = ?", ("raised_ms", "repeated_ms", "cleared_ms")),
-    ("gap", "cabinet = ? AND reported = 1", ("from_ms", "to_ms")),
+    ("gap", "cabinet = ? AND reported = 1 AND said_to_ms IS NULL", ("from_ms", "to_ms")),
     ("command", "cabinet = ? AND answered = 1", ("state_ms",)),
     ("command", "cabinet = ? AND ours = 0", ("created_ms", "expires_ms")),
     ("policy_report", "cabinet = ?", ("at_ms",)),
@@ -70,9 +71,10 @@ def hear(tx: Tx, cabinet: CabinetId, event: ClockEvent) -> None:
     _check(event)
     boot = boots.enter(tx, cabinet, event.boot)
     correction = event.correction()
-    if correction is not None and boot.told_offset_ms in {None, correction.before_ms}:
+    if correction is not None and _is_news(boot, correction):
         _correct(tx, cabinet, _CORRECTED, correction)
         _correct(tx, cabinet, _CONCLUDED, _as_stamped(boot, event, correction))
+        gaps.correct(tx, cabinet, correction)
         priority.correct(tx, cabinet, correction)
         alarms.tell_lasting(tx, cabinet)
     tx.db.execute("UPDATE boot SET told_offset_ms = ? WHERE id = ?", (event.offset_ms, boot.id))
@@ -81,7 +83,7 @@ def hear(tx: Tx, cabinet: CabinetId, event: ClockEvent) -> None:
             "UPDATE boot SET offset_ms = ?, clock = ?, tied_ms = ?, restamp_after = 0 WHERE id = ?",
             (event.offset_ms, event.clock, event.monotonic_ms, boot.id),
         )
-        snapshots.restamp(tx, cabinet, event.boot, event.offset_ms)
+        snapshots.restamp(tx, cabinet, event)
     tx.db.execute(
         "UPDATE cabinet SET clock = ?1 WHERE id = ?2 AND boot = ?3 AND hello_ms <= ?4 + "
         " (SELECT arrival_offset_ms FROM boot WHERE id = ?5)",
@@ -94,6 +96,15 @@ def _check(event: ClockEvent) -> None:
     told = (event.utc_ms, event.monotonic_ms, abs(event.before_ms or 0), abs(event.offset_ms))
     if not all(0 <= number < LARGEST for number in told) or event.utc_ms > LAST_MS:
         raise MessageError(RefusedFor.BEYOND_BOUNDS, "a clock event's times")
+
+
+def _is_news(boot: Boot, correction: Correction) -> bool:
+    """Tell whether a correction begins where the boot's last word ended: one that is told twice corrects once.
+
+    Of less than a second cabinets say nothing.
+    """
+    told_ms = boot.told_offset_ms
+    return told_ms is None or abs(told_ms - correction.before_ms) < UNTOLD_MS
 
 
 def _is_late(boot: Boot, event: ClockEvent) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from central import cabinets, readings
+from central import boots, cabinets, readings
 from central.api.bodies import LatestChange
 from central.clock import LAST_MS
 from central.effects import Change, ChangeKind
@@ -18,7 +18,7 @@ from central.store.writer import Tx
 from central.streams import LARGEST
 from central.views import point_reading, rows
 from protocols.backhaul.codec import samples
-from protocols.backhaul.messages import Snapshot
+from protocols.backhaul.messages import ClockEvent, Snapshot
 from protocols.clock import ClockQuality
 from protocols.model.ids import CabinetId, DeviceId
 from protocols.model.reading import Value
@@ -38,9 +38,9 @@ def take(tx: Tx, said: Snapshot) -> bool:
     """
     if not abs(said.base_monotonic_ms) < LARGEST:
         raise MessageError(RefusedFor.BEYOND_BOUNDS, f"a snapshot at {said.base_monotonic_ms} ms")
-    boot = said.boot[: readings.MAX_BOOT]
+    boot = said.boot[: boots.MAX_NAME]
     known = tx.db.execute("SELECT boot FROM cabinet WHERE id = ?", (said.cabinet,)).fetchone()
-    if known is None or known[0][: readings.MAX_BOOT] != boot:
+    if known is None or known[0][: boots.MAX_NAME] != boot:
         return False
     shown = [one for one in _rows(tx, said) if tx.db.execute(_SHOW, one).rowcount == 1]
     _tell(tx, said.cabinet, (one[0] for one in shown))
@@ -60,8 +60,26 @@ _SHOW = """
 """Of an earlier boot, or of another cabinet that had the device before, everything is older."""
 
 
+def restamp(tx: Tx, cabinet: CabinetId, event: ClockEvent) -> None:
+    """Put right what a boot told before its clock was set, as the readings of its batches are."""
+    tx.db.execute(
+        "UPDATE snapshot SET utc_ms = min(max(monotonic_ms + ?1, 0), ?2), clock = ?3, stamped = ?4"
+        " WHERE cabinet = ?5 AND boot = ?6 AND monotonic_ms < ?7 AND clock < ?8",
+        (
+            event.offset_ms,
+            LAST_MS,
+            ClockQuality.HOLDOVER,
+            readings.StampedBy.CLOCK_EVENT,
+            cabinet,
+            event.boot[: boots.MAX_NAME],
+            event.monotonic_ms,
+            event.clock,
+        ),
+    )
+
+
 def _rows(tx: Tx, said: Snapshot) -> Iterator[_Shown]:
-    boot = said.boot[: readings.MAX_BOOT]
+    boot = said.boot[: boots.MAX_NAME]
     stamp = readings.stamp_of(tx, said)
     refused: set[DeviceId] = set()
     for sample in samples(said):
@@ -85,23 +103,6 @@ def _rows(tx: Tx, said: Snapshot) -> Iterator[_Shown]:
                 stamp.clock,
                 stamp.by,
             )
-
-
-def restamp(tx: Tx, cabinet: CabinetId, boot: str, offset_ms: int) -> None:
-    """Put right the times of what a cabinet has told of a boot: utc = monotonic + `offset_ms`."""
-    tx.db.execute(
-        "UPDATE snapshot SET utc_ms = min(max(monotonic_ms + ?, 0), ?), stamped = ?, clock = ?"
-        " WHERE cabinet = ? AND boot = ? AND clock < ?",
-        (
-            offset_ms,
-            LAST_MS,
-            readings.StampedBy.CLOCK_EVENT,
-            ClockQuality.HOLDOVER,
-            cabinet,
-            boot[: readings.MAX_BOOT],
-            ClockQuality.SYNCHRONISED,
-        ),
-    )
 
 
 def _is_listed(tx: Tx, cabinet: CabinetId, device: DeviceId) -> bool:

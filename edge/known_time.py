@@ -15,7 +15,7 @@ from protocols.backhaul.messages import ClockEvent
 from protocols.clock import ClockQuality, Instant
 
 STEP_MS = 1_000
-"""A clock that differs by more has stepped; by less, it was read at an unlucky moment or is being slewed."""
+"""A clock that differs by as much from what was told of it has stepped, at once or little by little."""
 DRIFT_MS = 50
 """A difference that is followed without a word."""
 STEADY_MS = 600_000
@@ -78,6 +78,7 @@ class KnownTime:
         else:
             self.offset_ms, self.quality = self._judge(raw)
             self.was_set = False
+        self._told_offset_ms = self.offset_ms
         self._kept = (self.offset_ms, self.quality, self.was_set)
         self._unconfirmed = False
 
@@ -105,13 +106,13 @@ class KnownTime:
 
     def confirm(self) -> None:
         """Take note that what was told of the clock is on disk."""
-        self._kept = (self.offset_ms, self.quality, self.was_set)
+        self._kept = (self._told_offset_ms, self.quality, self.was_set)
         self._unconfirmed = False
 
     def look(self, raw: Instant) -> ClockEvent | None:
         """Take over what the clock says; return what is to be told of it, if anything is."""
         offset_ms, quality = self._judge(raw)
-        moved = abs(offset_ms - self.offset_ms) >= STEP_MS
+        moved = abs(offset_ms - self._told_offset_ms) >= STEP_MS
         is_set = quality is ClockQuality.SYNCHRONISED and not self.was_set
         risen = self.quality is ClockQuality.UNSYNCHRONISED < quality
         first = not self._is_told and quality is not ClockQuality.UNSYNCHRONISED
@@ -128,6 +129,7 @@ class KnownTime:
             )
             self.steps += self._is_told
             self.last = event
+            self._told_offset_ms = offset_ms
         if event is not None or abs(offset_ms - self.offset_ms) >= DRIFT_MS:
             self.offset_ms = offset_ms
         self.quality = quality

@@ -11,7 +11,7 @@ import structlog
 
 from protocols.backhaul.codec import columns, encode_snapshot
 from protocols.backhaul.messages import VERSION, Snapshot
-from protocols.clock import Clock, ClockQuality
+from protocols.clock import Clock
 from protocols.errors import LocalProtocolError
 from protocols.model.ids import CabinetId, DeviceId, PointName
 from protocols.model.reading import Sample
@@ -128,9 +128,7 @@ class Present:
             cabinet=self._cabinet,
             boot=self._boot,
             base_monotonic_ms=base_ms,
-            utc_offset_ms=None
-            if now.quality is ClockQuality.UNSYNCHRONISED
-            else now.utc_ms - now.monotonic_ms,
+            utc_offset_ms=now.utc_ms - now.monotonic_ms,
             clock=now.quality,
             columns=columns(samples, base_ms),
         )

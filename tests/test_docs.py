@@ -14,7 +14,7 @@ import central.cli
 import edge.cli
 import sim.cli
 import sim.faults
-from central.api.bodies import Lighting, SignedEnvelope
+from central.api.bodies import GapView, Lighting, SignedEnvelope
 from central.api.priority_bodies import Priority, PriorityFigures, PriorityPublishRequest
 from central.envelopes import sign_document
 from central.policies import SigningKey
@@ -30,7 +30,7 @@ from edge.config import (
     OutboxSettings,
 )
 from protocols.backhaul.datagram import DatagramRefusal
-from protocols.backhaul.messages import Source
+from protocols.backhaul.messages import GapCause, Source
 from protocols.ble.profiles import PROFILES
 from protocols.ble.refusal import Refusal
 from protocols.clock import BenchTime
@@ -170,6 +170,13 @@ def test_the_policies_of_the_documentation_can_be_signed() -> None:
     key = SigningKey(KeyId("city-2026"), Ed25519PrivateKey.generate())
     for document in documents:
         assert isinstance(sign_document(document, key, 0, 7.0), SignedEnvelope)
+
+
+def test_every_cause_and_every_field_of_a_gap_is_documented() -> None:
+    text = (DOCS / "centre.md").read_text(encoding="utf-8")
+    fields = {field.encode_name for field in msgspec.structs.fields(GapView)} - {"id", "cabinet"}
+    words = fields | {cause.value for cause in GapCause}
+    assert sorted(word for word in words if f"`{word}`" not in text) == []
 
 
 def test_the_bodies_of_the_documentation_are_accepted() -> None:

@@ -123,6 +123,8 @@ def _view(db: sqlite3.Connection, cabinet: str, now_ms: int) -> CabinetView:
         trusted_keys=_TEXTS.decode(found["keys"]),
         devices=found["devices"],
         active_alarms=found["active_alarms"],
+        gaps=head.gaps,
+        last_gap=head.last_gap,
         streams=_streams(db, cabinet),
         policies=policies.read(db, cabinet, now_ms),
         refused_devices=_refused(db, cabinet),

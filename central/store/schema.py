@@ -9,13 +9,17 @@ later clock event gave it. While such an event may still come, `monotonic_ms` sa
 """
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
+from central.clock import LAST_MS
 from central.errors import StartError
 from central.store import log
+from protocols.backhaul.topics import SHARDS
+from protocols.clock import EARLIEST_PLAUSIBLE_MS
 from protocols.model.priority import ENDED
 
 CHECKED_BYTES = 256 << 20
@@ -397,6 +401,62 @@ def m005_snapshot(db: Database) -> None:
     run(db, _SNAPSHOT)
 
 
+_GAPS = f"""
+ALTER TABLE gap ADD COLUMN learnt_ms INTEGER;
+ALTER TABLE gap ADD COLUMN said_from_ms INTEGER;
+ALTER TABLE gap ADD COLUMN said_to_ms INTEGER;
+UPDATE gap SET from_ms = NULL WHERE from_ms < {EARLIEST_PLAUSIBLE_MS} OR from_ms > to_ms;
+UPDATE gap SET to_ms = {LAST_MS} WHERE to_ms IS NULL;
+CREATE INDEX gap_by_time ON gap (to_ms);
+CREATE INDEX gap_by_cabinet ON gap (cabinet, to_ms);
+CREATE INDEX gap_by_stream_and_time ON gap (cabinet, stream, to_ms);
+CREATE TABLE device_stream (
+    device TEXT NOT NULL, cabinet TEXT NOT NULL, stream INTEGER NOT NULL,
+    listed_from_ms INTEGER, listed_to_ms INTEGER,
+    PRIMARY KEY (device, cabinet, stream)
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO device_stream (device, cabinet, stream) SELECT id, cabinet, stream FROM device;
+INSERT OR IGNORE INTO device_stream (device, cabinet, stream)
+    SELECT series.device, stream.cabinet, stream.stream FROM latest
+    JOIN series ON series.id = latest.series_id JOIN stream ON stream.id = latest.stream_id;
+"""  # noqa: S608  numbers of ours
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m006_gaps(db: Database) -> None:
+    """Find gaps by their time, and know of each device in which streams it ever spoke.
+
+    `said_from_ms` to `said_to_ms`: what a cabinet without a clock said, until a clock event tells what it meant.
+    `listed_from_ms` to `listed_to_ms`: between its first and its last hello that said so.
+    """
+    run(db, _GAPS)
+
+
+_SHARDS = f"""
+CREATE TABLE ingest_worker (
+    name TEXT PRIMARY KEY, run TEXT NOT NULL, boot TEXT NOT NULL, pid INTEGER NOT NULL,
+    until_ms INTEGER NOT NULL, hears INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE shard_lease (
+    shard INTEGER PRIMARY KEY, owner TEXT NOT NULL DEFAULT '', run TEXT NOT NULL DEFAULT '',
+    fence INTEGER NOT NULL DEFAULT 0
+);
+INSERT INTO shard_lease (shard) VALUES {", ".join(f"({shard})" for shard in range(SHARDS))};
+CREATE TABLE change (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, cabinet TEXT NOT NULL, body BLOB NOT NULL
+);
+"""  # noqa: S608  numbers of ours
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m007_shards(db: Database) -> None:
+    """Let several processes ingest: who they are, which shards each has, and what they tell the API's process.
+
+    `until_ms` is of the machine's monotonic clock, within `boot`.
+    """
+    run(db, _SHARDS)
+
+
 def run(db: Database, script: str) -> None:
     """Run statements one by one: `executescript` would commit the step's transaction half way."""
     for statement in script.split(";\n"):
@@ -417,6 +477,27 @@ def prepare(path: Path) -> None:
         raise StartError(f"{path}: cannot be written: {error.strerror}") from error
     except sqlite3.DatabaseError as error:
         raise StartError(f"{path}: {_in_words(error)}") from error
+
+
+def check(path: Path) -> None:
+    """See whether the database at `path` is there and of this version; change nothing.
+
+    Raises:
+        StartError: if it is not.
+    """
+    if not path.exists():
+        raise StartError(f"{path}: there is no such database; 'luciole-central serve' makes it")
+    try:
+        with closing(sqlite3.connect(path, timeout=LOCK_WAIT_S)) as connection:
+            db = Database(connection)
+            _refuse_newer(db, path)
+            pending = [step.name for step in migrations.pending(db)]
+    except sqlite3.DatabaseError as error:
+        raise StartError(f"{path}: {_in_words(error)}") from error
+    if pending:
+        raise StartError(
+            f"{path}: written by an earlier version (it lacks {', '.join(pending)}); start 'serve' first"
+        )
 
 
 def _prepare(path: Path) -> None:

@@ -36,6 +36,8 @@ SHED_SHARE = 0.02
 """How much of the bound is freed at once when it is reached, so that shedding is not done at each commit."""
 SPARE_PAGES = 8
 """Below the bound: the outbox's own tables, and the splits of a tree that a batch goes into."""
+REPORTS_KEPT = 1_000
+"""Reports of gaps that are told again one by one: some 50 kB."""
 GAPS_BYTES = 1024
 """What an event of each stream's shedding takes at most."""
 LOOK_EVERY_MS = 10_000
@@ -307,7 +309,7 @@ class OutboxStore:
                 self._note_reach(seals[-1])
             if shed:
                 self._make_room(StreamClass.EVENTS, GAPS_BYTES, shed)
-            done = [*self._aside, *done, *self._insert_gaps(joined([*self._again, *shed.values()]))]
+            done = [*self._aside, *done, *self._insert_gaps([*_bounded(self._again), *shed.values()])]
         self._aside.clear()
         self.commits += 1
         return [one for one in done if one.number >= self.streams[one.stream].floor]
@@ -845,6 +847,11 @@ def _joined(earlier: GapEvent | None, gap: GapEvent) -> GapEvent:
         count=(earlier.count or 0) + (gap.count or 0),
         last=gap.last,
     )
+
+
+def _bounded(gaps: list[GapEvent]) -> list[GapEvent]:
+    """Return the reports as they were, so that the centre knows those that came already; too many are joined."""
+    return gaps if len(gaps) <= REPORTS_KEPT else joined(gaps)
 
 
 def _gaps_in(sealed: bytes) -> list[GapEvent]:

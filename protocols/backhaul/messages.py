@@ -271,7 +271,7 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
         cabinet: whose.
         boot: which boot's monotonic clock the times belong to.
         base_monotonic_ms: when it was made; no sample in it is later.
-        utc_offset_ms: utc = monotonic + this, as a batch says it.
+        utc_offset_ms: utc = monotonic + this, as in a batch.
         clock: how far that offset can be trusted.
         columns: for each point that has changed its last reading.
     """

@@ -392,6 +392,16 @@ class TestEvents:
         found = desk.ask("SELECT raised_ms, cleared_ms FROM alarm ORDER BY id")
         assert found == [(ahead_ms + 500, START_MS + 61_000), (START_MS + 62_000, None)]
 
+    def test_what_has_crept_without_a_word_is_corrected_all_the_same(
+        self, desk: Desk, cabinet: CabinetDouble
+    ) -> None:
+        tell(desk, cabinet, set_clock(cabinet, 600, START_MS - HOUR_MS, HOLDOVER))
+        cabinet.utc_offset_ms = START_MS - HOUR_MS + 900
+        lamp = DeviceId(cabinet.lamp())
+        alarm = AlarmEvent(lamp, AlarmType.LAMP_FAILURE, START_MS - HOUR_MS + 5_900, None, "dark")
+        tell(desk, cabinet, alarm, set_clock(cabinet, 60_000))
+        assert desk.ask("SELECT raised_ms FROM alarm") == [(START_MS + 5_000,)]
+
     def test_the_same_word_told_twice_corrects_once(self, desk: Desk, cabinet: CabinetDouble) -> None:
         cabinet.utc_offset_ms = START_MS - 5 * 60_000  # the two scales overlap
         lamp = DeviceId(cabinet.lamp())

@@ -73,6 +73,25 @@ def test_priority_goes_on_in_a_database_of_an_earlier_version(tmp_path: Path, sc
     desk.close()
 
 
+def test_gaps_of_a_database_of_an_earlier_version_are_shown_for_what_they_are(tmp_path: Path) -> None:
+    path = written(tmp_path / "old.db", DATABASES / "central_v2.sql")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executemany(
+            "INSERT INTO gap (cabinet, stream, epoch, first, last, cause, from_ms, to_ms, count, reported)"
+            " VALUES ('cab-1', 2, 7001, 0, 0, 'crash', ?, ?, NULL, 1)",
+            [(START_MS, START_MS + 5), (0, START_MS + 6), (START_MS + 9, START_MS + 7)],
+        )
+    desk = Desk(path)
+    assert desk.ask("SELECT from_ms, to_ms - ?, learnt_ms FROM gap ORDER BY id", (START_MS,)) == [
+        (START_MS, 5, None),
+        (None, 6, None),
+        (None, 7, None),
+    ]
+    spoken = desk.ask("SELECT cabinet, stream FROM device_stream WHERE device = 'cab-1-lamp-0'")
+    assert spoken == [("cab-1", 2)]
+    desk.close()
+
+
 @pytest.mark.parametrize("script", sorted(DATABASES.glob("central_v*.sql")), ids=lambda path: path.stem)
 def test_the_present_is_shown_beside_what_an_earlier_version_stored(tmp_path: Path, script: Path) -> None:
     desk = Desk(written(tmp_path / "old.db", script))

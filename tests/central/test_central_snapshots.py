@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from central.api.bodies import LatestChange
 from central.effects import ChangeKind
 from protocols.backhaul.codec import decode_snapshot, encode_snapshot
-from protocols.backhaul.messages import Columns, Layout
+from protocols.backhaul.messages import ClockEvent, Columns, Layout
 from protocols.backhaul.topics import Up, up
+from protocols.clock import ClockQuality
 from protocols.model.device import StreamClass
 from protocols.model.ids import CabinetId, DeviceId, PointName
 from protocols.model.reading import Fault, Quality, Reason, Sample
@@ -160,6 +161,32 @@ class TestClocks:
         cabinet.utc_offset_ms = None
         desk.deliver(cabinet.snapshot(taken(cabinet.lamp(), 9, at_ms=9_000)))  # its hello was at 1000
         assert desk.ask("SELECT utc_ms, stamped, clock FROM shown") == [(START_MS + 8_000, 1, 0)]
+
+    def test_a_clock_that_is_set_puts_right_what_was_told_before(
+        self, desk: Desk, cabinet: CabinetDouble
+    ) -> None:
+        cabinet.utc_offset_ms = None
+        desk.deliver(cabinet.snapshot(taken(cabinet.lamp(), 9, at_ms=9_000)))
+        other = CabinetDouble("cab-2")
+        other.utc_offset_ms = None
+        desk.deliver(other.hello(), other.snapshot(taken(other.lamp(), 9, at_ms=9_000)))
+        offset_ms = START_MS + 500
+        event = ClockEvent(
+            boot=cabinet.boot,
+            monotonic_ms=10_000,
+            utc_ms=offset_ms + 10_000,
+            before_ms=None,
+            before=ClockQuality.UNSYNCHRONISED,
+            clock=ClockQuality.SYNCHRONISED,
+            corrects=True,
+        )
+        desk.deliver(cabinet.message(cabinet.seal_event(event), StreamClass.EVENTS))
+        times = "SELECT device, utc_ms, stamped, clock FROM shown ORDER BY device"
+        told_ms = START_MS + 8_000
+        assert desk.ask(times) == [
+            (cabinet.lamp(), offset_ms + 9_000, 2, 1),
+            (other.lamp(), told_ms, 1, 0),
+        ]
 
     def test_the_backlog_of_an_earlier_boot_is_older_whatever_its_monotonic_time(
         self, desk: Desk, cabinet: CabinetDouble

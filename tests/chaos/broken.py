@@ -16,10 +16,11 @@ import msgspec
 import central.cli
 import edge.run
 from central import ingest, marks, readings
-from central.app import Central
 from central.effects import Downlink
 from central.ingest import Arrival, Ingest
+from central.intake import Intake
 from central.marks import Standing
+from central.store.lock import WriteLock
 from central.store.writer import Tx, Writer
 from central.streams import Stream
 from edge.backhaul import Backhaul
@@ -100,10 +101,10 @@ def forgotten_readings() -> None:
 
 def acknowledge_before_commit() -> None:
     """Let the centre acknowledge what it has received, in order, and commit it a moment later."""
-    deliver, round_ = Central._deliver, Writer._round
+    deliver, round_ = Intake._deliver, Writer._round
     acked: dict[tuple[str, int, int], int] = {}
 
-    def delivering(self: Central, topic: str, payload: bytes) -> None:
+    def delivering(self: Intake, topic: str, payload: bytes) -> None:
         deliver(self, topic, payload)
         try:
             if parse_up(topic).kind is not Up.BATCH:
@@ -117,12 +118,12 @@ def acknowledge_before_commit() -> None:
             ack = Ack(batch.epoch, (StreamMark(batch.stream, batch.number),))
             self.link.send(Downlink(batch.cabinet, Down.ACK, encode(ack)))
 
-    def slowly(self: Writer, db: sqlite3.Connection, jobs: Any) -> None:  # noqa: ANN401  passed on
+    def slowly(self: Writer, db: sqlite3.Connection, lock: WriteLock, jobs: Any) -> None:  # noqa: ANN401  passed on
         if jobs:
             time.sleep(COMMIT_DELAY_S)
-        round_(self, db, jobs)
+        round_(self, db, lock, jobs)
 
-    _plant(Central, "_deliver", delivering)
+    _plant(Intake, "_deliver", delivering)
     _plant(Writer, "_round", slowly)
 
 

@@ -21,14 +21,14 @@ STREAMS = ("events", "critical", "ordinary", "bulk")
 _GOOD = 0
 
 
-class Shown(msgspec.Struct, frozen=True):
+class Shown(msgspec.Struct, frozen=True, tag_field="type", tag="reading"):
     """A reading, as much of it as counts."""
 
     value: int | float | str | bool | None
     quality: str
 
 
-class ShownGap(msgspec.Struct, frozen=True):
+class ShownGap(msgspec.Struct, frozen=True, tag_field="type", tag="gap"):
     """A gap, as much of it as counts."""
 
     cabinet: str
@@ -42,8 +42,7 @@ class ShownGap(msgspec.Struct, frozen=True):
 class Page(msgspec.Struct, frozen=True):
     """A part of a point's history."""
 
-    items: list[Shown]
-    gaps: list[ShownGap]
+    items: list[Shown | ShownGap]
     next: str | None
 
 
@@ -62,10 +61,11 @@ def ask_api(url: str, registers: Iterable[Register]) -> Seen:
         for register in registers:
             counts[register] = []
             for page in _pages(client, register):
+                readings = [one for one in page.items if isinstance(one, Shown)]
                 counts[register] += [
-                    one.value for one in page.items if one.quality == "good" and isinstance(one.value, int)
+                    one.value for one in readings if one.quality == "good" and isinstance(one.value, int)
                 ]
-                gaps.update(_gap(one) for one in page.gaps if one.reported)
+                gaps.update(_gap(one) for one in page.items if isinstance(one, ShownGap) and one.reported)
     return Seen(counts, gaps)
 
 
@@ -113,7 +113,9 @@ def look_into(db_file: Path) -> Held:
     """Read the database itself, changing nothing."""
     with closing(sqlite3.connect(f"file:{db_file}?mode=ro", uri=True)) as db:
         counts = by_register(db.execute(_ROWS, (_GOOD,)))
-        rows = db.execute("SELECT cabinet, stream, cause, from_ms, to_ms FROM gap WHERE reported = 1")
+        rows = db.execute(
+            "SELECT cabinet, stream, cause, coalesce(from_ms, 0), to_ms FROM gap WHERE reported = 1"
+        )
         gaps = [Gap(cabinet, STREAMS[stream], *rest) for cabinet, stream, *rest in rows]
     return Held(counts, gaps)
 

@@ -14,7 +14,7 @@ import msgspec
 ANSWER_MS = 250
 """What an answer may take from the register to the agent that stamps it, on a machine that does all of this at once:
 by so much a count may have been given before the gap that has swallowed it."""
-MARGIN_MS = 1_000
+MARGIN_MS = 500
 """What a seal may come late: its commit waits for the disk, and for whoever is at it."""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from drivers.base import Driver, Found, LineHealth, LineState, Looked, PolledPoint, Priority, Written
@@ -172,6 +172,16 @@ STEPS = st.one_of(
 )
 
 
+LEAPS = [
+    ("step", 4 * HOUR_MS),
+    ("run", 300_000),
+    ("step", -4 * HOUR_MS),
+    ("step", 4 * HOUR_MS),
+    ("run", 400_000),
+]
+"""Twice past an override's end, together for longer than ends it, and never at a stretch."""
+
+
 def act(machine: Machine, action: str, amount: int) -> None:
     match action:
         case "run":
@@ -229,6 +239,7 @@ def test_every_switching_point_of_a_night_takes_effect_once_and_in_time(evening:
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(MINUTE_MS, HOUR_MS), st.lists(STEPS, min_size=1, max_size=20))
+@example(HOUR_MS, LEAPS)
 def test_an_override_ends_once_and_never_for_a_leap_that_is_taken_back(
     lasts_ms: int, actions: list[tuple[str, int]]
 ) -> None:

@@ -123,6 +123,16 @@ class TestSteps:
         cabinet.look()
         assert (cabinet.told_ms(), len(cabinet.events)) == (NOW_MS + STEP_MS - 1, 1)
 
+    def test_small_steps_add_up_and_are_told_then_even_across_restarts(self) -> None:
+        cabinet = Cabinet(Machine(NOW_MS, SET))
+        told: list[ClockEvent] = []
+        for _ in range(6):
+            cabinet.machine.offset_ms += 400
+            cabinet = Cabinet(cabinet.machine, cabinet.record())
+            told += cabinet.events
+            assert cabinet.known.offset_ms == cabinet.machine.offset_ms
+        assert len(told) == 2
+
     def test_a_clock_that_is_lost_and_found_again_without_a_step_says_nothing(self) -> None:
         cabinet = Cabinet(Machine(NOW_MS, SET))
         cabinet.machine.quality = HOLDOVER

@@ -168,12 +168,13 @@ def test_a_value_that_cannot_be_said_is_named_and_keeps_nobody_else_from_being_t
     assert sorted(named) == ["beyond", "huge"]
 
 
-def test_a_cabinet_without_a_clock_says_so(street: Street) -> None:
-    street.clock.quality = ClockQuality.UNSYNCHRONISED
+@pytest.mark.parametrize("quality", ClockQuality)
+def test_it_says_how_far_its_clock_can_be_trusted(street: Street, quality: ClockQuality) -> None:
+    street.clock.quality = quality
     street.read("d", [1], [A])
     said = street.snapshot()
     assert said is not None
-    assert (said.utc_offset_ms, said.clock) == (None, ClockQuality.UNSYNCHRONISED)
+    assert (said.utc_offset_ms, said.clock) == (street.clock.utc_ms - street.clock.monotonic_ms, quality)
 
 
 def test_a_turn_comes_every_so_often_and_one_that_was_not_taken_is_gone(street: Street) -> None:

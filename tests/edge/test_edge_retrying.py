@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from edge.retrying import LEAST_S, Retry
 from edge.window import PATIENCE_BOUND_S, SPREAD, Window
+from protocols.backhaul.messages import StreamMark
+from protocols.model.device import StreamClass
 
 FIRSTS = st.floats(0.01, 30)
 MOSTS = st.floats(0.01, 120)
@@ -57,14 +59,14 @@ def test_patience_with_the_centre_grows_is_spread_and_bounded(
     silence_s: float, drawn: float, silences: int
 ) -> None:
     window = Window(silence_s, lambda: drawn)
-    bound_s = max(silence_s, PATIENCE_BOUND_S) * (1 + SPREAD)
     waited = [window.patience_s]
-    window.ways[next(iter(window.ways))].sent = 1
+    window.ways[StreamClass.EVENTS].sent = window.ways[StreamClass.EVENTS].committed = 1
     now_s = 0.0
     for _ in range(silences):
         assert not window.silent_for_too_long(now_s + window.patience_s * 0.99)
         assert window.silent_for_too_long(now_s + window.patience_s)
         waited.append(window.patience_s)
-    assert waited == sorted(waited)
-    assert waited[0] == silence_s * (1 + SPREAD * drawn)
-    assert waited[-1] <= bound_s
+    bound_s = max(silence_s, PATIENCE_BOUND_S)
+    assert waited == [min(silence_s * 2**n, bound_s) * (1 + SPREAD * drawn) for n in range(silences + 1)]
+    window.acknowledged([StreamMark(StreamClass.EVENTS, 1)], now_s, anew=False)
+    assert window.patience_s == waited[0]

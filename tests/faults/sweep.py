@@ -19,7 +19,7 @@ import msgspec
 from tests.faults.disk import SHORT, Disk, File, Kind
 
 EVERY = os.environ.get("FAULTS_EVERY") == "1"
-DENSE = 40
+DENSE = 24
 """So many calls are tried one by one in any case."""
 
 
@@ -67,6 +67,10 @@ _FEW = {
 }
 FAULTS = tuple(fault for fault in _ALL if EVERY or fault in _FEW)
 """What is tried. `Kind.ANY` that lasts is what a disk does that vanishes."""
+
+
+GONE = Fault(Kind.ANY, lasting=True)
+"""The disk vanishes; with a power cut after it, the power goes at that very call."""
 
 
 class End(Enum):

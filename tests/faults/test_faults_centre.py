@@ -17,7 +17,7 @@ from protocols.model.device import StreamClass
 from tests.central.cabinet_double import CabinetDouble, Message, taken
 from tests.central.desk import Desk, TestClock
 from tests.faults.disk import Disk, Kind, is_loaded
-from tests.faults.sweep import FAULTS, Attempt, End, Fault, at_each_call
+from tests.faults.sweep import FAULTS, GONE, Attempt, End, Fault, at_each_call
 
 pytestmark = pytest.mark.on_a_faulty_disk
 WAIT_S = 20
@@ -30,12 +30,12 @@ def cabinet() -> CabinetDouble:
     one = CabinetDouble()
     for number in range(PREPARED + 2):
         one.seal([taken(one.lamp(number % 3), float(number))])
-    one.seal([taken(one.lamp(n % 3), n * 0.37) for n in range(2000)])
+    one.seal([taken(one.lamp(n % 3), n * 0.37) for n in range(600)])
     return one
 
 
 CABINET = cabinet()
-VALUES = [float(number) for number in range(PREPARED + 2)] + [n * 0.37 for n in range(2000)]
+VALUES = [float(number) for number in range(PREPARED + 2)] + [n * 0.37 for n in range(600)]
 """What the batches carry, in order."""
 
 
@@ -150,6 +150,27 @@ def test_a_centre_that_could_not_start_can_once_the_disk_lets_it(
         assert found(path) == (PREPARED, up_to(PREPARED))
 
     assert at_each_call(prepared, tmp_path, fault, story) > 0
+
+
+def test_a_log_whose_sync_failed_does_no_harm_when_the_power_goes_at_the_next_start(
+    prepared: Path, tmp_path: Path
+) -> None:
+    def story(attempt: Attempt) -> None:
+        path = attempt.folder / "central.db"
+        centre = Centre(path)
+        attempt.disk.fail(Kind.SYNC, lasting=True)
+        with pytest.raises(StoreError):
+            centre.take(MORE)
+        centre.stop()
+        with attempt.failing(), contextlib.suppress(StartError):
+            schema.prepare(path)
+        attempt.disk.power_cut(attempt.seed)
+        attempt.disk.power_on()
+        mark, values = found(path)
+        assert mark >= PREPARED
+        assert values == up_to(mark)
+
+    assert at_each_call(prepared, tmp_path, GONE, story, ends=(End.CUT_AT_ONCE,)) > 0
 
 
 def test_with_synchronous_normal_the_same_loses_what_was_acknowledged(prepared: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def complete(store: OutboxStore, told: dict[tuple[int, int], str], floors: dict[
     for stream, state in store.streams.items():
         assert state.floor >= floors.get(stream, 1)
         assert [number for held, number in there if held == stream] == list(range(state.floor, state.next))
-    for (told_of, number), sealed in told.items():
-        if number >= store.streams[StreamClass(told_of)].floor:
-            assert there[told_of, number] == sealed
-    assert store.streams[ORDINARY].next > max(number for stream, number in told if stream == ORDINARY)
+    for key, sealed in told.items():
+        if key[1] >= store.streams[StreamClass(key[0])].floor:
+            assert there[key] == sealed
+    assert store.streams[ORDINARY].next > max(number for held, number in told if held == ORDINARY)

@@ -20,8 +20,8 @@ from protocols.model.alarm import AlarmType
 from protocols.model.device import StreamClass
 from protocols.model.ids import DeviceId
 from tests.edge.bench import BULK, EVENTS, NOON_MS, ORDINARY, HandClock, gathered, let_go, open_store
-from tests.faults.disk import Disk, Kind, is_loaded
-from tests.faults.sweep import FAULTS, Attempt, End, Fault, at_each_call
+from tests.faults.disk import Disk, File, Kind, is_loaded
+from tests.faults.sweep import FAULTS, GONE, Attempt, End, Fault, at_each_call
 
 pytestmark = pytest.mark.on_a_faulty_disk
 ALARM = AlarmEvent(DeviceId("lamp-01"), AlarmType.LAMP_FAILURE, NOON_MS, None, "")
@@ -317,6 +317,47 @@ class TestOpening:
 
         assert at_each_call(prepared, tmp_path, fault, story) > 0 or fault.kind is Kind.REMOVE
 
+    def test_a_log_whose_sync_failed_does_no_harm_when_the_power_goes_at_the_next_start(
+        self, prepared: Path, tmp_path: Path
+    ) -> None:
+        """What is read of such a log is on no disk, and a checkpoint would carry half of it into the file."""
+
+        def story(attempt: Attempt) -> None:
+            store, book = opened(attempt.folder)
+            attempt.disk.fail(Kind.SYNC, lasting=True)
+            for operation in (renew, insert):
+                with pytest.raises(sqlite3.OperationalError):
+                    operation(store)
+            let_go()
+            attempted(attempt)
+            again = open_store(attempt.folder, CLOCK)
+            assert again.db.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+            picture(again)
+            book.verify(again)
+            let_go()
+
+        assert at_each_call(prepared, tmp_path, GONE, story, ends=(End.CUT_AT_ONCE,)) > 0
+
+    def test_a_folder_that_cannot_be_synced_is_not_taken_for_safe(self, tmp_path: Path) -> None:
+        """SQLite makes its log and does not look whether the folder, and so the log's name, reached the disk."""
+        with Disk(tmp_path) as disk:
+            disk.fail(Kind.SYNC, File.FOLDER, lasting=True)
+            book = Book()
+            with contextlib.suppress(OSError):
+                store = open_store(tmp_path, CLOCK)
+                book.note(store, insert(store))
+            disk.power_cut()
+            let_go()
+            disk.power_on()
+            store = open_store(tmp_path, CLOCK)
+            book.verify(store)
+            book.note(store, insert(store))
+            disk.power_cut()
+            let_go()
+            disk.power_on()
+            book.verify(open_store(tmp_path, CLOCK))
+            let_go()
+
 
 def attempted(attempt: Attempt) -> None:
     """Open an outbox while the disk fails; if that is to be followed by a power cut, cut the power."""
@@ -409,8 +450,6 @@ class TestEndingARun:
 class TestPowerLoss:
     """The power goes at each call of an operation in turn, and afterwards."""
 
-    GONE = Fault(Kind.ANY, lasting=True)
-
     @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.__name__)
     def test_every_committed_batch_is_there(
         self, prepared: Path, tmp_path: Path, operation: Operation
@@ -418,7 +457,7 @@ class TestPowerLoss:
         before, after = untouched(prepared, tmp_path, operation)
         let_go()
         story = story_of(operation, before, after)
-        assert at_each_call(prepared, tmp_path, self.GONE, story, ends=(End.CUT_AT_ONCE,)) > 0
+        assert at_each_call(prepared, tmp_path, GONE, story, ends=(End.CUT_AT_ONCE,)) > 0
 
     @pytest.mark.parametrize("seed", [None, *range(20)])
     def test_a_year_of_power_cuts(self, tmp_path: Path, seed: int | None) -> None:

@@ -54,3 +54,20 @@ async def test_taken_is_committed_and_reported_lost(tmp_path: Path, refusal: str
         assert sum(gap.count or 0 for gap in gaps) > 0
         assert open_store(tmp_path).last_end is LastEnd.CLEAN
         let_go()
+
+
+async def test_a_read_that_fails_once_ends_nothing(tmp_path: Path) -> None:
+    """SQLite takes it for damage: the file is believed damaged only if it is found so again and again."""
+    with Disk(tmp_path) as disk:
+        store = open_store(tmp_path)
+        outbox = open_outbox(store, seal_readings=1)
+        outbox.add(ORDINARY, taken(1))
+        await until(lambda: store.commits == 1)
+        await outbox.ask(lambda asked: asked.db.execute("PRAGMA shrink_memory"))
+        disk.fail(Kind.READ)
+        outbox.add(ORDINARY, taken(2))
+        await until(lambda: store.commits == 2)
+        assert disk.fired() == 1
+        await outbox.close()
+        let_go()
+        assert [batch.number for batch in held(tmp_path / "outbox.db") if batch.stream is ORDINARY] == [1, 2]

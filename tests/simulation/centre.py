@@ -1,17 +1,21 @@
-"""The centre: the product's own wiring of ingest, streams and store; only its threads and its link are others."""
+"""The centre: the product's own intake, ingest and store; only its threads and its link are others."""
 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from central.app import Central, Settings
+from central import restamp
 from central.config import Address, BrokerSettings, Protocol
 from central.effects import Downlink
 from central.errors import StartError
+from central.intake import Intake
+from central.mqtt import Then, filters_of
+from central.shards import SERVING
 from central.store import schema
-from central.store.writer import Writer, connect
-from protocols.backhaul.topics import Down, down, up_filter
+from central.store.lock import WriteLock
+from central.store.writer import connect
+from protocols.backhaul.topics import Down, down
 from tests.simulation.disk import Disk, Power
 from tests.simulation.machine import THREAD_S, Machine, Setting
 from tests.simulation.network import Client
@@ -24,11 +28,29 @@ class CentreLink(Client):
     """The way to the broker as the centre has it."""
 
     machine: "Centre"
+    filters: Sequence[str] = ()
 
     @property
     def connected(self) -> bool:
         """Whether the connection stands."""
         return self.up
+
+    def hears(self) -> bool:
+        """Tell whether cabinets are heard."""
+        return self.up
+
+    def listen(self, shards: frozenset[int], then: Then | None = None) -> None:
+        """Hear the cabinets of these shards; nobody here takes any away."""
+        self.filters = sorted(filters_of(shards))
+        if self.up:
+            self.hear()
+        if then is not None:
+            then()
+
+    def hear(self) -> None:
+        """Subscribe to what is to be heard."""
+        if self.filters:
+            self.subscribe(*self.filters)
 
     def send(self, message: Downlink) -> bool:
         """Hand a message over once the commit that it follows has taken its time."""
@@ -54,7 +76,8 @@ class Centre(Machine):
         self.busy_until_s = 0.0
         self._patient = patient
         self._wanted = True
-        self._central: Central | None = None
+        self._intake: Intake | None = None
+        self._lock: WriteLock | None = None
         self._db: sqlite3.Connection | None = None
         self._link: CentreLink | None = None
         self._turn_at: asyncio.TimerHandle | None = None
@@ -100,6 +123,7 @@ class Centre(Machine):
         self.alive = True
         try:
             schema.prepare(self.disk.folder / "central.db")
+            self._lock = WriteLock(self.disk.folder / "central.db")
             self._db = connect(self.disk.folder / "central.db")
         except (StartError, sqlite3.Error) as error:
             if self.look():
@@ -113,26 +137,30 @@ class Centre(Machine):
         await self._end
 
     def _begin(self) -> None:
-        settings = Settings(
+        intake = self._intake = Intake(
             self.disk.folder / "central.db",
-            Address("127.0.0.1", 0),
             BrokerSettings(Address("127.0.0.1", 0), Protocol.MQTT_5),
+            "simulated",
+            SERVING,
+            self.clock,
+            tick=restamp.go_on,
+            tell=lambda _: None,
+            watched=lambda: False,
         )
-        central = self._central = Central(settings, "simulated")
-        central.clock = self.clock  # type: ignore[assignment]  # a clock of another make
-        central.writer = Writer(settings.db, self.clock, central._tick, central._after_commit)
         link = self._link = CentreLink(
             self.net, self.way, "centre", None, lasting=self._patient, receive_maximum=65_535
         )
         link.machine = self
-        central.link = link  # type: ignore[assignment]  # a link of another make
-        link.on_up = lambda: link.subscribe(up_filter())
+        intake.link = link  # type: ignore[assignment]  # a link of another make
+        intake.shards._hears = link.hears
+        link.on_up = link.hear
         link.on_message = self._message
+        intake.writer.post(intake.shards.tend, 0, 0.0)
         self._tasks = [self.begin(one) for one in (link.run(), self._tick())]
 
     def _message(self, topic: str, payload: bytes) -> None:
-        assert self._central is not None
-        self._central._deliver(topic, payload)
+        assert self._intake is not None
+        self._intake._deliver(topic, payload)
         self._wake()
 
     async def _tick(self) -> None:
@@ -149,17 +177,18 @@ class Centre(Machine):
         self._turn_at = None
         if not self.lives(life):
             return
-        assert self._central is not None
+        assert self._intake is not None
         assert self._db is not None
+        assert self._lock is not None
         self.busy_until_s = self.loop.time() + self.disk_s()
         try:
-            self._central.writer.step(self._db, 0.0)
+            self._intake.writer.step(self._db, self._lock, 0.0)
         except sqlite3.Error as error:
             if self.look():
                 self.trace.note(self.name, "breaks", error.sqlite_errorname)
                 self.end(Power.KILLED)
             return
-        if self.look() and self._central.writer.depth()[0]:
+        if self.look() and self._intake.writer.depth()[0]:
             self._wake()
 
     def _died(self) -> None:
@@ -168,8 +197,8 @@ class Centre(Machine):
     def _bury(self) -> None:
         self.alive = False
         self.judge.forget_file()
-        if self._central is not None:
-            self.judge.refused(self._central.ingest.counts.refused())
+        if self._intake is not None:
+            self.judge.refused(self._intake.ingest.counts.refused())
         for task in self._tasks:
             task.cancel()
         self._tasks = []
@@ -181,7 +210,9 @@ class Centre(Machine):
         if self._db is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._db.close()
-        self._db = self._central = self._link = None
+        if self._lock is not None:
+            self._lock.close()
+        self._db = self._intake = self._link = self._lock = None
         self.busy_until_s = 0.0
         if not self._end.done():
             self._end.set_result(None)

@@ -11,13 +11,14 @@ from typing import Any
 
 import msgspec
 
-import central.app
 import central.ingest
+import central.intake
 import central.streams
 import edge.outbox.store
 import tests.simulation.centre
 from central.ingest import Arrival, Content
 from central.marks import Standing, standing
+from central.shards import Shards
 from central.store.writer import Tx, Writer
 from central.streams import Stream
 from edge.backhaul import Backhaul
@@ -113,7 +114,7 @@ def acknowledge_one_more(soil: Soil) -> None:
     def changed(rows: Any, epoch: int) -> Ack:
         return original([(stream, mark + 1, "") for stream, mark, _ in rows], epoch)
 
-    soil.put(central.app, "acks", changed)
+    soil.put(central.intake, "acks", changed)
 
 
 @mutant
@@ -126,7 +127,7 @@ def epoch_reused(soil: Soil) -> None:
 def mark_outside_the_transaction(soil: Soil) -> None:
     """Move the mark in a transaction of its own, after that of the batch."""
     late: list[tuple[Any, ...]] = []
-    tell, roll_back = Writer._tell, Writer._roll_back
+    tell, undone = Writer._tell, Shards.undone
 
     def move(_tx: Tx, stream: Stream, came: Arrival, content: Content) -> None:
         late.append((came.batch.number, came.hash, content.readings, stream.id))
@@ -138,13 +139,13 @@ def mark_outside_the_transaction(soil: Soil) -> None:
             )
         tell(self, db, effects)
 
-    def rolled_back(self: Writer, *arguments: Any) -> None:
+    def rolled_back(self: Shards) -> None:
         late.clear()
-        roll_back(self, *arguments)
+        undone(self)
 
     soil.put(central.ingest, "_move_mark", move)
     soil.put(Writer, "_tell", told)
-    soil.put(Writer, "_roll_back", rolled_back)
+    soil.put(Shards, "undone", rolled_back)
 
 
 @mutant
