@@ -13,8 +13,8 @@ from edge.backhaul import Backhaul, Identity
 from edge.config import OutboxSettings
 from edge.mqtt import Will
 from edge.outbox.outbox import Outbox, Patience, Step
-from edge.outbox.store import Gathered, OutboxStore, Sealed
-from protocols.backhaul.messages import VERSION, GapEvent, Hello, StartEvent, StreamMark
+from edge.outbox.store import Gathered, OutboxStore, Sealed, Shed
+from protocols.backhaul.messages import VERSION, Ack, Hello, StartEvent, StreamMark
 from protocols.backhaul.topics import Up, up
 from protocols.clock import ClockQuality
 from protocols.model.device import StreamClass
@@ -60,7 +60,7 @@ class WatchedStore(OutboxStore):
     on_inserted: Callable[[bytes], None]
     _inserted: list[Sealed]
 
-    def commit(self, seals: Sequence[Gathered], marks: Iterable[StreamMark]) -> list[Sealed]:
+    def commit(self, seals: Sequence[Gathered], marks: Iterable[StreamMark | Ack]) -> list[Sealed]:
         """Commit, and show what was committed."""
         self._inserted = []
         done = super().commit(seals, marks)
@@ -68,13 +68,13 @@ class WatchedStore(OutboxStore):
             self.on_inserted(one.sealed)
         return done
 
-    def renew_epoch(self) -> None:
+    def renew_epoch(self, epoch: int | None = None) -> None:
         """Open a new epoch, and show under which numbers what waits stands now."""
-        super().renew_epoch()
+        super().renew_epoch(epoch)
         for (sealed,) in self.db.execute("SELECT sealed FROM batch ORDER BY stream, number"):
             self.on_inserted(sealed)
 
-    def _take(self, one: Gathered, shed: dict[StreamClass, GapEvent]) -> Sealed:
+    def _take(self, one: Gathered, shed: Shed) -> Sealed:
         sealed = super()._take(one, shed)
         self._inserted.append(sealed)
         return sealed

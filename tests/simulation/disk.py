@@ -49,6 +49,13 @@ class _File:
             _apply(self.durable, *operation)
         self.pending.clear()
 
+    def now(self) -> bytes:
+        """Return what is in it, synced or not."""
+        left = bytearray(self.durable)
+        for operation in self.pending:
+            _apply(left, *operation)
+        return bytes(left)
+
     def after_cut(self, chance: random.Random) -> bytes:
         """Return what a power cut leaves: all that was synced, and any part of the rest."""
         left = bytearray(self.durable)
@@ -141,10 +148,12 @@ class Disk:
     # What the VFS asks
 
     def opened(self, name: str) -> None:
-        """Begin to follow a file."""
-        if name not in self._files:
-            path = self.folder / name
-            self._files[name] = _File(path.read_bytes() if path.exists() else b"")
+        """Begin to follow a file; one that came in another's place by its name is taken to be there for good."""
+        path = self.folder / name
+        there = path.read_bytes() if path.exists() else b""
+        known = self._files.get(name)
+        if known is None or known.now() != there:
+            self._files[name] = _File(there)
 
     def write(self, name: str, content: bytes, offset: int, size: int) -> int:
         """Take note of a write that is about to be made; return SQLite's code of what keeps it from being made."""
@@ -186,13 +195,16 @@ class Disk:
         return code if self.dead or self.failing else SQLITE_OK
 
     def _left(self, power: Power) -> dict[str, bytes]:
-        if power is Power.CUT:
-            return {name: file.after_cut(self._chance) for name, file in sorted(self._files.items())}
-        return {
-            path.name: path.read_bytes()
-            for path in sorted(self.folder.iterdir())
-            if not path.name.endswith("-shm")
-        }
+        left = {}
+        for path in sorted(self.folder.iterdir()):
+            followed = self._files.get(path.name)
+            if path.name.endswith("-shm"):
+                continue
+            if power is Power.CUT and followed is not None:
+                left[path.name] = followed.after_cut(self._chance)
+            else:
+                left[path.name] = path.read_bytes()
+        return left
 
     def _begin(self, image: dict[str, bytes]) -> Path:
         self._generation += 1

@@ -6,7 +6,6 @@ Each is the product's own code with one function of it changed, while the simula
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +13,7 @@ import msgspec
 import central.ingest
 import central.intake
 import central.streams
+import edge.outbox.salvage
 import edge.outbox.store
 import tests.simulation.centre
 from central.ingest import Arrival, Content
@@ -23,14 +23,14 @@ from central.store.writer import Tx, Writer
 from central.streams import Stream
 from edge.backhaul import Backhaul
 from edge.outbox.outbox import Outbox
-from edge.outbox.store import Fetched, Gathered, OutboxStore, Sealed, StreamState
+from edge.outbox.rows import StreamState, write_stream
+from edge.outbox.store import Fetched, Gathered, OutboxStore, Sealed, Shed
 from edge.window import Window
 from protocols.backhaul.messages import Ack, GapEvent, StreamMark
 from protocols.model.device import StreamClass
 from tests.simulation.judge import read
 from tests.simulation.network import Message
 
-Shed = dict[StreamClass, GapEvent]
 Plant = Callable[["Soil"], None]
 
 
@@ -120,7 +120,8 @@ def acknowledge_one_more(soil: Soil) -> None:
 @mutant
 def epoch_reused(soil: Soil) -> None:
     """Open a new epoch under the number of the one before."""
-    soil.put(OutboxStore, "_random_epoch", lambda _self: 1)
+    soil.put(edge.outbox.store, "random_epoch", lambda _draw: 1)
+    soil.put(edge.outbox.salvage, "random_epoch", lambda _draw: 1)
 
 
 @mutant
@@ -157,7 +158,7 @@ def shed_without_raising_the_floor(soil: Soil) -> None:
         floor = state.floor
         original(self, state, last, shed)
         state.floor = floor
-        self._save(state)
+        write_stream(self.db, state)
 
     soil.put(OutboxStore, "_shed_stream", changed)
 
@@ -182,7 +183,7 @@ def shed_not_told(soil: Soil) -> None:
 @mutant
 def shed_reports_forgotten(soil: Soil) -> None:
     """Drop the report of a gap with the events that it is among, and do not tell it again."""
-    soil.put(OutboxStore, "_reports_in", lambda _self, _stream, _last: [])
+    soil.put(OutboxStore, "_reports_in", lambda _self, _state, _last: [])
 
 
 @mutant
@@ -228,9 +229,9 @@ def deletes_one_more(soil: Soil) -> None:
     """Delete up to one more than was acknowledged."""
     original = OutboxStore._delete
 
-    def changed(self: OutboxStore, mark: StreamMark) -> None:
-        more = mark.mark + 1 < self.streams[mark.stream].next
-        original(self, StreamMark(mark.stream, mark.mark + more))
+    def changed(self: OutboxStore, state: StreamState, mark: StreamMark) -> None:
+        more = mark.mark + 1 < state.next
+        original(self, state, StreamMark(mark.stream, mark.mark + more))
 
     soil.put(OutboxStore, "_delete", changed)
 
@@ -293,11 +294,9 @@ def number_not_kept(soil: Soil) -> None:
     original = OutboxStore._insert
 
     def changed(self: OutboxStore, *arguments: Any) -> Any:
-        self._save = lambda _state: None  # type: ignore[method-assign]  # for as long as this lasts
-        try:
+        with ExitStack() as stack:
+            Soil(stack).put(edge.outbox.store, "write_stream", lambda _db, _state: None)
             return original(self, *arguments)
-        finally:
-            del self._save
 
     soil.put(OutboxStore, "_insert", changed)
 
@@ -305,7 +304,7 @@ def number_not_kept(soil: Soil) -> None:
 @mutant
 def restored_card_not_noticed(soil: Soil) -> None:
     """Go on in the epoch of a card that was put back to an earlier state."""
-    soil.put(OutboxStore, "disagrees", lambda _self, _mark: False)
+    soil.put(OutboxStore, "disagrees", lambda _self, _mark, _epoch=None: False)
     soil.put(Window, "beyond", lambda _self, _marks: False)
 
 
@@ -313,9 +312,8 @@ def restored_card_not_noticed(soil: Soil) -> None:
 def renewal_loses_what_waits(soil: Soil) -> None:
     """Open a new epoch with an empty outbox."""
 
-    def changed(self: OutboxStore, stream: StreamClass, _before: int) -> Iterator[GapEvent]:
-        self.db.execute("DELETE FROM batch WHERE stream = ?", (stream,))
-        self._save(self.streams[stream])
+    def changed(self: OutboxStore, before: int, state: StreamState) -> Iterator[GapEvent]:
+        self.db.execute("DELETE FROM batch WHERE epoch = ? AND stream = ?", (before, state.stream))
         yield from ()
 
     soil.put(OutboxStore, "_reseal_stream", changed)
@@ -324,7 +322,7 @@ def renewal_loses_what_waits(soil: Soil) -> None:
 @mutant
 def crash_not_told(soil: Soil) -> None:
     """Begin after a crash as if nothing had been."""
-    soil.put(OutboxStore, "_birth_events", lambda _self, _corrupt: [])
+    soil.put(OutboxStore, "_birth_events", lambda _self: [])
 
 
 @mutant
@@ -332,10 +330,10 @@ def crash_told_after_the_start(soil: Soil) -> None:
     """Tell of a crash with the first readings, and forget it if this run ends before."""
     begin, commit = OutboxStore._begin, OutboxStore.commit
 
-    def begun(self: OutboxStore, corrupt: Path | None) -> None:
+    def begun(self: OutboxStore, **options: Any) -> None:
         insert = OutboxStore._insert_gaps
         self._insert_gaps = lambda gaps: self._again.extend(gaps) or []  # type: ignore[func-returns-value,method-assign,misc]  # for now
-        begin(self, corrupt)
+        begin(self, **options)
         self._late = list(self._again)  # type: ignore[attr-defined]  # what the defect needs
         self._insert_gaps = insert.__get__(self)  # type: ignore[method-assign]  # as it was
 
