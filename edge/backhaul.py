@@ -278,6 +278,7 @@ class Backhaul:
         if self.present is None or not self._window.behind or not self.present.claim(now_s):
             return
         if self._link.busy:
+            self.present.drop(now_s)
             self._snapshots_dropped += 1
             return
         snapshot = self.present.snapshot(now_s)
