@@ -8,7 +8,7 @@ from central.gaps import Gap
 from central.marks import without
 from central.store.writer import Tx
 from central.streams import check_number
-from protocols.backhaul.messages import Batch, GapEvent
+from protocols.backhaul.messages import Batch, GapCause, GapEvent
 from protocols.clock import EARLIEST_PLAUSIBLE_MS, ClockQuality
 
 MOST_HELD = 10_000
@@ -120,7 +120,19 @@ def _held(tx: Tx, batch: Batch, event: GapEvent, numbers: range) -> list[range]:
         return []
     place = (batch.cabinet, event.stream, event.epoch, up_to_mark)
     in_gaps = [*gaps.known(tx, *place, reported=False), *gaps.known(tx, *place, reported=True)]
+    if event.cause is GapCause.CORRUPT:
+        in_gaps += _emptied(tx, batch, event, up_to_mark)
     return without(up_to_mark, in_gaps)
+
+
+def _emptied(tx: Tx, batch: Batch, event: GapEvent, numbers: range) -> list[range]:
+    """Return which of the numbers are filled by an empty batch, which came in the place of a damaged one."""
+    found = tx.db.execute(
+        "SELECT number FROM batch JOIN stream ON stream.id = stream_id WHERE cabinet = ? AND epoch = ?"
+        " AND stream = ? AND number BETWEEN ? AND ? AND batch.readings = 0",
+        (batch.cabinet, event.epoch, event.stream, numbers.start, numbers.stop - 1),
+    )
+    return [range(number, number + 1) for (number,) in found]
 
 
 def _less(tx: Tx, batch: Batch, event: GapEvent, held: list[range]) -> int | None:

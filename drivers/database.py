@@ -9,7 +9,7 @@ from pathlib import Path
 WAL_KEPT_BYTES = 16 << 20
 """What the write-ahead log may keep of the disk after it had to grow."""
 _CHUNK_BYTES = 1 << 20
-_SUFFIXES = ("", "-wal", "-shm")
+SUFFIXES = ("", "-wal", "-shm")
 
 
 class NewerSchemaError(Exception):
@@ -41,7 +41,7 @@ def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
 def _make_private(path: Path) -> None:
     """Make the file if it is missing; SQLite gives what it makes beside it the same mode, and keeps what is there."""
     path.touch(mode=0o600)
-    for suffix in _SUFFIXES:
+    for suffix in SUFFIXES:
         beside = path.with_name(path.name + suffix)
         if beside.exists():
             beside.chmod(0o600)

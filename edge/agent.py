@@ -170,6 +170,7 @@ class Agent:
                 *([] if self._positions is None else [self._supervise("positions", self._positions.run)]),
                 self._look_at_lines(),
                 self._timekeeping.run(),
+                self._timekeeping.keep_on(),
                 self._control.run(),
                 self._outbox.watch(),
             ]
@@ -206,8 +207,12 @@ class Agent:
     async def _leave(self, backhaul: Sequence[asyncio.Task[None]]) -> None:
         """Commit what was taken, give the centre a moment to have it, and say goodbye."""
         self._outbox.seal_all()
-        await self._outbox.figures()  # its answer comes after every commit before it has been told
-        drained = await self._backhaul.drained(self._settings.document.outbox.drain_s)
+        try:
+            await self._outbox.figures()  # its answer comes after every commit before it has been told
+        except sqlite3.Error:  # damaged: nothing can be let go any more, and the next start salvages it
+            drained = False
+        else:
+            drained = await self._backhaul.drained(self._settings.document.outbox.drain_s)
         self._backhaul.goodbye()
         await self._link.leave()
         await _cancel(backhaul)

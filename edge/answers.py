@@ -6,7 +6,8 @@ import msgspec
 
 from drivers.base import Admission, Found, LineHealth
 from edge.backhaul import BackhaulFigures
-from edge.outbox.store import OutboxFigures, WaitingBatch
+from edge.outbox.rows import WaitingBatch
+from edge.outbox.store import OutboxFigures
 from edge.positions import LocalFigures
 from edge.state import CommandRecord
 from protocols.backhaul.messages import ClockEvent, PolicyInForce, PriorityEvent

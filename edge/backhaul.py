@@ -110,6 +110,7 @@ class Backhaul:
         self._hello_wait_s = 0.0
         self._hello_retry = Retry(HELLO_EVERY_S, HELLO_BOUND_S, steady=0.5)
         self._acks: deque[Ack] = deque(maxlen=ACKS_KEPT)
+        self._is_contradicted = False
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._since_monotonic_ms = clock.now().monotonic_ms
@@ -120,6 +121,8 @@ class Backhaul:
         link.on_down = self._down
         link.on_message = self._message
         outbox.on_committed = self._committed
+        outbox.on_next_epoch = self._next_epoch
+        outbox.on_contradicted = self._contradicted
 
     async def run(self) -> None:
         """Keep the window full and notice silence, until cancelled."""
@@ -137,6 +140,9 @@ class Backhaul:
             await self._wait()
 
     async def _go_on(self) -> None:
+        if self._is_contradicted:
+            self._is_contradicted = False
+            await self._renew_epoch(())
         await self._take_acks()
         if self._link.up and not self._welcomed:
             await self._say_hello()
@@ -220,21 +226,39 @@ class Backhaul:
 
     def _learn(self, figures: OutboxFigures) -> None:
         self._epoch = figures.epoch
-        self._window.learn(figures.heads)
+        self._window.learn(figures.heads, growing=figures.epoch == figures.sealing_epoch)
+
+    def _next_epoch(self, figures: OutboxFigures) -> None:
+        """Go on with the next epoch: the centre is told of it, and asked, like at a connection."""
+        log.info("backhaul_next_epoch", epoch=figures.epoch)
+        self._learn(figures)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._acks.clear()
+        self._welcomed = False
+        self._said_hello_s = float("-inf")
+        self._wake.set()
+        self._progress.set()
 
     # Sending
 
     def _committed(self, batches: Sequence[Sealed], floors: Mapping[StreamClass, int]) -> None:
-        self._window.committed(batches)
+        self._window.committed(batch for batch in batches if batch.epoch == self._epoch)
         self._window.gone(floors)
         self._wake.set()
 
     async def _fill_window(self) -> None:
-        while self._link.up and (coming := self._window.next(self._link.receive_maximum)) is not None:
+        while (
+            self._link.up
+            and self._welcomed
+            and (coming := self._window.next(self._link.receive_maximum)) is not None
+        ):
             match coming:
                 case Wanted(stream=stream, first=first, limit=limit):
                     found = await self._outbox.ask(functools.partial(_fetch, stream, first, limit))
-                    self._window.found(coming, found)
+                    if found.epoch == self._epoch:  # not if that epoch was done with in between
+                        self._window.found(coming, found)
                 case Sealed():
                     if not self._send(coming):
                         return
@@ -308,7 +332,10 @@ class Backhaul:
         while self._acks:
             ack = self._acks.popleft()
             marks = ack.marks
-            if await self._disagrees(marks):
+            disagrees = await self._disagrees(marks)
+            if ack.epoch != self._epoch:  # it was done with in between
+                continue
+            if disagrees:
                 await self._renew_epoch(marks)
                 return
             self._window.acknowledged(marks, self._loop.time(), anew=not self._welcomed)
@@ -317,25 +344,29 @@ class Backhaul:
             self._outbox.acknowledge(ack)
             self._progress.set()
 
+    def _contradicted(self) -> None:
+        """Take note that somebody else, with a copy of our card, has given our numbers to other batches."""
+        self._is_contradicted = True
+        self._wake.set()
+
     async def _disagrees(self, marks: tuple[StreamMark, ...]) -> bool:
         """Tell whether the centre knows of batches that this outbox never made; hashes at the first word."""
         if self._window.beyond(marks):
             return True
         if self._welcomed:
             return False
-        return await self._outbox.ask(lambda store: any(store.disagrees(mark) for mark in marks))
+        epoch = self._epoch
+        return await self._outbox.ask(lambda store: any(store.disagrees(mark, epoch) for mark in marks))
 
     async def _renew_epoch(self, marks: tuple[StreamMark, ...]) -> None:
         log.error("backhaul_marks_disagree", marks=[(mark.stream.name.lower(), mark.mark) for mark in marks])
-        await self._outbox.ask(self._renew, then=self._learn)
-        self._acks.clear()
-        self._welcomed = False
-        self._said_hello_s = float("-inf")
-        self._wake.set()
+        await self._outbox.ask(functools.partial(_renew, self._epoch), then=self._learn)
+        self._begin_anew()
 
-    def _renew(self, store: OutboxStore) -> OutboxFigures:
-        store.renew_epoch()
-        return store.figures(0)
+
+def _renew(epoch: int, store: OutboxStore) -> OutboxFigures:
+    store.renew_epoch(epoch)
+    return store.figures(0)
 
 
 def _fetch(stream: StreamClass, first: int, limit: int, store: OutboxStore) -> Fetched:

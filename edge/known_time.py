@@ -62,7 +62,7 @@ class KnownTime:
             boot: which boot of the machine this is.
             raw: what its clock says now.
             record: what an earlier run has left.
-            floor_ms: UTC milliseconds before which it cannot be, from elsewhere: signed, or stored with an alarm.
+            floor_ms: UTC milliseconds before which it cannot be, as what is signed says, or an older version knew.
         """
         self._boot = boot
         self._steady_from_ms: int | None = None

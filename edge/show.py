@@ -23,6 +23,7 @@ from edge.answers import (
 from edge.config import Settings, SettingsError
 from edge.lighting import DECIDED_POINTS
 from edge.offline import OfflineAnswer
+from edge.outbox.rows import Salvaged
 from edge.outbox.store import OutboxFigures
 from edge.positions import LocalFigures
 from edge.searching import Searched
@@ -362,8 +363,22 @@ def _outbox(figures: OutboxFigures) -> None:
         out.print(f"          [yellow]{figures.shed_readings} readings shed since the start[/]")
     if figures.disk_full:
         out.print("          [red]the disk is full: the outbox grows no further[/]")
+    if figures.epoch != figures.sealing_epoch:
+        out.print("          what was salvaged is sent first, then what was taken since")
+    if figures.salvaged:
+        _salvaged(figures.salvaged)
     if figures.error:
         out.print(f"          [red]the disk refuses: {plain(figures.error)}[/]")
+
+
+def _salvaged(one: Salvaged) -> None:
+    came_back = f"{_count(one.readings, 'reading')} in {_count(one.batches, 'batch', 'batches')}"
+    kept = f"the damaged file is kept as {one.kept}" if one.kept else "the damaged file is not kept"
+    out.print(
+        f"          [yellow]salvaged {when(one.at_ms)}[/]: {came_back} came back, {one.lost} known to be lost; "
+        f"{plain(kept)}"
+    )
+    out.print(f"          what was wrong: {plain(one.found)}")
 
 
 def _alarms(alarms: Iterable[Alarm]) -> None:

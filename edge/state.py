@@ -13,6 +13,7 @@ import msgspec
 
 from drivers.database import open_database, open_readonly, transaction
 from edge.known_time import ClockRecord
+from edge.state_salvage import ensure_sound
 from protocols.backhaul.messages import PolicyInForce, PriorityEvent, SignedPolicy
 from protocols.backhaul.signing import policy_hash
 from protocols.clock import ClockQuality, Instant
@@ -118,7 +119,8 @@ class State:
 
     @classmethod
     def open(cls, path: Path) -> "State":
-        """Open for writing; raises what `open_database` raises."""
+        """Open for writing, salvaging what is damaged; raises what `open_database` raises."""
+        ensure_sound(path, MIGRATIONS)
         return cls(open_database(path, MIGRATIONS))
 
     @classmethod

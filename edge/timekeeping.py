@@ -17,8 +17,9 @@ from protocols.backhaul.messages import ClockEvent
 log = structlog.get_logger()
 
 LOOK_S = 1.0
-KEEP_S = 3_600.0
-"""How often the time is written down: a power cut costs so much of it at most, a flash card 24 writes a day."""
+KEEP_S = 60.0
+"""How often the time is written down: a power cut costs so much of it at most. Beside what an outbox writes, a page a
+minute is nothing."""
 
 
 class Timekeeping:
@@ -36,14 +37,15 @@ class Timekeeping:
 
     async def run(self) -> None:
         """Look at the clock, until cancelled."""
-        loop = asyncio.get_running_loop()
-        keep_s = loop.time() + KEEP_S
         while True:
             self.look()
-            if loop.time() >= keep_s:
-                keep_s = loop.time() + KEEP_S
-                await self.keep()
             await asyncio.sleep(LOOK_S)
+
+    async def keep_on(self) -> None:
+        """Write the time down now and then, until cancelled; a disk that hangs keeps nobody from looking."""
+        while True:
+            await asyncio.sleep(KEEP_S)
+            await self.keep()
 
     def look(self) -> None:
         """Look at the clock once."""

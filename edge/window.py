@@ -81,9 +81,18 @@ class Window:
         self._draw = draw
         self._silences = 0
         self.patience_s = self._draw_patience()
+        self._growing = True
 
-    def learn(self, heads: Iterable[StreamHead]) -> None:
-        """Begin with what the outbox says of its streams."""
+    def learn(self, heads: Iterable[StreamHead], *, growing: bool = True) -> None:
+        """Begin with what the outbox says of the streams of an epoch.
+
+        Args:
+            heads: where they are; a stream without one has nothing to send.
+            growing: whether more is sealed in this epoch. Otherwise it was salvaged, and the centre may have more of
+                it than is left here.
+        """
+        self._growing = growing
+        self.ways = {stream: Way(stream) for stream in StreamClass}
         for head in heads:
             self.ways[head.stream] = Way(
                 head.stream,
@@ -140,7 +149,7 @@ class Window:
 
     def beyond(self, marks: Iterable[StreamMark]) -> bool:
         """Tell whether the centre claims to have what this outbox never made."""
-        return any(mark.mark > self.ways[mark.stream].committed for mark in marks)
+        return self._growing and any(mark.mark > self.ways[mark.stream].committed for mark in marks)
 
     def acknowledged(self, marks: Iterable[StreamMark], now_s: float, *, anew: bool) -> None:
         """Take the centre's marks.
@@ -203,7 +212,7 @@ class Window:
     @property
     def drained(self) -> bool:
         """Whether the centre has everything that is durable here."""
-        return all(way.mark >= way.committed for way in self.ways.values())
+        return self._growing and all(way.mark >= way.committed for way in self.ways.values())
 
     def _draw_patience(self) -> float:
         bound_s = max(PATIENCE_BOUND_S, self._silence_s)

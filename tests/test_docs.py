@@ -213,3 +213,14 @@ def test_every_setting_of_a_junction_and_a_bus_is_documented() -> None:
     text = (DOCS / "bench.md").read_text(encoding="utf-8")
     keys = {field.encode_name for settings in BENCH_SETTINGS for field in msgspec.structs.fields(settings)}
     assert sorted(key for key in keys if f"`{key}`" not in text) == []
+
+
+def test_each_promise_names_a_test_that_is_there() -> None:
+    promises = re.findall(
+        r"`(tests/[\w/]+\.py)::(\w+)`", (DOCS / "nothing-lost.md").read_text(encoding="utf-8")
+    )
+    assert len(promises) > 20
+    for file, name in promises:
+        path = DOCS.parent / file
+        assert path.exists(), file
+        assert re.search(rf"def {name}\(", path.read_text(encoding="utf-8")), f"{file} has no {name}"

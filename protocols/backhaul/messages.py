@@ -2,8 +2,8 @@
 
 All of it is MessagePack of these structs, written as arrays; the model's own types within them (alarm,
 command, device) are maps. Fields are append-only: a new one comes last and has a default, and an older reader
-ignores what it does not know. A new word of a closed set (a cause, a reason, an alarm's type) is another
-matter: the older reader refuses the message, so the centre learns it before any cabinet says it.
+ignores what it does not know. A new word of a closed set (a cause, a reason, an alarm's type, a kind of event)
+is another matter: the older reader refuses the message, so the centre learns it before any cabinet says it.
 """
 
 from enum import StrEnum

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from central.gap_reports import Span, span
-from protocols.backhaul.messages import GapCause, GapEvent
+from protocols.backhaul.messages import ClockEvent, GapCause, GapEvent
+from protocols.clock import ClockQuality
 from protocols.model.device import StreamClass
 from tests.central.cabinet_double import START_MS, CabinetDouble, taken
 from tests.central.desk import Desk
@@ -266,6 +267,32 @@ class TestClocks:
         desk.deliver(cabinet.message(1, StreamClass.EVENTS))
         assert spans(desk) == [("crash", None, 99, None)]
 
+    def test_once_its_clock_is_set_a_cabinet_is_understood_after_all(
+        self, desk: Desk, cabinet: CabinetDouble
+    ) -> None:
+        """It counted from 5 s after the beginning of 1970, and said so."""
+        cabinet.utc_offset_ms = None
+        desk.deliver(cabinet.hello())
+        from_1970 = GapEvent(ORDINARY, GapCause.CRASH, 15_000, 35_000, None)
+        before_that = GapEvent(StreamClass.BULK, GapCause.CRASH, 0, 35_000, None)
+        cabinet.seal([], [from_1970, before_that], StreamClass.EVENTS)
+        desk.deliver(cabinet.message(1, StreamClass.EVENTS))
+        assert [from_s for _, from_s, *_ in spans(desk)] == [None, None]
+        cabinet.seal_event(
+            ClockEvent(
+                cabinet.boot,
+                60_000,
+                START_MS + 60_000,
+                5_000,
+                ClockQuality.UNSYNCHRONISED,
+                ClockQuality.SYNCHRONISED,
+                corrects=True,
+            )
+        )
+        desk.deliver(cabinet.message(2, StreamClass.EVENTS))
+        assert spans(desk) == [("crash", 10, 30, None), ("crash", None, 30, None)]
+        assert desk.ask("SELECT DISTINCT said_to_ms FROM gap") == [(None,)]
+
 
 ranges = st.tuples(st.integers(1, 12), st.integers(0, 5)).map(lambda one: range(one[0], one[0] + one[1] + 1))
 told = st.lists(
@@ -323,3 +350,32 @@ def test_each_number_is_committed_or_in_one_gap_whatever_is_said_in_what_order(
         }
         assert stored == came
         desk.close()
+
+
+def test_an_empty_batch_in_the_place_of_a_damaged_one_does_not_hide_what_is_missing(
+    desk: Desk, cabinet: CabinetDouble
+) -> None:
+    """It comes before its gap is told, and fills the number and nothing else."""
+    filled(cabinet, 1)
+    cabinet.seal()
+    filled(cabinet, 1)
+    desk.deliver(cabinet.message(1), cabinet.message(2), cabinet.message(3))
+    cabinet.seal_event(said(2, 2, 4, GapCause.CORRUPT))
+    desk.deliver(cabinet.message(1, StreamClass.EVENTS))
+    assert gaps(desk) == [("corrupt", 2, 2, 4, 1)]
+
+
+def test_what_came_before_it_was_damaged_at_the_cabinet_is_no_gap(desk: Desk, cabinet: CabinetDouble) -> None:
+    """Its acknowledgement had not come yet."""
+    filled(cabinet, 2)
+    desk.deliver(cabinet.message(1), cabinet.message(2))
+    cabinet.seal_event(said(2, 2, None, GapCause.CORRUPT))
+    desk.deliver(cabinet.message(1, StreamClass.EVENTS))
+    assert gaps(desk) == []
+
+
+def test_a_gap_that_is_told_again_is_recorded_once(desk: Desk, cabinet: CabinetDouble) -> None:
+    cabinet.seal_event(said(2, 5, 4, GapCause.CORRUPT))
+    cabinet.seal_event(said(3, 3, None, GapCause.CORRUPT), said(2, 5, None, GapCause.CORRUPT))
+    desk.deliver(*cabinet.waiting())
+    assert gaps(desk) == [("corrupt", 2, 5, 4, 1)]

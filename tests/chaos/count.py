@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import msgspec
 
-ANSWER_MS = 250
+ANSWER_MS = 100
 """What an answer may take from the register to the agent that stamps it, on a machine that does all of this at once:
 by so much a count may have been given before the gap that has swallowed it."""
 MARGIN_MS = 500

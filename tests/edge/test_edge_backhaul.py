@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,9 @@ from structlog.testing import capture_logs
 from edge import backhaul, mqtt
 from edge.outbox import outbox as outbox_module
 from protocols.backhaul import codec
-from protocols.backhaul.messages import Ack, CommandMessage, StreamMark
+from protocols.backhaul.messages import Ack, CommandMessage, GapEvent, StreamMark
 from protocols.backhaul.topics import Down
-from tests.edge.bench import CABINET, EVENTS, ORDINARY, open_outbox, open_store, taken, until
+from tests.edge.bench import CABINET, EVENTS, ORDINARY, gathered, open_outbox, open_store, taken, until
 from tests.edge.broker import Broker
 from tests.edge.centre_double import CentreDouble
 from tests.edge.delivering import cabinet, has, hears
@@ -187,6 +188,23 @@ async def test_a_centre_whose_last_batch_was_another_opens_a_new_epoch(
         assert one.store.epoch != before
 
 
+async def test_what_a_cloned_card_s_other_cabinet_has_had_acknowledged_is_not_let_go_here(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    """Both are connected, and the other was first with the same numbers."""
+    async with cabinet(tmp_path, broker.url) as one:
+        one.take(1, 2, 3)
+        await has(centre, [1, 2, 3])
+        before = one.store.epoch
+        await until(lambda: one.backhaul.figures().in_flight == 0)
+        centre.marks[before, ORDINARY] = StreamMark(ORDINARY, 5, "0123456789abcdef")
+        one.take(4, 5)
+        await has(centre, [1, 2, 3, 4, 5])
+        await one.empty()
+        assert one.store.epoch != before
+    assert centre.batches[-1].epoch == one.store.epoch
+
+
 async def test_a_centre_that_was_restored_from_yesterday_is_given_all_that_is_still_here(
     tmp_path: Path, broker: Broker, centre: CentreDouble
 ) -> None:
@@ -352,3 +370,61 @@ async def test_a_subscription_that_the_broker_refuses_is_said(tmp_path: Path) ->
             assert one.link.up
     server.close()
     await server.wait_closed()
+
+
+def tear(folder: Path) -> None:
+    """Put noise into two pages of batches of an outbox that nobody has open."""
+    path = folder / "outbox.db"
+    content = bytearray(path.read_bytes())
+    leaves = [n for n in range(8, len(content) // 4096) if content[n * 4096] == 0x0A]
+    for page in leaves[len(leaves) // 2 : len(leaves) // 2 + 2]:
+        content[page * 4096 : (page + 1) * 4096] = random.Random(page).randbytes(4096)
+    path.write_bytes(content)
+
+
+async def test_what_was_salvaged_is_sent_first_and_then_what_was_taken_since(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    """The centre has some of it already, of which the acknowledgement never came."""
+    store = open_store(tmp_path)
+    sealed = [store.commit([gathered(ORDINARY, [n])], [])[0] for n in range(300)]
+    store.end_run()
+    centre.marks[store.epoch, ORDINARY] = StreamMark(ORDINARY, 50, codec.batch_hash(sealed[49].sealed))
+    tear(tmp_path)
+    async with cabinet(tmp_path, broker.url) as one:
+        new = one.store.epoch
+        one.take(*range(1000, 1010))
+        await asyncio.to_thread(
+            centre.wait, lambda: centre.numbers()[-10:] == list(range(1000, 1010)), "what was taken since"
+        )
+        assert await one.backhaul.drained(20)
+        await one.empty()
+    ordinary = [batch for batch in centre.batches if batch.stream is ORDINARY]
+    assert [(batch.epoch, batch.number) for batch in ordinary] == [
+        *((store.epoch, n) for n in range(51, 301)),
+        *((new, n) for n in range(1, 11)),
+    ]
+    numbers = [n for n in centre.numbers() if isinstance(n, int)]
+    assert len(numbers) == len(set(numbers)) > 200
+    gaps = [event for event in centre.events(GapEvent) if isinstance(event, GapEvent) and event.first]
+    lost = {n for gap in gaps for n in range(gap.first, gap.last + 1)}
+    assert {*range(50, 300)} - set(numbers) <= {n - 1 for n in lost}
+    assert [hello.epoch for hello in centre.hellos] == [store.epoch, new]
+
+
+async def test_a_centre_that_has_all_of_what_was_salvaged_goes_on_with_the_next_epoch(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    store = open_store(tmp_path)
+    for number in range(300):
+        store.commit([gathered(ORDINARY, [number])], [])
+    store.end_run()
+    for stream in (ORDINARY, EVENTS):  # more than came back: what was sent last was lost here
+        centre.marks[store.epoch, stream] = StreamMark(stream, 400, "f" * 16)
+    tear(tmp_path)
+    async with cabinet(tmp_path, broker.url) as one:
+        one.take(1)
+        await has(centre, [1])
+        await one.empty()
+    assert {batch.epoch for batch in centre.batches} == {one.store.epoch}
+    assert one.store.epoch != store.epoch

@@ -27,6 +27,7 @@ from tests.edge.bench import (
     ORDINARY,
     HandClock,
     gaps_in,
+    gathered,
     held,
     let_go,
     numbers_in,
@@ -215,7 +216,7 @@ async def test_a_file_that_is_damaged_at_work_ends_the_agent_so_that_the_next_st
     tmp_path: Path,
 ) -> None:
     class Damaged(OutboxStore):
-        def commit(self, seals: Sequence[Gathered], marks: Iterable[StreamMark]) -> list[Sealed]:
+        def commit(self, seals: Sequence[Gathered], marks: Iterable[StreamMark | Ack]) -> list[Sealed]:
             del seals, marks
             error = sqlite3.DatabaseError("database disk image is malformed")
             error.sqlite_errorname = "SQLITE_CORRUPT"
@@ -230,6 +231,27 @@ async def test_a_file_that_is_damaged_at_work_ends_the_agent_so_that_the_next_st
         await asyncio.wait_for(watching, 10)
     await outbox.close()
     store.db.close()
+
+
+async def test_a_question_that_finds_the_file_damaged_ends_the_agent_and_no_later_one_waits_for_ever(
+    tmp_path: Path,
+) -> None:
+    store = open_store(tmp_path)
+    for number in range(200):
+        store.commit([gathered(ORDINARY, [number], text="y" * 200)], [])
+    store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    outbox = open_outbox(store)
+    watching = asyncio.create_task(outbox.watch())
+    path = tmp_path / "outbox.db"
+    path.write_bytes(path.read_bytes()[: 8 * 4096] + b"\xff" * (path.stat().st_size - 8 * 4096))
+    store.db.execute("PRAGMA shrink_memory")
+    with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        await outbox.ask(lambda one: one.fetch(ORDINARY, 1, 200))
+    with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        await asyncio.wait_for(watching, 10)
+    with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        await asyncio.wait_for(outbox.figures(), 10)
+    await outbox.close()
 
 
 async def test_a_question_that_breaks_harms_only_who_asked(tmp_path: Path) -> None:

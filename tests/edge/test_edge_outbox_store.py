@@ -30,6 +30,7 @@ from tests.edge.bench import (
 )
 
 DAY_S = 86_400
+DATABASES = Path(__file__).parents[1] / "databases"
 ALARM = AlarmEvent(DeviceId("lamp-01"), AlarmType.LAMP_FAILURE, NOON_MS, None, "")
 
 
@@ -259,28 +260,15 @@ class TestBound:
 
 
 class TestDamage:
-    def test_a_damaged_file_is_put_aside_and_every_stream_says_so(self, tmp_path: Path) -> None:
-        store = open_store(tmp_path)
-        fill(store, ORDINARY, 200, text="y" * 500)
-        store.end_run()
+    def test_a_file_that_is_no_database_is_put_aside_and_every_stream_says_so(self, tmp_path: Path) -> None:
         path = tmp_path / "outbox.db"
-        content = bytearray(path.read_bytes())
-        content[4096 : 4096 * 6] = b"\xff" * 4096 * 5
-        path.write_bytes(content)
-        again = open_store(tmp_path)
-        assert [(gap.stream, gap.cause, gap.count) for gap in again.birth_events] == [
+        path.write_bytes(b"this is no database, whatever its name says" * 100)
+        store = open_store(tmp_path)
+        assert [(gap.stream, gap.cause, gap.count) for gap in gaps_in(held(path))] == [
             (stream, GapCause.CORRUPT, None) for stream in StreamClass
         ]
-        assert again.epoch != store.epoch
-        (aside,) = tmp_path.glob("outbox.db.damaged-*")
-        assert aside.read_bytes() == bytes(content)
-        assert again.commit([gathered(ORDINARY, [1])], [])[0].number == 1
-
-    def test_a_file_that_is_no_database_is_put_aside(self, tmp_path: Path) -> None:
-        (tmp_path / "outbox.db").write_bytes(b"this is no database, whatever its name says" * 100)
-        store = open_store(tmp_path)
-        assert len(store.birth_events) == len(StreamClass)
-        assert len(list(tmp_path.glob("outbox.db.damaged-*"))) == 1
+        assert (tmp_path / "outbox.db.damaged").read_bytes().startswith(b"this is no database")
+        assert store.commit([gathered(ORDINARY, [1])], [])[0].number == 1
 
     def test_a_newer_schema_is_refused_and_left_alone(self, tmp_path: Path) -> None:
         store = open_store(tmp_path)
@@ -303,8 +291,7 @@ class TestDamage:
         fetched = store.fetch(ORDINARY, 1, 10).batches
         assert [one.number for one in fetched] == [1, 2, 3]
         assert numbers_in(held(tmp_path / "outbox.db")) == [0, 1]
-        store.commit([], [])
-        (gap,) = gaps_in(held(tmp_path / "outbox.db"))
+        (gap,) = gaps_in(held(tmp_path / "outbox.db"))  # told in the same transaction
         assert (gap.cause, gap.stream, gap.count, gap.first, gap.last) == (
             GapCause.CORRUPT,
             ORDINARY,
@@ -312,7 +299,8 @@ class TestDamage:
             1,
             1,
         )
-        store.commit([], [])
+        assert [(one.stream, one.number) for one in store.commit([], [])] == [(EVENTS, 1)]
+        assert store.fetch(ORDINARY, 1, 10).batches == fetched
         assert len(gaps_in(held(tmp_path / "outbox.db"))) == 1
         assert store.figures(0).readings == 2
 
@@ -466,3 +454,24 @@ class TestDatabase:
             db.execute("INSERT INTO a VALUES (2)")
         assert db.execute("SELECT x FROM a").fetchall() == [(2,)]
         db.close()
+
+
+class TestMigration:
+    def test_a_file_of_schema_1_opens_keeps_its_epoch_and_goes_on(self, tmp_path: Path) -> None:
+        db = sqlite3.connect(tmp_path / "outbox.db")
+        db.executescript((DATABASES / "outbox_v1.sql").read_text(encoding="utf-8"))
+        db.close()
+        store = open_store(tmp_path)
+        assert store.epoch == 3_021_431_753_222_813
+        assert store.last_end is LastEnd.CLEAN
+        assert (state(store), state(store, EVENTS)) == ((2, 3, 7), (0, 1, 2))
+        assert not store.disagrees(StreamMark(ORDINARY, 2, "b32a607188b9cab7"))
+        assert [one.number for one in store.fetch(ORDINARY, 1, 10).batches] == [3, 4, 5, 6]
+        assert numbers_in(held(tmp_path / "outbox.db")) == [7, 2, 3, 4, 5]
+        assert store.commit([gathered(ORDINARY, [6])], [])[0].number == 7
+        store.end_run()
+        again = open_store(tmp_path)
+        assert (again.epoch, again.figures(0).salvaged) == (store.epoch, None)
+        for table in ("meta", "epoch", "stream", "batch"):
+            unchecked = f"SELECT count(*) FROM {table} WHERE crc IS NULL"  # noqa: S608  our own names
+            assert again.db.execute(unchecked).fetchone() == (0,)
