@@ -247,7 +247,7 @@ class Store:
 
 
 def _kept(connection: sqlite3.Connection) -> Kept:
-    """Read all of it; each question is read to its end, because one that is not keeps a file open that is closed."""
+    """Read everything, cursor by cursor to its end: one that a traceback holds would keep SQLite from closing."""
     nonces: dict[str, set[int]] = {}
     for eui, nonce in connection.execute("SELECT eui, nonce FROM nonce").fetchall():
         nonces.setdefault(eui, set()).add(nonce)
