@@ -5,7 +5,7 @@ BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit bench tools clean
+.PHONY: help demo test lint unit bench chaos tools clean
 
 help:             ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -27,6 +27,9 @@ unit: $(READY) tools
 
 bench: $(READY) tools  ## figures beside their references; NAME=street for one
 	@$(BIN)/python -m tests.bench $(NAME)
+
+chaos: $(READY) tools  ## kill and cut at random for two minutes, then count every reading; CHAOS_SECONDS, CHAOS_SEED
+	@$(BIN)/python -m tests.chaos
 
 tools:
 	@scripts/tools

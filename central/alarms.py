@@ -11,24 +11,27 @@ from protocols.model.alarm import Alarm
 from protocols.model.ids import CabinetId
 
 MAX_TEXT = 400
+FUTURE_MS = 300_000
+"""An alarm that claims to be from so far ahead of us hides no later one: its clock was wrong."""
 
 
 def report(tx: Tx, cabinet: CabinetId, event: AlarmEvent | Alarm) -> None:
     """Record that an alarm was raised, repeated or cleared.
 
     Events of a backlog come after a hello that already says how things stand now, so an event about an
-    occurrence before the one that is known changes nothing.
+    occurrence before the one that is known changes nothing, unless that one is from a future that is none.
     """
     known = row(
         tx.db,
         "SELECT * FROM alarm WHERE cabinet = ? AND device = ? AND type = ? ORDER BY repeated_ms DESC LIMIT 1",
         (cabinet, event.device, event.type.value),
     )
-    if known is not None and event.raised_ms < known["repeated_ms"]:
+    absurd = known is not None and known["repeated_ms"] > max(tx.now_ms + FUTURE_MS, event.raised_ms)
+    if known is not None and event.raised_ms < known["repeated_ms"] and not absurd:
         return
     if known is not None and known["cleared_ms"] is None:
         _update(tx, known, event)
-    elif known is None or event.raised_ms > known["repeated_ms"]:
+    elif known is None or event.raised_ms > known["repeated_ms"] or absurd:
         _insert(tx, cabinet, event)
 
 
@@ -87,6 +90,14 @@ def acknowledge(tx: Tx, alarm_id: int, by: str) -> Row:
         )
         _tell(tx, alarm_id)
     return row(tx.db, "SELECT * FROM alarm WHERE id = ?", (alarm_id,)) or known
+
+
+def tell_lasting(tx: Tx, cabinet: CabinetId) -> None:
+    """Tell who looks of a cabinet's lasting alarms: their times were put right."""
+    for (alarm_id,) in tx.db.execute(
+        "SELECT id FROM alarm WHERE cabinet = ? AND cleared_ms IS NULL", (cabinet,)
+    ).fetchall():
+        _tell(tx, alarm_id)
 
 
 def _tell(tx: Tx, alarm_id: int | None) -> None:

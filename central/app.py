@@ -8,7 +8,7 @@ import signal
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -16,28 +16,25 @@ import structlog
 import uvicorn
 from litestar import Litestar
 
-from central import commands, leases, policies
+from central import commands, leases, policies, restamp
 from central.api.server import build
 from central.broker import ensure
-from central.centre import Centre, Totals
+from central.centre import Centre
 from central.clock import SystemClock
 from central.config import Address, BrokerSettings
-from central.effects import Downlink, Effects
-from central.errors import RefusedFor, StartError, StoreError
+from central.effects import Effects
+from central.errors import StartError, StoreError
 from central.feed import Feed
-from central.ingest import Ingest
-from central.mqtt import Link
+from central.intake import Intake
 from central.policies import SigningKey
+from central.relay import Collector
+from central.shards import SERVING
 from central.store import schema
+from central.store.lock import WaitedTooLongError, WriteLock
 from central.store.reader import Reader
-from central.store.writer import Tx, Writer
-from central.streams import acks
-from protocols.backhaul.codec import encode
-from protocols.backhaul.topics import Down
+from central.store.writer import Tx
 from protocols.clock import BenchTime
 
-QUEUE_WAIT_S = 5.0
-"""How long the MQTT thread waits for room in the queue before it drops a message, which is sent again."""
 WATCH_S = 5.0
 HTTP_GRACE_S = 3
 
@@ -80,11 +77,19 @@ class Central:
     def __init__(self, settings: Settings, client_id: str) -> None:
         self.clock = SystemClock(settings.bench)
         self.feed = Feed()
-        self.ingest = Ingest()
-        self.totals = Totals()
-        self.writer = Writer(settings.db, self.clock, self._tick, self._after_commit, self.feed.watched)
+        self.intake = Intake(
+            settings.db,
+            settings.broker,
+            client_id,
+            SERVING,
+            self.clock,
+            tick=self._tick,
+            tell=self._tell,
+            watched=self.feed.watched,
+        )
+        self.collector = Collector(self.intake.shards, self.feed.watched)
+        self.ingest, self.writer, self.link = self.intake.ingest, self.intake.writer, self.intake.link
         self.reader = Reader(settings.db)
-        self.link = Link(settings.broker, client_id, self.clock, self._deliver)
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._told = ""
@@ -96,7 +101,7 @@ class Central:
             link=self.link,
             clock=self.clock,
             key=settings.key,
-            totals=self.totals,
+            totals=self.intake.totals,
             db=settings.db,
             broker=str(settings.broker),
             protocol=settings.broker.protocol.value,
@@ -105,8 +110,7 @@ class Central:
 
     def start(self) -> None:
         """Take writes, then messages."""
-        self.writer.start()
-        self.link.start()
+        self.intake.start()
 
     async def watch(self) -> None:
         """Look after the threads until cancelled.
@@ -133,35 +137,18 @@ class Central:
 
     async def stop(self) -> None:
         """Take no more messages, commit those that were taken, and close."""
-        await asyncio.to_thread(self.link.stop)
-        await asyncio.to_thread(self.writer.stop)
+        await asyncio.to_thread(self.intake.stop)
         await asyncio.to_thread(self.reader.close)
-
-    def _deliver(self, topic: str, payload: bytes) -> None:
-        """Queue a message for the store (in the MQTT thread)."""
-        if not self.writer.post(
-            lambda tx: self.ingest.receive(tx, topic, payload), len(payload), QUEUE_WAIT_S
-        ):
-            self.ingest.counts.refuse("queue", RefusedFor.QUEUE_FULL, f"a message on {topic}")
 
     def _tick(self, tx: Tx) -> None:
         commands.send_due(tx, connected=self.link.connected)
         leases.renew_due(tx, self.centre.key)
+        restamp.go_on(tx)
         if self.link.connected:
             policies.send_due(tx)
+        self.collector.collect(tx)
 
-    def _after_commit(self, db: sqlite3.Connection, effects: Effects) -> None:
-        """Tell the world what a round has committed (in the store's thread)."""
-        self.totals.batches += effects.batches
-        self.totals.readings += effects.readings
-        for cabinet, epoch in effects.acks:
-            marks = db.execute(
-                "SELECT stream, mark, hash FROM stream WHERE cabinet = ? AND epoch = ? ORDER BY stream",
-                (cabinet, epoch),
-            )
-            self.link.send(Downlink(cabinet, Down.ACK, encode(acks(marks, epoch))))
-        for message in effects.down:
-            self.link.send(message)
+    def _tell(self, effects: Effects) -> None:
         if effects.changes and self.feed.watched():
             self._loop.call_soon_threadsafe(self.feed.publish, effects.changes)
 
@@ -180,9 +167,14 @@ async def run(settings: Settings, announce: Announce) -> None:
     Raises:
         StartError: if something that was asked for cannot be had; nothing was started then.
     """
-    with _alone(settings.db), _listening(settings.listen) as sock:
-        schema.prepare(settings.db)
-        central = Central(settings, _client_id(settings.db))
+    with (
+        alone(settings.db, "lock", "another aggregator is running on this database"),
+        _listening(settings.listen) as sock,
+    ):
+        with in_turn(settings.db):
+            schema.prepare(settings.db)
+            name = client_id(settings.db)
+        central = Central(settings, name)
         api = build(central.centre, this_machine_alone=settings.listen.is_loopback())
         if settings.broker.embedded:
             await ensure(settings.broker.address, _broker_log(settings))
@@ -202,7 +194,7 @@ async def _serve(central: Central, api: Litestar, sock: socket.socket, announce:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    central.start()
+    await asyncio.to_thread(central.start)
     serving = asyncio.create_task(server.serve([sock]))
     watching = asyncio.create_task(central.watch())
     stopping = asyncio.create_task(stop.wait())
@@ -231,9 +223,13 @@ def _ready(settings: Settings, sock: socket.socket) -> Ready:
 
 
 @contextmanager
-def _alone(db: Path) -> Iterator[None]:
-    """Hold the lock that keeps a second aggregator from the same database."""
-    path = db.with_name(f"{db.name}.lock")
+def alone(db: Path, suffix: str, otherwise: str) -> Iterator[None]:
+    """Hold a lock beside the database that only one process can have.
+
+    Raises:
+        StartError: if another one has it; with `otherwise` as the reason.
+    """
+    path = db.with_name(f"{db.name}.{suffix}")
     try:
         path.touch(mode=0o600)
         lock = path.open("a")
@@ -243,8 +239,22 @@ def _alone(db: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StartError(f"{db}: another aggregator is running on this database") from None
+            raise StartError(f"{db}: {otherwise}") from None
         yield
+
+
+@contextmanager
+def in_turn(db: Path) -> Iterator[None]:
+    """Write to a database before there is a writer, when no other process does.
+
+    Raises:
+        StartError: if another process does not let us.
+    """
+    try:
+        with closing(WriteLock(db)) as lock, lock.held():
+            yield
+    except WaitedTooLongError as error:
+        raise StartError(f"{db}: {error}; is it stopped? Continue it or kill it") from error
 
 
 @contextmanager
@@ -258,7 +268,7 @@ def _listening(address: Address) -> Iterator[socket.socket]:
         yield sock
 
 
-def _client_id(path: Path) -> str:
+def client_id(path: Path) -> str:
     """Return the name under which the broker knows this database's aggregator, made at the first start."""
     db = sqlite3.connect(path, timeout=5.0)
     try:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from central import alarms, commands, policies, streams
+from central import alarms, boots, commands, policies, streams
 from central.contact import find, summary
 from central.effects import Change, ChangeKind
 from central.errors import MessageError, RefusedFor
@@ -26,6 +26,7 @@ def hello(tx: Tx, said: Hello) -> None:
         raise MessageError(RefusedFor.BEYOND_BOUNDS, f"{len(said.inventory)} devices; at most {MAX_DEVICES}")
     _enter(tx, said.cabinet)
     _introduce(tx, said)
+    boots.heard_now(tx, said.cabinet, said.boot, said.monotonic_ms)
     _take_inventory(tx, said.cabinet, said.inventory)
     streams.hear_heads(tx, said.cabinet, said.epoch, said.streams)
     alarms.reconcile(tx, said.cabinet, said.alarms)
@@ -46,13 +47,12 @@ def _enter(tx: Tx, cabinet: CabinetId) -> None:
 
 def _introduce(tx: Tx, said: Hello) -> None:
     tx.db.execute(
-        "UPDATE cabinet SET hello_ms = ?, online = 1, presence_ms = ?, boot = ?, boot_utc_offset_ms = ?,"
+        "UPDATE cabinet SET hello_ms = ?, online = 1, presence_ms = ?, boot = ?,"
         " epoch = ?, agent_version = ?, sqlite_version = ?, last_end = ?, clock = ?, keys = ? WHERE id = ?",
         (
             tx.now_ms,
             tx.now_ms,
             said.boot,
-            tx.now_ms - said.monotonic_ms,
             said.epoch,
             said.agent_version,
             said.sqlite_version,
@@ -77,6 +77,10 @@ def _take_inventory(tx: Tx, cabinet: CabinetId, inventory: Sequence[Device]) -> 
         else:
             refuse_device(tx, cabinet, device.id, owner, readings=0)
     tx.caches.owners.clear()
+    tx.db.execute(
+        "INSERT INTO centre (name, value) VALUES ('inventory', 1)"
+        " ON CONFLICT DO UPDATE SET value = value + 1"  # other processes remember owners too
+    )
 
 
 def _list(tx: Tx, cabinet: CabinetId, device: Device) -> None:
@@ -95,9 +99,20 @@ def _list(tx: Tx, cabinet: CabinetId, device: Device) -> None:
             msgspec.json.encode(device.points).decode(),
         ),
     )
+    list_stream(tx, cabinet, device)
     tx.db.executemany(
         "INSERT OR IGNORE INTO device_group (name, device) VALUES (?, ?)",
         [(group, device.id) for group in device.groups],
+    )
+
+
+def list_stream(tx: Tx, cabinet: CabinetId, device: Device) -> None:
+    """Remember until when a device was listed in a stream of a cabinet."""
+    tx.db.execute(
+        "INSERT INTO device_stream (device, cabinet, stream, listed_from_ms, listed_to_ms)"
+        " VALUES (?1, ?2, ?3, ?4, ?4) ON CONFLICT DO UPDATE"
+        " SET listed_from_ms = coalesce(listed_from_ms, ?4), listed_to_ms = ?4",
+        (device.id, cabinet, device.stream, tx.now_ms),
     )
 
 

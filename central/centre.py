@@ -11,6 +11,7 @@ import msgspec
 from central.errors import RequestError, StoreError
 from central.feed import Feed
 from central.ingest import Ingest
+from central.intake import Totals
 from central.mqtt import Link
 from central.policies import SigningKey
 from central.store.reader import Reader
@@ -20,14 +21,6 @@ from protocols.clock import Clock
 T = TypeVar("T")
 STORE_TIMEOUT_S = 10.0
 """How long a request waits for its commit before it says that the store is too slow."""
-
-
-class Totals:
-    """What was committed since the start. Written by the store's thread, read by the API."""
-
-    def __init__(self) -> None:
-        self.batches = 0
-        self.readings = 0
 
 
 class Centre(msgspec.Struct, frozen=True):

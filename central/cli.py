@@ -27,7 +27,9 @@ from central.config import (
     read_listen,
 )
 from central.errors import StartError, StoreError
+from central.shards import SERVING
 from protocols.clock import BenchTime
+from protocols.model.ids import ID_RULE, is_id
 from protocols.model.policy import PolicyKind
 from protocols.strict import read
 
@@ -114,6 +116,50 @@ def serve(
         _say(msgspec.json.encode(ready).decode() if json else text)
 
     _run(run(Settings(db, listen_at, broker_at, key, bench), announce))
+
+
+@app.command()
+def ingest(
+    *,
+    db: Annotated[Path, typer.Option(help="The database, which an aggregator serves.")] = DEFAULT_DB,
+    name: Annotated[
+        str, typer.Option(help="Of this worker: the same at each start, and no other worker's.")
+    ] = "worker-1",
+    broker: Annotated[
+        str | None, typer.Option(help="mqtt://host:port or mqtts://host:port, the aggregator's.")
+    ] = None,
+    embedded: Annotated[str, typer.Option(help="Where the embedded broker is.")] = DEFAULT_BROKER,
+    mqtt: Annotated[
+        Protocol | None, typer.Option(help="MQTT version; 5 unless the broker is embedded.")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="Certificates of the broker's authorities.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="Our certificate.")] = None,
+    key_file: Annotated[Path | None, typer.Option(help="Our certificate's private key.")] = None,
+    insecure: Insecure = False,
+    json: Json = False,
+) -> None:
+    """Take in what cabinets send, beside an aggregator on the same database, until SIGTERM or Ctrl-C.
+
+    Example: luciole-central ingest --db central.db --broker mqtts://broker.example:8883 --name worker-1
+    """
+    from central.worker import WorkerReady, WorkerSettings, run  # noqa: PLC0415  as in `serve`
+
+    faults = Faults()
+    tls = Tls(ca, cert, key_file)
+    if broker is None:
+        broker_at = read_embedded(embedded, mqtt, tls, faults=faults)
+    else:
+        broker_at = read_broker(broker, mqtt, tls, insecure=insecure, faults=faults)
+    if not is_id(name) or name == SERVING:
+        faults.add("--name", f"{name!r}: expected {ID_RULE}, and not {SERVING!r}, which the aggregator has")
+    if broker_at is None or faults.found:
+        _give_up(faults.found)
+
+    def announce(ready: WorkerReady) -> None:
+        text = f"worker {ready.name}  broker {ready.broker}  database {ready.db}  pid {ready.pid}"
+        _say(msgspec.json.encode(ready).decode() if json else text)
+
+    _run(run(WorkerSettings(db, broker_at, name), announce))
 
 
 @app.command()

@@ -5,6 +5,7 @@ This is the only module of the aggregator that asks the system what time it is.
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from protocols.clock import BenchTime, Instant
 
@@ -33,6 +34,14 @@ class SystemClock:
 
 def _monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
+
+
+def machine_boot() -> str:
+    """Return which boot of this machine it is: what the monotonic clock says is worth nothing in another."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def moment(utc_ms: int) -> datetime:

@@ -19,6 +19,8 @@ SUMMARIES = """
         coalesce((SELECT max(received_ms) FROM stream WHERE stream.cabinet = cabinet.id), 0),
         coalesce(hello_ms, 0), coalesce(presence_ms, 0)) AS seen_ms,
     (SELECT count(*) FROM device WHERE device.cabinet = cabinet.id AND listed = 1) AS devices,
+    (SELECT count(*) FROM gap WHERE gap.cabinet = cabinet.id) AS gaps,
+    (SELECT max(to_ms) FROM gap WHERE gap.cabinet = cabinet.id) AS last_gap_ms,
     (SELECT count(*) FROM alarm WHERE alarm.cabinet = cabinet.id AND cleared_ms IS NULL) AS active_alarms,
     (SELECT lease_until_ms FROM policy_in_force AS force JOIN policy USING (cabinet, kind, version, hash)
         WHERE force.cabinet = cabinet.id AND force.kind = 'priority') AS priority_until_ms
@@ -48,6 +50,8 @@ def summary(found: Row, now_ms: int) -> CabinetSummary:
         devices=found["devices"],
         active_alarms=found["active_alarms"],
         priority_until=maybe_moment(found["priority_until_ms"]),
+        gaps=found["gaps"],
+        last_gap=maybe_moment(found["last_gap_ms"]),
     )
 
 

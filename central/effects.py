@@ -21,6 +21,7 @@ class ChangeKind(StrEnum):
     POLICY = "policy"
     PRIORITY = "priority"
     CABINET = "cabinet"
+    GAP = "gap"
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -29,12 +30,12 @@ class Change(msgspec.Struct, frozen=True):
     Attributes:
         kind: what it is about.
         cabinet: whose.
-        body: an API type, encoded only if somebody watches.
+        body: an API type, encoded only if somebody watches; or what another process has encoded.
     """
 
     kind: ChangeKind
     cabinet: CabinetId
-    body: msgspec.Struct
+    body: msgspec.Struct | msgspec.Raw
 
 
 class Downlink(msgspec.Struct, frozen=True):
@@ -62,6 +63,7 @@ class Effects:
         changes: what watchers want to see.
         due: whether something is to be sent at once, rather than when it is next looked for.
         refused_devices: (cabinet, device, owner) of what was not stored.
+        unlisted_devices: (cabinet, device) of what a snapshot told of and no inventory lists.
         batches: committed.
         readings: committed.
     """
@@ -72,6 +74,7 @@ class Effects:
         self.changes: list[Change] = []
         self.due = False
         self.refused_devices: list[tuple[CabinetId, str, str]] = []
+        self.unlisted_devices: list[tuple[CabinetId, str]] = []
         self.batches = 0
         self.readings = 0
 
@@ -82,5 +85,6 @@ class Effects:
         self.changes += other.changes
         self.due = self.due or other.due
         self.refused_devices += other.refused_devices
+        self.unlisted_devices += other.unlisted_devices
         self.batches += other.batches
         self.readings += other.readings

@@ -4,6 +4,7 @@ CentralError
 ├── StartError      nothing was started: the person at the terminal must change something
 ├── RequestError         a request cannot be met: the caller must change it; carries an HTTP status
 ├── MessageError         a cabinet's message is not accepted; carries the reason it is counted under
+│   └── NotHeldError     another worker ingests that cabinet's shard
 └── StoreError  the database does not take writes at the moment
 """
 
@@ -67,12 +68,16 @@ class RefusedFor(StrEnum):
     """A number that no honest cabinet reaches, or more of something than this end holds."""
     FOREIGN_DEVICE = "foreign_device"
     """A device that belongs to another cabinet."""
+    UNLISTED_DEVICE = "unlisted_device"
+    """A snapshot of a device that its cabinet's hello did not list."""
     FOREIGN_COMMAND = "foreign_command"
     """An answer to a command that went to another cabinet."""
     UNREADABLE = "unreadable"
     """A batch that arrived whole and says nonsense: its bytes are set aside, its stream goes on."""
     NOT_STORED = "not_stored"
     """This end failed while it stored the message."""
+    NOT_HELD = "not_held"
+    """Another worker ingests this cabinet's shard: it will see to the message."""
     QUEUE_FULL = "queue_full"
     """This end could not keep up; the cabinet sends again."""
 
@@ -83,3 +88,7 @@ class MessageError(CentralError):
     def __init__(self, reason: RefusedFor, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class NotHeldError(MessageError):
+    """A message of a shard that another worker ingests. No fault of the cabinet's."""

@@ -11,8 +11,21 @@ from typing import assert_never
 import msgspec
 import structlog
 
-from central import alarms, cabinets, commands, policies, priority, readings, streams
-from central.errors import MessageError, RefusedFor
+from central import (
+    alarms,
+    boots,
+    cabinets,
+    commands,
+    gap_reports,
+    gaps,
+    policies,
+    priority,
+    readings,
+    restamp,
+    snapshots,
+    streams,
+)
+from central.errors import MessageError, NotHeldError, RefusedFor
 from central.marks import Standing, standing
 from central.store.writer import Tx
 from central.streams import Stream, check_number, follow_floor, open_stream
@@ -20,12 +33,14 @@ from protocols.backhaul.codec import (
     batch_hash,
     decode_hello,
     decode_presence,
+    decode_snapshot,
     unframe_batch,
     unseal,
 )
 from protocols.backhaul.messages import (
     AlarmEvent,
     Batch,
+    ClockEvent,
     CommandEvent,
     Event,
     GapCause,
@@ -34,9 +49,8 @@ from protocols.backhaul.messages import (
     PriorityEvent,
     StartEvent,
 )
-from protocols.backhaul.topics import Up, UpTopic, parse_up
+from protocols.backhaul.topics import Up, UpTopic, parse_up, shard
 from protocols.errors import RemoteProtocolError
-from protocols.model.ids import CabinetId
 
 MAX_REMEMBERED = 10_000
 """Senders whose refusal was logged: each is logged once for each reason."""
@@ -75,7 +89,9 @@ class Counts:
         self.standings: Counter[Standing] = Counter()
         self.conflicting = 0
         self.contradictory = 0
+        self.snapshots = 0
         self.ignored = 0
+        self.elsewhere = 0
         self._refused: Counter[RefusedFor] = Counter()
         self._logged: set[tuple[str, RefusedFor]] = set()
         self._lock = threading.Lock()
@@ -112,6 +128,9 @@ class Ingest:
         except RemoteProtocolError as error:
             self.counts.refuse(_sender(topic), RefusedFor.DAMAGED, str(error))
             raise MessageError(RefusedFor.DAMAGED, str(error)) from error
+        except NotHeldError:
+            self.counts.elsewhere += 1
+            raise
         except MessageError as error:
             self.counts.refuse(_sender(topic), error.reason, str(error))
             raise
@@ -124,6 +143,8 @@ class Ingest:
             where = parse_up(topic)
         except RemoteProtocolError as error:
             raise MessageError(RefusedFor.TOPIC, str(error)) from error
+        if tx.shards is not None and shard(where.cabinet) not in tx.shards:
+            raise NotHeldError(RefusedFor.NOT_HELD, f"{where.cabinet} is another worker's")
         match where.kind:
             case Up.BATCH:
                 self._batch(tx, where, payload)
@@ -132,17 +153,30 @@ class Ingest:
             case Up.STATE:
                 cabinets.presence(tx, where.cabinet, decode_presence(payload))
             case Up.NOW:
-                self.counts.ignored += 1
+                self._snapshot(tx, where, payload)
             case _:
                 assert_never(where.kind)
         for cabinet, device, owner in tx.effects.refused_devices:
             self.counts.refuse(cabinet, RefusedFor.FOREIGN_DEVICE, f"{device} belongs to {owner}")
+        for cabinet, device in tx.effects.unlisted_devices:
+            self.counts.refuse(cabinet, RefusedFor.UNLISTED_DEVICE, device)
 
     def _hello(self, tx: Tx, where: UpTopic, payload: bytes) -> None:
         said = decode_hello(payload)
         if said.cabinet != where.cabinet:
             raise MessageError(RefusedFor.FOREIGN, f"a hello of {said.cabinet!r} on {where.cabinet}'s topic")
         cabinets.hello(tx, said)
+
+    def _snapshot(self, tx: Tx, where: UpTopic, payload: bytes) -> None:
+        said = decode_snapshot(payload)
+        if said.cabinet != where.cabinet:
+            raise MessageError(
+                RefusedFor.FOREIGN, f"a snapshot of {said.cabinet!r} on {where.cabinet}'s topic"
+            )
+        if snapshots.take(tx, said):
+            self.counts.snapshots += 1
+        else:
+            self.counts.ignored += 1
 
     def _batch(self, tx: Tx, where: UpTopic, payload: bytes) -> None:
         floor, sealed = unframe_batch(payload)
@@ -177,13 +211,14 @@ class Ingest:
         try:
             count, last_utc_ms = readings.store(tx, stream, came.batch, batch_id)
             for event in came.batch.events:
-                self._event(tx, came.batch.cabinet, event)
+                self._event(tx, came.batch, event)
         except (RemoteProtocolError, MessageError, OverflowError) as error:
             tx.db.execute("ROLLBACK TO content")
             tx.caches.clear()
             count, last_utc_ms = 0, None
             self._set_aside(tx, stream, came, str(error))
         tx.db.execute("RELEASE content")
+        gaps.came(tx, came.batch, count)
         _move_mark(tx, stream, came, Content(batch_id, count, last_utc_ms))
         tx.effects.batches += 1
         tx.effects.readings += count
@@ -203,20 +238,21 @@ class Ingest:
         )
         streams.conclude(tx, stream, range(number, number + 1), GapCause.CORRUPT, tx.now_ms)
 
-    def _event(self, tx: Tx, cabinet: CabinetId, event: Event) -> None:
+    def _event(self, tx: Tx, batch: Batch, event: Event) -> None:
         """Take in one event; what is not acceptable is counted, and its neighbours are kept.
 
         Raises:
             MessageError: if it is a gap: a hole of which nothing can be read must show as one.
         """
         try:
-            self._heard(tx, cabinet, event)
+            self._heard(tx, batch, event)
         except MessageError as error:
             if isinstance(event, GapEvent):
                 raise
-            self.counts.refuse(cabinet, error.reason, str(error))
+            self.counts.refuse(batch.cabinet, error.reason, str(error))
 
-    def _heard(self, tx: Tx, cabinet: CabinetId, event: Event) -> None:
+    def _heard(self, tx: Tx, batch: Batch, event: Event) -> None:
+        cabinet = batch.cabinet
         match event:
             case AlarmEvent():
                 alarms.report(tx, cabinet, event)
@@ -225,11 +261,13 @@ class Ingest:
             case PolicyEvent():
                 policies.report(tx, cabinet, event)
             case GapEvent():
-                streams.report_gap(tx, cabinet, event)
+                gap_reports.report(tx, batch, event)
             case PriorityEvent():
                 self.counts.contradictory += priority.report(tx, cabinet, event)
             case StartEvent():
                 cabinets.started(tx, cabinet, event)
+            case ClockEvent():
+                restamp.hear(tx, cabinet, event)
             case _:
                 assert_never(event)
 
@@ -260,15 +298,22 @@ def _after_floor(tx: Tx, stream: Stream, came: Arrival) -> Stream:
     centre that remembered more: a hello would have said so, but a batch may come first.
     """
     acknowledged = came.floor - 1 if stream.fresh else 0
-    offset_ms = came.batch.utc_offset_ms
-    before_ms = tx.now_ms if offset_ms is None else came.batch.base_monotonic_ms + offset_ms
+    before_ms = readings.stamp_of(tx, came.batch).utc_ms(came.batch.base_monotonic_ms)
     return follow_floor(tx, stream, came.floor, acknowledged, before_ms)
 
 
 def _enter_batch(tx: Tx, stream: Stream, came: Arrival) -> int:
     entered = tx.db.execute(
-        "INSERT INTO batch (stream_id, number, hash, boot, readings, received_ms) VALUES (?, ?, ?, ?, 0, ?)",
-        (stream.id, came.batch.number, came.hash, came.batch.boot[:80], tx.now_ms),
+        "INSERT INTO batch (stream_id, number, hash, boot, clock, readings, received_ms)"
+        " VALUES (?, ?, ?, ?, ?, 0, ?)",
+        (
+            stream.id,
+            came.batch.number,
+            came.hash,
+            came.batch.boot[: boots.MAX_NAME],
+            readings.clock_of(came.batch),
+            tx.now_ms,
+        ),
     )
     assert entered.lastrowid is not None  # noqa: S101  an INSERT has one
     return entered.lastrowid

@@ -29,13 +29,10 @@ def never_coming(mark: int, floor: int) -> range:
 
 def without(numbers: range, others: Iterable[range]) -> list[range]:
     """Return what is left of `numbers`, as ranges in order, when `others` are taken away."""
-    left = [numbers] if numbers else []
-    for other in others:
-        left = [piece for part in left for piece in _cut(part, other) if piece]
-    return left
-
-
-def _cut(part: range, other: range) -> tuple[range, range]:
-    if not other or other.stop <= part.start or part.stop <= other.start:
-        return part, range(0)
-    return range(part.start, other.start), range(other.stop, part.stop)
+    left = []
+    at = numbers.start
+    for other in sorted((one for one in others if one), key=lambda one: one.start):
+        left.append(range(at, min(other.start, numbers.stop)))
+        at = max(at, other.stop)
+    left.append(range(at, numbers.stop))
+    return [piece for piece in left if piece]

@@ -18,12 +18,14 @@ from paho.mqtt.reasoncodes import ReasonCode
 from central.config import BrokerSettings, Protocol
 from central.effects import Downlink
 from protocols.backhaul.codec import MAX_BATCH_BYTES
-from protocols.backhaul.topics import down, up_filter
+from protocols.backhaul.topics import SHARDS, down, up_filter
 from protocols.clock import Clock
 
 KEEP_ALIVE_S = 30
 SESSION_EXPIRY_S = 3_600
 """For so long a broker of MQTT 5 keeps what comes while the aggregator restarts."""
+BREATH_MS = 5_000
+"""Who lost the broker less long ago keeps its shards: a broker that restarts is back by then."""
 RETRY_LEAST_S = 0.5
 RETRY_MOST_S = 15.0
 MAX_PACKET_BYTES = MAX_BATCH_BYTES + (64 << 10)
@@ -34,13 +36,26 @@ QOS = 1
 _VERSIONS = {Protocol.MQTT_5: MQTTProtocolVersion.MQTTv5, Protocol.MQTT_311: MQTTProtocolVersion.MQTTv311}
 
 Deliver = Callable[[str, bytes], None]
+Then = Callable[[], None]
 log = structlog.get_logger(__name__)
+
+
+EVERY_FILTER = frozenset({up_filter(), *(up_filter(number) for number in range(SHARDS))})
+
+
+def filters_of(shards: frozenset[int]) -> frozenset[str]:
+    """Return the subscriptions by which the cabinets of some shards are heard."""
+    if len(shards) == SHARDS:
+        return frozenset({up_filter()})
+    return frozenset(up_filter(number) for number in shards)
 
 
 class Link:
     """Keeps one connection to the broker."""
 
-    def __init__(self, settings: BrokerSettings, client_id: str, clock: Clock, deliver: Deliver) -> None:
+    def __init__(
+        self, settings: BrokerSettings, client_id: str, clock: Clock, deliver: Deliver, *, keep: bool = True
+    ) -> None:
         """Prepare a link; `start` connects.
 
         Args:
@@ -48,11 +63,17 @@ class Link:
             client_id: the same at each start, so that a broker recognises us.
             clock: for the health report.
             deliver: called in paho's thread with topic and payload; may block.
+            keep: whether a broker of MQTT 5 is to keep what comes while we are away; a worker that may find
+                its shards with another has no use for it.
         """
         self._settings = settings
         self._clock = clock
         self._deliver = deliver
+        self._keep = keep
         self._stopping = False
+        self._filters: frozenset[str] = frozenset()
+        self._changing = threading.Lock()
+        self._leaving: dict[int, Then] = {}
         self._thread_name = f"paho-mqtt-client-{client_id}"  # as paho names it
         self._client_id = client_id
         self._client = self._prepare()
@@ -60,6 +81,7 @@ class Link:
         self.since_ms: int | None = None
         self.connections = 0
         self.why = "not connected yet"
+        self._lost_ms: int | None = None
 
     def _prepare(self) -> Client:
         version = _VERSIONS[self._settings.protocol]
@@ -70,9 +92,17 @@ class Link:
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
+        client.on_unsubscribe = self._on_unsubscribe
         if self._settings.tls is not None:
             client.tls_set_context(self._settings.tls.context())
         return client
+
+    def hears(self) -> bool:
+        """Tell whether cabinets are heard: we are connected, or were a moment ago and may be again at once."""
+        lost_ms = self._lost_ms
+        return self.connected or (
+            lost_ms is not None and self._clock.now().monotonic_ms - lost_ms < BREATH_MS
+        )
 
     def start(self) -> None:
         """Begin to connect, and go on trying."""
@@ -80,10 +110,10 @@ class Link:
         self._draw_retry()
         if self._settings.protocol is Protocol.MQTT_5:
             session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
-            session.SessionExpiryInterval = SESSION_EXPIRY_S
+            session.SessionExpiryInterval = SESSION_EXPIRY_S if self._keep else 0
             session.MaximumPacketSize = MAX_PACKET_BYTES
             self._client.connect_async(
-                address.host, address.port, KEEP_ALIVE_S, clean_start=False, properties=session
+                address.host, address.port, KEEP_ALIVE_S, clean_start=not self._keep, properties=session
             )
         else:
             self._client.connect_async(address.host, address.port, KEEP_ALIVE_S)
@@ -94,6 +124,30 @@ class Link:
         self._stopping = True
         self._client.disconnect()
         self._client.loop_stop()
+
+    def listen(self, shards: frozenset[int], then: Then | None = None) -> None:
+        """Hear the cabinets of these shards, and no others; on this connection and on each that follows.
+
+        Args:
+            shards: all of them are one subscription.
+            then: called, in paho's thread or at once, when nothing more comes of the others.
+        """
+        with self._changing:
+            before, self._filters = self._filters, filters_of(shards)
+            come, gone = self._filters - before, before - self._filters
+            if self.connected and come:
+                self._subscribe(self._client, come)
+            if self.connected and gone:
+                _, number = self._client.unsubscribe(sorted(gone))
+                if then is not None and number is not None:
+                    self._leaving[number] = then
+                    return
+        if then is not None:
+            then()
+
+    @staticmethod
+    def _subscribe(client: Client, filters: frozenset[str]) -> None:
+        client.subscribe([(one, QOS) for one in sorted(filters)])
 
     def watch(self) -> None:
         """Begin with a new client if paho's thread has ended, whatever it met."""
@@ -130,13 +184,17 @@ class Link:
         self._client.reconnect_delay_set(least_s, RETRY_MOST_S * least_s)  # type: ignore[arg-type]  # takes fractions
 
     def _on_connect(
-        self, client: Client, _user: object, _flags: ConnectFlags, code: ReasonCode, _more: Properties | None
+        self, client: Client, _user: object, flags: ConnectFlags, code: ReasonCode, _more: Properties | None
     ) -> None:
         if code.is_failure:
             self._down(f"refused by the broker: {code}")
             return
-        client.subscribe(up_filter(), QOS)
-        self.connected = True
+        with self._changing:
+            if flags.session_present:
+                client.unsubscribe(sorted(EVERY_FILTER - self._filters))
+            if self._filters:
+                self._subscribe(client, self._filters)
+            self.connected = True
         self.since_ms = self._clock.now().utc_ms
         self.connections += 1
         self.why = ""
@@ -159,9 +217,23 @@ class Link:
         if self.connected and not self._stopping:
             log.warning("the broker is gone", broker=str(self._settings), why=why)
             self._draw_retry()
-        self.connected = False
+        with self._changing:
+            if self.connected:
+                self._lost_ms = self._clock.now().monotonic_ms
+            self.connected = False
+            left, self._leaving = list(self._leaving.values()), {}
         self.since_ms = None
         self.why = why
+        for then in left:
+            then()
+
+    def _on_unsubscribe(
+        self, _client: Client, _user: object, number: int, _codes: list[ReasonCode], _more: Properties | None
+    ) -> None:
+        with self._changing:
+            then = self._leaving.pop(number, None)
+        if then is not None:
+            then()
 
     def _on_message(self, _client: Client, _user: object, message: MQTTMessage) -> None:
         self._deliver(message.topic, bytes(message.payload))

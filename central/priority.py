@@ -19,9 +19,12 @@ from central.store.writer import Tx
 from central.streams import check_number
 from central.views import Row, maybe_moment, priority_view, row
 from protocols.backhaul.messages import PriorityEvent
+from protocols.clock import Correction
 from protocols.model.ids import CabinetId, is_id
 from protocols.model.priority import ENDED, MAX_LEVEL, NEXT, RequestState
 
+MAX_CORRECTED = 2_000
+"""Requests that one clock event moves: what a busy junction asks for in a day."""
 REQUESTS_KEPT = 20_000
 """For each cabinet: a month of a junction where a bus comes every ninety seconds, eighteen hours a day."""
 MAX_STEPS = 64
@@ -170,6 +173,28 @@ def report(tx: Tx, cabinet: CabinetId, event: PriorityEvent) -> bool:
     _write(tx, request_id, summed, sorted([*steps, step], key=place))
     _tell(tx, cabinet, request_id)
     return bool(summed.contradiction) and not (steps and outcome(steps).contradiction)
+
+
+def correct(tx: Tx, cabinet: CabinetId, correction: Correction) -> None:
+    """Put right the times of requests that a cabinet told before its clock was set."""
+    first_ms, last_ms = correction.before_ms, correction.before_ms + correction.until_ms
+    found = tx.db.execute(
+        "SELECT id FROM priority_request WHERE cabinet = ? AND first_ms <= ? AND changed_ms >= ?"
+        " ORDER BY id DESC LIMIT ?",
+        (cabinet, last_ms, first_ms, MAX_CORRECTED),
+    ).fetchall()
+    for (request_id,) in found:
+        steps = [
+            msgspec.structs.replace(step, at_ms=correction.corrected(step.at_ms))
+            for step in steps_of(tx.db, request_id)
+        ]
+        tx.db.execute("DELETE FROM priority_step WHERE request_id = ?", (request_id,))
+        tx.db.executemany(
+            "INSERT INTO priority_step (request_id, event) VALUES (?, ?)",
+            [(request_id, msgspec.json.encode(step).decode()) for step in steps],
+        )
+        _write(tx, request_id, outcome(steps), sorted(steps, key=place))
+        _tell(tx, cabinet, request_id)
 
 
 def _is_news(step: PriorityEvent, steps: Sequence[PriorityEvent]) -> bool:

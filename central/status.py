@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from central.api.bodies import CabinetSummary, Contact, Health, Page
+from central.api.bodies import CabinetSummary, Contact, GapsHealth, Health, Page
 from central.errors import StartError
 
 TIMEOUT_S = 5.0
@@ -71,11 +71,15 @@ def show(status: Status, console: Console) -> None:
     console.print(f"broker  {health.broker.address} ({broker})")
     console.print(f"store   {health.store.path} ({store}, {health.store.queue_jobs} waiting)")
     console.print(f"ingest  {health.ingest.readings} readings in {health.ingest.batches} batches")
+    if len(health.workers) > 1:
+        shares = ", ".join(f"{one.name} {one.shards}" for one in health.workers)
+        console.print(f"shards  {shares}")
     if health.ingest.contradictory:
         console.print(f"        {health.ingest.contradictory} priority requests contradict themselves")
     for reason, count in health.ingest.refused.items():
         console.print(f"        {count} refused: {reason}")
-    table = Table("cabinet", "contact", "last heard", "devices", "alarms", "priority until", "agent")
+    console.print(f"missing {_missing(health.gaps)}")
+    table = Table("cabinet", "contact", "last heard", "devices", "alarms", "gaps", "priority until", "agent")
     for cabinet in status.cabinets:
         colour = _COLOURS[cabinet.contact]
         table.add_row(
@@ -84,10 +88,25 @@ def show(status: Status, console: Console) -> None:
             "never" if cabinet.age_s is None else f"{cabinet.age_s:.0f} s ago",
             str(cabinet.devices),
             str(cabinet.active_alarms),
+            _gaps(cabinet),
             _lease(cabinet.priority_until, health.time),
             cabinet.agent_version,
         )
     console.print(table)
+
+
+def _missing(known: GapsHealth) -> str:
+    if not known.gaps:
+        return "nothing that is known of"
+    causes = ", ".join(f"{count} {cause}" for cause, count in known.by_cause.items())
+    uncounted = f", and what nobody could count in {known.uncounted}" if known.uncounted else ""
+    return f"{known.readings} readings in {known.gaps} gaps ({causes}){uncounted}"
+
+
+def _gaps(cabinet: CabinetSummary) -> str:
+    if cabinet.last_gap is None:
+        return ""
+    return f"{cabinet.gaps}, last {cabinet.last_gap:%Y-%m-%d %H:%M} UTC"
 
 
 def _lease(until: datetime | None, now: datetime) -> str:

@@ -1,13 +1,15 @@
-"""The marks, the gaps that the floors leave, and the gaps that cabinets report."""
+"""The marks, and the gaps that the floors leave."""
 
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from central import gaps
 from central.errors import MessageError, RefusedFor
+from central.gaps import Gap
 from central.marks import never_coming, without
 from central.store.writer import Tx
-from protocols.backhaul.messages import Ack, GapCause, GapEvent, StreamHead, StreamMark
+from protocols.backhaul.messages import Ack, GapCause, StreamHead, StreamMark
 from protocols.model.device import StreamClass
 from protocols.model.ids import CabinetId
 
@@ -88,7 +90,8 @@ def follow_floor(tx: Tx, stream: Stream, floor: int, acknowledged: int, to_ms: i
     missing = never_coming(stream.mark, floor)
     if not missing:
         return stream
-    unexplained = without(missing, _reported(tx, stream, missing))
+    explained = gaps.known(tx, stream.cabinet, stream.stream, stream.epoch, missing, reported=True)
+    unexplained = without(missing, explained)
     split = acknowledged + 1
     for piece in unexplained:
         known = range(piece.start, min(piece.stop, split))
@@ -102,89 +105,23 @@ def follow_floor(tx: Tx, stream: Stream, floor: int, acknowledged: int, to_ms: i
     return msgspec.structs.replace(stream, mark=floor - 1)
 
 
-def _reported(tx: Tx, stream: Stream, numbers: range) -> list[range]:
-    rows = tx.db.execute(
-        "SELECT first, last FROM gap WHERE cabinet = ? AND stream = ? AND epoch = ? AND first <= ?"
-        " AND last >= ? AND reported = 1",
-        (stream.cabinet, stream.stream, stream.epoch, numbers.stop - 1, numbers.start),
-    )
-    return [range(first, last + 1) for first, last in rows]
-
-
 def conclude(tx: Tx, stream: Stream, numbers: range, cause: GapCause, to_ms: int) -> None:
     """Record as a gap what the centre itself concludes about some numbers, if there are any."""
     if numbers:
-        tx.db.execute(
-            "INSERT INTO gap (cabinet, stream, epoch, first, last, cause, from_ms, to_ms, reported)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
-            (
-                stream.cabinet,
-                stream.stream,
-                stream.epoch,
-                numbers.start,
-                numbers.stop - 1,
-                cause.value,
-                stream.last_utc_ms,
-                to_ms,
+        gaps.record(
+            tx,
+            Gap(
+                cabinet=stream.cabinet,
+                stream=stream.stream,
+                epoch=stream.epoch,
+                numbers=numbers,
+                cause=cause,
+                from_ms=stream.last_utc_ms,
+                to_ms=to_ms,
+                count=None,
+                reported=False,
             ),
         )
-
-
-def report_gap(tx: Tx, cabinet: CabinetId, event: GapEvent) -> None:
-    """Record what a cabinet says is missing; its word takes the place of what the centre concluded."""
-    for number in (event.first, event.last, event.epoch):
-        check_number(number, "a gap's number")
-    numbers = range(event.first, event.last + 1) if event.first else range(0)
-    count = event.count
-    if numbers:
-        _withdraw(tx, cabinet, event, numbers)
-        batches, readings = _held(tx, cabinet, event)
-        if batches >= len(numbers):
-            return  # all of it came after all, before it was shed
-        count = None if count is None else max(0, count - readings)
-    tx.db.execute(
-        "INSERT INTO gap (cabinet, stream, epoch, first, last, cause, from_ms, to_ms, count, reported)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
-        (
-            cabinet,
-            event.stream,
-            event.epoch,
-            event.first,
-            event.last,
-            event.cause.value,
-            event.from_ms,
-            event.to_ms,
-            count,
-        ),
-    )
-
-
-def _withdraw(tx: Tx, cabinet: CabinetId, event: GapEvent, numbers: range) -> None:
-    """Take back what the centre concluded about these numbers."""
-    concluded = tx.db.execute(
-        "SELECT id, first, last FROM gap WHERE cabinet = ? AND stream = ? AND epoch = ? AND first <= ?"
-        " AND last >= ? AND reported = 0",
-        (cabinet, event.stream, event.epoch, event.last, event.first),
-    ).fetchall()
-    for row_id, first, last in concluded:
-        for left in without(range(first, last + 1), [numbers]):
-            tx.db.execute(
-                "INSERT INTO gap"
-                " (cabinet, stream, epoch, first, last, cause, from_ms, to_ms, count, reported)"
-                " SELECT cabinet, stream, epoch, ?, ?, cause, from_ms, to_ms, count, 0 FROM gap WHERE id = ?",
-                (left.start, left.stop - 1, row_id),
-            )
-        tx.db.execute("DELETE FROM gap WHERE id = ?", (row_id,))
-
-
-def _held(tx: Tx, cabinet: CabinetId, event: GapEvent) -> tuple[int, int]:
-    """Return how many of an event's batches are committed here nevertheless, and their readings."""
-    row = tx.db.execute(
-        "SELECT count(*), coalesce(sum(batch.readings), 0) FROM batch JOIN stream ON stream.id = stream_id"
-        " WHERE cabinet = ? AND epoch = ? AND stream = ? AND number BETWEEN ? AND ?",
-        (cabinet, event.epoch, event.stream, event.first, event.last),
-    ).fetchone()
-    return int(row[0]), int(row[1])
 
 
 def hear_heads(tx: Tx, cabinet: CabinetId, epoch: int, heads: Sequence[StreamHead]) -> None:

@@ -95,6 +95,7 @@ def point_reading(found: Row) -> PointReading:
     return PointReading(
         device=found["device"],
         point=found["point"],
+        snapshot=bool(found["snapshot"]),
         **{name: getattr(plain, name) for name in ReadingView.__struct_fields__},
     )
 
@@ -107,9 +108,13 @@ def gap_view(found: Row) -> GapView:
         stream=STREAMS[found["stream"]],
         cause=GapCause(found["cause"]),
         from_time=maybe_moment(found["from_ms"]),
-        to_time=maybe_moment(found["to_ms"]),
+        to_time=moment(found["to_ms"]),
         count=found["count"],
         reported=bool(found["reported"]),
+        epoch=found["epoch"] if found["first"] else None,
+        first=found["first"] or None,
+        last=found["last"] or None,
+        learnt=maybe_moment(found["learnt_ms"]),
     )
 
 

@@ -5,8 +5,9 @@ whenever it likes; the line's task finishes the transaction that it has begun.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from enum import IntEnum, StrEnum
+from typing import TypeVar
 
 import msgspec
 
@@ -49,6 +50,8 @@ class LineHealth(msgspec.Struct, frozen=True):
         queued: how many reads and writes wait.
         turned_away: how many were refused because the queue was full.
         reconnections: how often the line came back after it had been down.
+        named: what was refused or went wrong on the line, by name, most first; only what is not 0. The names are
+            our own, never a peer's.
     """
 
     line: LineId
@@ -62,6 +65,15 @@ class LineHealth(msgspec.Struct, frozen=True):
     queued: int = 0
     turned_away: int = 0
     reconnections: int = 0
+    named: dict[str, int] = {}
+
+
+Name = TypeVar("Name", bound=str)
+
+
+def by_number(counts: Mapping[Name, int]) -> dict[str, int]:
+    """Return the counts that are not 0, the greatest first, as `LineHealth.named` has them."""
+    return {str(name): count for name, count in sorted(counts.items(), key=lambda one: -one[1]) if count}
 
 
 class PolledPoint(msgspec.Struct, frozen=True):
@@ -73,6 +85,8 @@ class PolledPoint(msgspec.Struct, frozen=True):
         report: when a reading of it is worth keeping.
         dead_band: the change, in the point's unit, below which nothing has changed.
         heartbeat_s: seconds after which an unchanged value is kept all the same.
+        unwritable: why it cannot be commanded here although the device has that, and what would change it, for a
+            person; "" otherwise.
     """
 
     point: Point
@@ -80,6 +94,7 @@ class PolledPoint(msgspec.Struct, frozen=True):
     report: Report
     dead_band: float = 0
     heartbeat_s: float = 900
+    unwritable: str = ""
 
 
 class Written(msgspec.Struct, frozen=True):

@@ -13,11 +13,13 @@ What waits for the disk is committed together.
 
 import asyncio
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
+from drivers.already_said import AlreadySaid
 from drivers.base import (
     Admission,
     Found,
@@ -103,6 +105,7 @@ class BleDriver(HearingDriver):
         self._stations = {device.id: Station(device) for device in devices}
         self._by_address = {station.address: station for station in self._stations.values()}
         self._searches: set[Sightings] = set()
+        self._already = AlreadySaid(self._now_ms, self._stations)
         self._store = KeyStore(directory / f"{settings.id}.db")
         self._disk = asyncio.Lock()
         self._loaded = False
@@ -117,6 +120,7 @@ class BleDriver(HearingDriver):
         self._reset_fault = ""
         self._adverts = 0
         self._refused = 0
+        self._unkept = 0
         self._turned_away = 0
 
     # --- the contract ---
@@ -161,7 +165,21 @@ class BleDriver(HearingDriver):
             failures=self._refused,
             queued=len(self._waiting),
             turned_away=self._turned_away,
+            named=self._named_counts(),
         )
+
+    def _named_counts(self) -> dict[str, int]:
+        """Return what was not believed and what went wrong, by name; the first scan of all is none of that."""
+        refused: Counter[str] = Counter()
+        for station in self._stations.values():
+            refused.update({reason.value: count for reason, count in station.refused.items()})
+        return {
+            **refused,
+            "not_kept": self._unkept,
+            "strangers": self.strangers,
+            "scans_begun_anew": max(self.scans - 1, 0),
+            "adapter_resets": self.resets,
+        }
 
     async def run(self) -> None:
         """Be the line's task until cancelled."""
@@ -367,11 +385,7 @@ class BleDriver(HearingDriver):
         try:
             heard = station.belief.judge(data, now_ms)
         except RefusedError as fault:
-            self._refused += 1
-            if station.refuse(fault, now_ms):
-                self._log.warning(
-                    "device is not believed", device=station.id, why=fault.refusal.value, reason=str(fault)
-                )
+            self._not_believed(station, fault)
             return
         if heard is None:
             return
@@ -380,6 +394,16 @@ class BleDriver(HearingDriver):
             return
         self._waiting.append(_Waiting(station, heard, heard.counter, rssi_dbm, now_ms))
         self._to_write.set()
+
+    def _not_believed(self, station: Station, fault: RefusedError) -> None:
+        self._refused += 1
+        station.refuse(fault)
+        why = fault.refusal.value
+        line = self._already.line(station.id, why)
+        if line is not None:
+            self._log.warning(
+                "device is not believed", device=station.id, why=why, reason=str(fault), unsaid=line.unsaid
+            )
 
     def _tell(self, station: Station, heard: Heard, rssi_dbm: int | None, now_ms: int) -> None:
         self._was_heard(station.id, now_ms)
@@ -418,6 +442,7 @@ class BleDriver(HearingDriver):
             self._log.warning("counters cannot be kept, so nothing encrypted is told", reason=reason)
         self._disk_fault = reason
         self._refused += len(waiting)
+        self._unkept += len(waiting)
         for one in (*waiting, *self._waiting):
             one.station.belief.counter = one.station.committed
         self._waiting = []

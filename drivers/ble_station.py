@@ -19,8 +19,6 @@ from protocols.model.device import Kind
 from protocols.model.ids import DeviceId
 from protocols.model.reading import Fault, Sample, sample
 
-LOGGED_AGAIN_MS: Final = 3_600_000
-"""A kind of refusal of one device is logged once an hour at most: an attacker must not fill a disk with logs."""
 MAX_SIGHT: Final = 160
 """Characters of what a search tells of one device."""
 _UUIDS: Final = {Format.BTHOME: BTHOME_UUID, Format.EDDYSTONE: EDDYSTONE_UUID}
@@ -60,7 +58,6 @@ class Station:
         self._trouble = ""
         self._heard_ms: int | None = None
         self._rssi_dbm: int | None = None
-        self._logged_ms: dict[Refusal, int] = {}
 
     def know(self, kept: Kept) -> None:
         """Take the key and the counter that are on disk; what was believed before is forgotten."""
@@ -72,15 +69,10 @@ class Station:
         key, counter = (kept.key, kept.counter) if kept else (None, None)
         return Belief(self.format, address_bytes(self.address), key, counter)
 
-    def refuse(self, fault: RefusedError, now_ms: int) -> bool:
-        """Note an advert that is not believed; tell whether that is to be logged."""
+    def refuse(self, fault: RefusedError) -> None:
+        """Note an advert that is not believed."""
         self.refused[fault.refusal] += 1
         self._trouble = str(fault)
-        last_ms = self._logged_ms.get(fault.refusal)
-        if last_ms is not None and now_ms - last_ms < LOGGED_AGAIN_MS:
-            return False
-        self._logged_ms[fault.refusal] = now_ms
-        return True
 
     def believe(self, heard: Heard, rssi_dbm: int | None, now_ms: int) -> Sample | None:
         """Note what is believed; return what it says of the device's own points, if anything."""

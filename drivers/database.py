@@ -9,7 +9,7 @@ from pathlib import Path
 WAL_KEPT_BYTES = 16 << 20
 """What the write-ahead log may keep of the disk after it had to grow."""
 _CHUNK_BYTES = 1 << 20
-_SUFFIXES = ("", "-wal", "-shm")
+SUFFIXES = ("", "-wal", "-shm")
 
 
 class NewerSchemaError(Exception):
@@ -41,7 +41,7 @@ def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
 def _make_private(path: Path) -> None:
     """Make the file if it is missing; SQLite gives what it makes beside it the same mode, and keeps what is there."""
     path.touch(mode=0o600)
-    for suffix in _SUFFIXES:
+    for suffix in SUFFIXES:
         beside = path.with_name(path.name + suffix)
         if beside.exists():
             beside.chmod(0o600)
@@ -58,9 +58,8 @@ def _write_log_again(connection: sqlite3.Connection, path: Path) -> None:
     """
     connection.execute("BEGIN IMMEDIATE")  # nobody writes meanwhile
     try:
-        connection.execute(
-            "PRAGMA user_version=0"
-        )  # taken back; fails on a file that is open for reading only
+        # Taken back below; it fails on a file that is open for reading only.
+        connection.execute("PRAGMA user_version=0")
         with path.with_name(path.name + "-wal").open("r+b") as log:
             while chunk := log.read(_CHUNK_BYTES):
                 log.seek(-len(chunk), os.SEEK_CUR)

@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 import structlog
 
-from drivers.base import Found, LineHealth, LineState, Priority, RadioDriver
+from drivers.base import Found, LineHealth, LineState, Priority, RadioDriver, by_number
 from drivers.settings import Ble, DeviceSettings, LoraUdp
 from protocols.clock import Clock
 from protocols.errors import LocalProtocolError
@@ -288,7 +288,15 @@ class HearingDriver(RadioDriver):
             return failed_sample(device, self._now_ms(), points, Reason.NO_ANSWER)
         return last.read(points, self._now_ms())
 
-    def _health(self, *, transactions: int, failures: int, queued: int, turned_away: int) -> LineHealth:
+    def _health(
+        self,
+        *,
+        transactions: int,
+        failures: int,
+        queued: int,
+        turned_away: int,
+        named: Mapping[str, int],
+    ) -> LineHealth:
         return LineHealth(
             line=self.line,
             state=self._standing.state,
@@ -300,6 +308,7 @@ class HearingDriver(RadioDriver):
             queued=queued,
             turned_away=turned_away,
             reconnections=self._standing.reconnections,
+            named=by_number(named),
         )
 
     def _came_up(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from drivers.damage import refuse_damaged
 from drivers.database import open_database, transaction
 
 _MIGRATIONS: Final = (
@@ -79,5 +80,6 @@ class KeyStore:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            refuse_damaged(self._path)
             self._connection = open_database(self._path, _MIGRATIONS)
         return self._connection

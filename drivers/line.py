@@ -9,14 +9,15 @@ reading or writing one device.
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any, Final, TypeAlias, TypeVar
 
 import structlog
 
 from drivers.back_off import BackOff
-from drivers.base import Driver, Found, LineHealth, LineState, Looked, Priority
+from drivers.base import Driver, Found, LineHealth, LineState, Looked, Priority, by_number
 from drivers.errors import (
     DeviceError,
     DriverError,
@@ -93,6 +94,7 @@ class LineDriver(Driver):
         self._numbers = 0
         self._transactions = 0
         self._failures = 0
+        self._faults: Counter[str] = Counter()
         self._turned_away = 0
         self._reconnections = 0
         self._late_bytes = 0
@@ -169,7 +171,12 @@ class LineDriver(Driver):
             queued=len(self._queue),
             turned_away=self._turned_away,
             reconnections=self._reconnections,
+            named=by_number(self._faults + Counter(self._named_counts())),
         )
+
+    def _named_counts(self) -> Mapping[str, int]:
+        """Return what was refused or went wrong beyond transactions, by name; a closed set of names."""
+        return {}
 
     async def run(self) -> None:
         """Be the line's task until cancelled."""
@@ -264,7 +271,7 @@ class LineDriver(Driver):
             self._note_failure(job.device, fault)
             job.failed(fault)
         except LineDownError as fault:
-            self._failures += 1
+            self._count_fault(fault)
             job.failed(LineLostError(str(fault)))
             raise
         except asyncio.CancelledError:
@@ -283,8 +290,12 @@ class LineDriver(Driver):
         if self._back_off.answered(device):
             self._log.info("device answers again", device=device)
 
-    def _note_failure(self, device: DeviceId, fault: DeviceError) -> None:
+    def _count_fault(self, fault: DriverError) -> None:
         self._failures += 1
+        self._faults[fault.reason.value] += 1
+
+    def _note_failure(self, device: DeviceId, fault: DeviceError) -> None:
+        self._count_fault(fault)
         if not isinstance(fault, NoAnswerError | GarbledError):
             self._note_answer(device)
         elif self._back_off.silent(device, self._now_ms()):

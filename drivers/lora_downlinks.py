@@ -10,7 +10,7 @@ from drivers import lora_store as on_disk
 from drivers.lora_answers import note_asked, that_fit
 from drivers.lora_devices import MAX_QUEUED, DataUplink, JoinUplink, Outgoing, RadioDevice, Session
 from drivers.lora_gateways import Downlink, Gateway, Gateways, Window
-from drivers.lora_refusals import Refusal, Refusals
+from drivers.lora_refusals import DOWNLINKS, Refusal, Refusals
 from drivers.lora_store import Store
 from drivers.settings import LoraUdp
 from protocols.clock import Instant
@@ -175,7 +175,7 @@ class Downlinks:
 
     def _transmit(self, downlink: Downlink, fault: str) -> None:
         if fault:
-            self._refusals.count(Refusal.NOT_KEPT, "downlinks", fault)
+            self._refusals.count(Refusal.NOT_KEPT, DOWNLINKS, fault)
             self._gateways.release(downlink.booking)
             downlink.done(f"the disk refuses: {fault}")
         else:

@@ -1,11 +1,16 @@
-"""What radio and forwarders bring that is not taken: counted by reason, told once for each source."""
+"""What radio and forwarders bring that is not taken: counted by reason, told once an hour for each source."""
 
 from collections import Counter
 from enum import StrEnum
 from typing import Any, Final
 
-MAX_TOLD: Final = 256
-"""Pairs of reason and source that are told; an attacker who changes his name must not fill the log."""
+from drivers.already_said import AlreadySaid
+
+JOIN_REQUESTS: Final = "join requests"
+DATA_FRAMES: Final = "data frames"
+DOWNLINKS: Final = "downlinks"
+SOURCES: Final = (JOIN_REQUESTS, DATA_FRAMES, DOWNLINKS)
+"""Sources that are nobody's name."""
 
 
 class Refusal(StrEnum):
@@ -74,16 +79,17 @@ class Refusals:
     """The counters of one line.
 
     Args:
-        log: where each new (reason, source) is told.
+        log: where each (reason, source) is told, once an hour.
+        already: what keeps which were.
     """
 
-    def __init__(self, log: Any) -> None:  # noqa: ANN401  structlog's bound loggers share no type
+    def __init__(self, log: Any, already: AlreadySaid) -> None:  # noqa: ANN401  structlog's loggers share no type
         self.counts: Counter[Refusal] = Counter()
         self._log = log
-        self._told: set[tuple[Refusal, str]] = set()
+        self._already = already
 
     def count(self, reason: Refusal, source: str, detail: str = "") -> None:
-        """Count one refusal; tell of it if it is the first of its kind from there.
+        """Count one refusal; tell of it if it is the first of its kind from there within an hour.
 
         Args:
             reason: why.
@@ -91,14 +97,10 @@ class Refusals:
             detail: for a person; never of a key.
         """
         self.counts[reason] += 1
-        if reason in SILENT or (reason, source) in self._told or len(self._told) >= MAX_TOLD:
-            return
-        self._told.add((reason, source))
-        self._log.warning(
-            "refused", reason=reason.value, source=source, **({"detail": detail} if detail else {})
-        )
-        if len(self._told) == MAX_TOLD:
-            self._log.warning("further refusals are counted and not told")
+        line = None if reason in SILENT else self._already.line(source, reason.value)
+        if line is not None:
+            more = {"detail": detail} if detail else {}
+            self._log.warning("refused", reason=reason.value, source=line.who, unsaid=line.unsaid, **more)
 
     def total(self) -> int:
         """Return how many were refused for what is nobody's daily business."""

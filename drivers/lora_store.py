@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from drivers.damage import refuse_damaged
 from drivers.database import NewerSchemaError, open_database, transaction
 from drivers.errors import LineDownError
 
@@ -169,6 +170,7 @@ class Store:
             raise LineDownError(f"{self._path} cannot be opened: {error}") from error
 
     def _open(self) -> Kept:
+        refuse_damaged(self._path)
         connection = open_database(self._path, MIGRATIONS)
         try:
             kept = _kept(connection)

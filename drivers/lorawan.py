@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn, Protocol, cast
 
+from drivers.already_said import AlreadySaid
 from drivers.base import (
     Admission,
     Found,
@@ -26,7 +27,7 @@ from drivers.errors import LineDownError
 from drivers.hearing import HearingDriver, LastHeard
 from drivers.lora_devices import Outgoing, RadioDevice, Told
 from drivers.lora_gateways import Address, Gateways
-from drivers.lora_refusals import Refusal, Refusals
+from drivers.lora_refusals import SOURCES, Refusal, Refusals
 from drivers.lora_sensor import Sensor
 from drivers.lora_store import FORGET_ALL_SENT, TRIAL, Store
 from drivers.network_server import NetworkServer
@@ -112,7 +113,9 @@ class LorawanDriver(HearingDriver):
         self._settings = settings
         region = REGIONS[settings.region]
         self._sensors = {device.id: Sensor(device, settings, CODECS[device.map]) for device in devices}
-        self._refusals = Refusals(self._log)
+        euis = (*(sensor.eui for sensor in self._sensors.values()), *map(str.lower, settings.gateways))
+        already = AlreadySaid(self._now_ms, (*SOURCES, *euis))
+        self._refusals = Refusals(self._log, already)
         self._store = Store(directory / f"{settings.id}.db", self._log)
         self._gateways = Gateways(
             settings, region, now=clock.now, refusals=self._refusals, keep=self._store.write, boot=boot_id()
@@ -249,6 +252,10 @@ class LorawanDriver(HearingDriver):
             failures=self._refusals.total(),
             queued=sum(len(device.queue) for device in self._server.devices.values()),
             turned_away=self._turned_away,
+            named={
+                **{reason.value: number for reason, number in self._refusals.counts.items()},
+                "unacknowledged": self._gateways.unacknowledged,
+            },
         )
 
     def counters(self) -> dict[str, int]:

@@ -30,7 +30,7 @@ from drivers.lora_devices import (
 )
 from drivers.lora_downlinks import Downlinks
 from drivers.lora_gateways import Gateway, Gateways
-from drivers.lora_refusals import Refusal, Refusals
+from drivers.lora_refusals import DATA_FRAMES, JOIN_REQUESTS, Refusal, Refusals
 from drivers.lora_store import Kept, SessionRow, Statement, Store
 from drivers.settings import LoraUdp
 from protocols.clock import Instant
@@ -285,7 +285,7 @@ class NetworkServer:
         device = self.devices.get(eui)
         if device is None:
             self._meet(eui, request, reception)
-            self._refusals.count(Refusal.UNKNOWN_DEVICE, "join requests", f"the latest from {eui}")
+            self._refusals.count(Refusal.UNKNOWN_DEVICE, JOIN_REQUESTS, f"the latest from {eui}")
             return
         why = self._join_fault(device, reception, request)
         if why is not None:
@@ -394,7 +394,7 @@ class NetworkServer:
     def _data(self, gateway: Gateway, reception: Reception, frame: DataFrame) -> None:
         sessions = self._by_addr.get(frame.dev_addr)
         if sessions is None:
-            self._refusals.count(Refusal.UNKNOWN_DEVICE, "data frames", f"the latest of {frame.dev_addr:08x}")
+            self._refusals.count(Refusal.UNKNOWN_DEVICE, DATA_FRAMES, f"the latest of {frame.dev_addr:08x}")
             return
         wire = reception.payload
         for session in sessions:

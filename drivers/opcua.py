@@ -7,6 +7,7 @@ changes; all values are read again at their heartbeat, and at once if a notifica
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -15,6 +16,7 @@ from typing import Final
 
 from asyncua import ua
 
+from drivers.already_said import AlreadySaid
 from drivers.base import Found, LineState, Looked, PolledPoint, Priority, Written
 from drivers.errors import (
     DeviceError,
@@ -50,6 +52,7 @@ READS_A_HEARTBEAT: Final = 4
 _SETTLE_LOOK_S: Final = 0.1
 _SERVICE_LEVEL: Final = ua.NodeId(ua.ObjectIds.Server_ServiceLevel)
 _STATE: Final = ua.NodeId(ua.ObjectIds.Server_ServerStatus_State)
+_SERVER: Final = "the server"
 _HEALTHY: Final = 200
 """ServiceLevel from which a server calls itself healthy (OPC 10000-4, 6.6.2.4.2)."""
 
@@ -87,8 +90,10 @@ class OpcUaDriver(LineDriver):
         self._again = asyncio.Event()
         self._rereading: asyncio.Task[None] | None = None
         self._steady: asyncio.TimerHandle | None = None
+        self._past: Counter[str] = Counter()
         self._outage_told = False
         self._said_of_server = ""
+        self._already = AlreadySaid(self._now_ms, (_SERVER, *self._devices))
 
     def points(self, device: DeviceId) -> tuple[PolledPoint, ...]:
         """Return what can be read of a device."""
@@ -168,8 +173,13 @@ class OpcUaDriver(LineDriver):
         if self._rereading is not None:
             self._rereading.cancel()
         if self._client is not None:
+            self._past.update(self._client.troubles())
             self._client.drop()
             self._client = None
+
+    def _named_counts(self) -> Mapping[str, int]:
+        """Return what went wrong with what the server tells, on this connection and all before."""
+        return self._past + Counter({} if self._client is None else self._client.troubles())
 
     def _went_away(self, reason: str) -> None:
         """Take note, and tell of every point that would have spoken that it is not heard any more."""
@@ -218,8 +228,7 @@ class OpcUaDriver(LineDriver):
         if value.StatusCode is not None and has_overflowed(value.StatusCode.value):
             client, _ = self._live()
             client.overflows += 1
-            if client.overflows == 1:
-                self._log.warning("values change faster than the server may tell; some were dropped")
+            self._say(_SERVER, "values change faster than the server may tell; some were dropped")
 
     def _tell(
         self, device: Device, news: Mapping[PointName, Judged], at_ms: int, *, all_of_it: bool = False
@@ -233,6 +242,12 @@ class OpcUaDriver(LineDriver):
         values = [value for value, _ in told.values()]
         faults = {i: fault for i, (_, fault) in enumerate(told.values()) if fault is not None}
         self.on_sample(Sample(device.id, at_ms, tuple(told), tuple(values), faults))
+
+    def _say(self, who: str, what: str, **more: str) -> None:
+        """Log what may happen again and again, once an hour for each device, or for the server as a whole."""
+        line = self._already.line(who, what)
+        if line is not None:
+            self._log.warning(what, who=line.who, unsaid=line.unsaid, **more)
 
     # --- reading everything again ---
 
@@ -258,14 +273,14 @@ class OpcUaDriver(LineDriver):
             except DriverError:
                 continue
             except Exception as bug:  # noqa: BLE001  the heartbeat goes on; the line's task has logged where it was
-                self._log.warning("values were not read again", reason=repr(bug))
+                self._say(_SERVER, "values were not read again", reason=repr(bug))
 
     async def _reread_quietly(self, client: OpcUaClient) -> None:
         """Read everything again; what no device is to blame for is logged."""
         try:
             await self._reread_all(client)
         except DeviceError as fault:
-            self._log.warning("not everything could be read again", reason=str(fault))
+            self._say(_SERVER, "not everything could be read again", reason=str(fault))
 
     async def _reread_all(self, client: OpcUaClient) -> None:
         """Read every point that is heard and tell it: of all devices together, or one by one if that fails.
@@ -290,7 +305,7 @@ class OpcUaDriver(LineDriver):
         try:
             results = await client.read(plan.nodes)
         except DeviceError as fault:
-            self._log.warning("not read again", device=device.id, reason=str(fault))
+            self._say(device.id, "not read again", reason=str(fault))
             wrong = None, Fault(Quality.BAD, fault.reason)
             self._tell(device, dict.fromkeys(plan.points, wrong), self._now_ms(), all_of_it=True)
         else:

@@ -123,6 +123,15 @@ class OpcUaClient:
         self._unanswered = 0
         self._up = False
 
+    def troubles(self) -> dict[str, int]:
+        """Return what went wrong on this connection, by name."""
+        return {
+            "overflows": self.overflows,
+            "flooded": self.flooded,
+            "gaps": self.gaps,
+            "unanswered": self._unanswered,
+        }
+
     # --- up ---
 
     async def offer(self) -> Offer:

@@ -1,8 +1,8 @@
 """A signal controller that speaks RSMP; the cabinet is its supervisor.
 
 The site connects to us. Once the Version exchange has ended we subscribe to what the declared devices consist of and
-then hear it by ourselves; `read` asks for it all the same. What the site says wrongly is named in the log once for
-each connection, and counted in `violations` and the line's failures.
+then hear it by ourselves; `read` asks for it all the same. What the site says wrongly is named in the log once an
+hour, and counted in `violations` and the line's failures; so is what strangers do at its port, each by themselves.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from drivers.already_said import AlreadySaid
 from drivers.base import Found, LineState, Looked, PolledPoint, Priority, SignalDriver, Written
 from drivers.errors import (
     DriverError,
@@ -22,7 +23,7 @@ from drivers.errors import (
 from drivers.line import LineDriver, Work
 from drivers.rsmp_address import detector_number
 from drivers.rsmp_alarms import MAX_ALARMS, ControllerState
-from drivers.rsmp_link import Link, Listener
+from drivers.rsmp_link import SITE, Link, Listener
 from drivers.rsmp_points import (
     BY_INTERVAL,
     DETECTORS,
@@ -104,10 +105,10 @@ class RsmpDriver(LineDriver, SignalDriver):
         self._junction = next((part for part in self._parts.values() if part.number is None), None)
         self._main = settings.site if self._junction is None else self._junction.address
         self._listener = Listener(
-            settings, clock, on_message=self._heard, on_fault=self._note, on_lost=self._line_lost
+            settings, clock, on_message=self._heard, on_fault=self._note_of, on_lost=self._line_lost
         )
         self._link: Link | None = None
-        self._named: set[str] = set()
+        self._already = AlreadySaid(self._now_ms, (SITE,))
         self._watch: asyncio.TimerHandle | None = None
         self._heard_ms: dict[str, int] = {}
         self._silent: set[str] = set()
@@ -137,7 +138,6 @@ class RsmpDriver(LineDriver, SignalDriver):
         """Wait for the site, then subscribe: what it said of itself before it took that is all of its alarms."""
         self._state_of.begin()
         link = await self._listener.arrival()
-        self._named.clear()
         self._link = link
         features = FEATURES[link.exchange.core]
         for code, names in self._wanted().items():
@@ -193,13 +193,23 @@ class RsmpDriver(LineDriver, SignalDriver):
             if intervals:
                 self._heard_ms[code] = self._now_ms()
 
+    def _named_counts(self) -> Mapping[str, int]:
+        """Return the violations and how many strangers were dropped."""
+        return {**self.violations, "strangers_dropped": self._listener.strangers_dropped}
+
     def _note(self, name: str, text: str) -> None:
-        """Name what a peer did wrong: in the log once for each connection, in the counts always."""
+        """Name what the site did wrong."""
+        self._note_of(SITE, name, text)
+
+    def _note_of(self, who: str, name: str, text: str) -> None:
+        """Name what a peer did wrong: in the log once an hour for each peer, in the counts always."""
         self.violations[name] = self.violations.get(name, 0) + 1
         self._failures += 1
-        if name not in self._named:
-            self._named.add(name)
-            self._log.warning("RSMP peer breaks the protocol", fault=name, reason=text)
+        line = self._already.line(who, name)
+        if line is not None:
+            self._log.warning(
+                "RSMP peer breaks the protocol", who=line.who, fault=name, reason=text, unsaid=line.unsaid
+            )
 
     # --- what the site says by itself ---
 
@@ -391,11 +401,11 @@ class RsmpDriver(LineDriver, SignalDriver):
     ) -> Written:
         """Order a time plan and read it back; see `Driver.write`."""
         part = self._part(device)
-        writable = {polled.point.name: polled.point.writable for polled in part.points}
-        if point not in writable:
+        polled = next((one for one in part.points if one.point.name == point), None)
+        if polled is None:
             raise LocalProtocolError(f"{device} has no point {point}")
-        if not writable[point]:
-            why = ": the line has no security_code" if point == PLAN else ""
+        if not polled.point.writable:
+            why = f": {polled.unwritable}" if polled.unwritable else ""
             raise LocalProtocolError(f"{point} of {device} cannot be written{why}")
         if ramp_s:
             raise LocalProtocolError(f"{device} cannot ramp")

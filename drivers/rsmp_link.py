@@ -47,6 +47,8 @@ MAX_STRANGERS: Final = 8
 MAX_WAITING: Final = 512 * 1024
 """Bytes that the site does not take: far more than we ever have to say; it is gone."""
 
+SITE: Final = "the site"
+"""Who did wrong, when it is the site itself and no stranger."""
 REPLACED: Final = "replaced"
 """The name under which it is counted that a site connects while it is connected: it has held its connection for dead
 before we have, or there are two of that name."""
@@ -80,7 +82,8 @@ class Link(asyncio.Protocol):
         exchange: its protocol.
         lost: why it is over; None while it is there.
         known: whether it has been the site's.
-        peer: from where it comes, for a person.
+        host: the address from which it comes.
+        peer: the same with the port, for a person.
     """
 
     def __init__(self, owner: "Listener", terms: Terms, clock: Clock) -> None:
@@ -93,7 +96,7 @@ class Link(asyncio.Protocol):
         self.exchange = Exchange(terms, lambda: str(uuid.uuid4()), clock.now())
         self.lost: str | None = None
         self.known = False
-        self.peer = "nowhere"
+        self.host = self.peer = "nowhere"
 
     # --- asyncio's side ---
 
@@ -103,7 +106,8 @@ class Link(asyncio.Protocol):
             raise TypeError("an RSMP connection is a stream")
         self._transport = transport
         address = transport.get_extra_info("peername") or ("nowhere", 0)
-        self.peer = f"{address[0]}:{address[1]}"
+        self.host = str(address[0])
+        self.peer = f"{self.host}:{address[1]}"
         transport.set_write_buffer_limits(high=MAX_WAITING)
         self._owner.welcome(self)
         self._settle()
@@ -251,7 +255,7 @@ class Listener:
         settings: of the line.
         clock: where times come from.
         on_message: called with what the site says on its connection.
-        on_fault: called with the name and text of what a peer did wrong.
+        on_fault: called with what a peer did wrong: who it is (`SITE`, or a stranger's host), its name and its text.
         on_lost: called with the reason when the site's connection goes away.
 
     Attributes:
@@ -264,7 +268,7 @@ class Listener:
         clock: Clock,
         *,
         on_message: Callable[[FromSite], None],
-        on_fault: Callable[[str, str], None],
+        on_fault: Callable[[str, str, str], None],
         on_lost: Callable[[str], None],
     ) -> None:
         self._settings = settings
@@ -366,4 +370,7 @@ class Listener:
         """Name what a peer did wrong; a Version that was refused is worth telling with why nobody is there."""
         if fault in _MISMATCHES:
             self._refused = f"; refused was: {text}"
-        self._on_fault(fault, text if link is self._greeted else f"a stranger: {text}")
+        if link is self._greeted:
+            self._on_fault(SITE, fault, text)
+        else:
+            self._on_fault(link.host, fault, f"a stranger: {text}")

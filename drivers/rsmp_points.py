@@ -67,9 +67,15 @@ class Got(msgspec.Struct, frozen=True):
 
 
 def junction_points(settings: DeviceSettings, *, writable: bool) -> tuple[PolledPoint, ...]:
-    """Return what a junction has; its controller says all of it by itself."""
+    """Return what a junction has; its controller says all of it by itself.
+
+    Args:
+        settings: the junction's.
+        writable: whether its line has the code that its time plan is set with.
+    """
+    without_code = f"security_code of line {settings.line}, the controller's code of level 2, is not set"
     return tuple(
-        _told(settings, point)
+        _told(settings, point, without_code if point.name == PLAN and not writable else "")
         for point in (
             Point(GROUPS, "{code}"),
             Point(STAGE, "{code}", minimum=0, maximum=999),
@@ -89,13 +95,14 @@ def detector_points(settings: DeviceSettings) -> tuple[PolledPoint, ...]:
     return (_told(settings, Point(OCCUPIED)),)
 
 
-def _told(settings: DeviceSettings, point: Point) -> PolledPoint:
+def _told(settings: DeviceSettings, point: Point, unwritable: str = "") -> PolledPoint:
     return PolledPoint(
         point=point,
         poll_s=None,
         report=settings.report or Report.CHANGE,
         dead_band=settings.dead_band or 0,
         heartbeat_s=settings.heartbeat_s or 900,
+        unwritable=unwritable,
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from edge.alarms import Alarms
 from edge.answering import AGENT_VERSION, Answering, Parts
 from edge.background import Background
 from edge.backhaul import Backhaul, Identity
-from edge.clock import BenchClock, SystemClock
+from edge.ballast import Ballast
+from edge.clock import AgentClock, SystemClock
 from edge.commands import Commands, Street
 from edge.config import Settings
 from edge.control import ControlServer
+from edge.known_time import KnownTime
 from edge.lighting import DECIDED_POINTS, LampState, Lighting
 from edge.lock import only_agent
 from edge.mqtt import MqttLink, Will
@@ -28,18 +31,21 @@ from edge.outbox.store import OutboxStore
 from edge.policies import Policies
 from edge.poller import Poller, Watched
 from edge.positions import PositionPort
+from edge.present import Present
 from edge.priority import Junctions, Priority
 from edge.state import State
+from edge.timekeeping import Timekeeping
 from protocols.backhaul.messages import (
     VERSION,
     AlarmEvent,
+    ClockEvent,
     CommandMessage,
     Hello,
     SignedPolicy,
     StartEvent,
 )
 from protocols.backhaul.topics import Up, up
-from protocols.clock import ClockQuality
+from protocols.clock import Clock, ClockQuality, Correction
 from protocols.model.alarm import Alarm, AlarmType
 from protocols.model.device import Device, Kind, StreamClass
 from protocols.model.ids import DeviceId, KeyId, LineId, PointName
@@ -53,6 +59,8 @@ log = structlog.get_logger()
 LOOK_AT_LINES_S = 1.0
 FINISH_S = 3.0
 """How long a stopping agent waits for the reads that are under way."""
+MAX_POLICIES_COMING = 8
+"""Policies that may be under way at a time, from a centre or somebody who sends them without end."""
 RESTART_S = 5.0
 """How soon a line's task that broke is begun again: one bad line harms no other."""
 
@@ -65,18 +73,34 @@ def boot_id() -> str:
 class Agent:
     """Everything that runs in a cabinet."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, machine: Clock | None = None) -> None:
+        """Make all the parts; `run` lets them work.
+
+        Args:
+            settings: the cabinet's.
+            machine: the machine's clock; the system's if None.
+        """
         document = settings.document
-        bench = document.bench_clock
         self._settings = settings
-        self._clock = SystemClock() if bench is None else BenchClock(bench)
         self._boot = boot_id()
-        self._started_ms = self._clock.now().utc_ms
         self._background = Background()
+        ballast = Ballast(settings.directory)
+        ballast.look()  # on a full disk SQLite could not even open what is there
         self._state = State.open(settings.directory / "state.db")
+        self._clock = self._make_clock(machine or SystemClock())
+        self._timekeeping = Timekeeping(self._clock, self._state.store_clock)
+        self._timekeeping.on_event = self._clock_moved
+        clock_at_start = self._clock.look()
+        self._started = self._clock.now()
         self._store = OutboxStore(
-            settings.directory / "outbox.db", settings.cabinet, self._boot, self._clock, document.outbox
+            settings.directory / "outbox.db",
+            settings.cabinet,
+            self._boot,
+            self._clock,
+            document.outbox,
+            ballast,
         )
+        self._store.good_ms = self._clock.good_ms
         self._outbox = Outbox(self._store, self._clock, document.outbox)
         maps = {one.name: one for one in document.map}
         self._drivers: dict[LineId, Driver] = {
@@ -88,7 +112,9 @@ class Agent:
         self._devices = {device.id: device for device in self._describe_devices()}
         self._driver_of = {device.id: self._drivers[device.line] for device in self._devices.values()}
         self._alarms = Alarms(self._state.alarms(), dict(self._never_polled()))
-        self._alarm_store = AlarmStore(self._state.store_alarms)
+        self._alarm_store = AlarmStore(self._store_alarms)
+        if clock_at_start is not None:
+            self._timekeeping.tell(clock_at_start)
         self._latest: dict[DeviceId, dict[str, Sample]] = {}
         self._lighting = self._make_lighting()
         self._commands = Commands(
@@ -100,6 +126,7 @@ class Agent:
             self._lighting,
             self._outbox.add_event,
         )
+        self._commands.known_ms = self._clock.known_ms
         self._priority = self._make_priority()
         standing = Standing(
             settings.cabinet,
@@ -110,6 +137,8 @@ class Agent:
             tuple(self._devices.values()),
         )
         self._policies = Policies(standing, self._state, self._clock, self._apply, self._outbox.add_event)
+        self._policies.known_ms = self._clock.known_ms
+        self._policies.on_signed_time = self._clock.learn
         self._link, self._backhaul = self._make_backhaul()
         self._begin_priority()
         local = document.local_positions
@@ -122,11 +151,13 @@ class Agent:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then commit what was taken, drain, say goodbye and end."""
-        self._outbox.add_event(StartEvent(self._boot, AGENT_VERSION, self._store.last_end, self._started_ms))
+        self._outbox.add_event(
+            StartEvent(self._boot, AGENT_VERSION, self._store.last_end, self._started.utc_ms)
+        )
         self._alarms_changed(
             self._alarms.forget_others(
                 {DeviceId(self._settings.cabinet), *map(DeviceId, self._drivers), *self._devices},
-                self._started_ms,
+                self._started.utc_ms,
             )
         )
         log.info("agent_started", cabinet=self._settings.cabinet, last_end=self._store.last_end.value)
@@ -138,6 +169,7 @@ class Agent:
                 self._supervise("priority", self._priority.run),
                 *([] if self._positions is None else [self._supervise("positions", self._positions.run)]),
                 self._look_at_lines(),
+                self._timekeeping.run(),
                 self._control.run(),
                 self._outbox.watch(),
             ]
@@ -174,22 +206,31 @@ class Agent:
     async def _leave(self, backhaul: Sequence[asyncio.Task[None]]) -> None:
         """Commit what was taken, give the centre a moment to have it, and say goodbye."""
         self._outbox.seal_all()
-        await self._outbox.figures()  # its answer comes after every commit before it has been told
-        drained = await self._backhaul.drained(self._settings.document.outbox.drain_s)
+        try:
+            await self._outbox.figures()  # its answer comes after every commit before it has been told
+        except sqlite3.Error:  # damaged: nothing can be let go any more, and the next start salvages it
+            drained = False
+        else:
+            drained = await self._backhaul.drained(self._settings.document.outbox.drain_s)
         self._backhaul.goodbye()
         await self._link.leave()
         await _cancel(backhaul)
         await self._outbox.close()
+        await self._timekeeping.keep()
         self._state.close()
         log.info("agent_ended", drained=drained)
 
     # Making the parts
 
+    def _make_clock(self, machine: Clock) -> AgentClock:
+        known = KnownTime(self._boot, machine.now(), self._state.clock(), self._state.floor_ms())
+        return AgentClock(machine, known, self._settings.document.bench_clock)
+
     def _parts(self) -> Parts:
         return Parts(
             settings=self._settings,
             boot=self._boot,
-            started_ms=self._started_ms,
+            started_monotonic_ms=self._started.monotonic_ms,
             last_end=self._store.last_end,
             clock=self._clock,
             state=self._state,
@@ -261,6 +302,7 @@ class Agent:
         )
         priority = Priority(junctions, self._clock, self._state, self._outbox.add_event)
         priority.on_failing = self._priority_failing
+        priority.known_ms = self._clock.known_ms
         return priority
 
     def _begin_priority(self) -> None:
@@ -279,9 +321,11 @@ class Agent:
         backhaul_settings = settings.document.backhaul
         will = Will(up(settings.cabinet, Up.STATE), b"")
         link = MqttLink(backhaul_settings, settings.file.parent, f"cabinet-{settings.cabinet}", will)
+        link.doubted_ms = self._clock.doubted_ms
         backhaul = Backhaul(identity, self._clock, link, self._outbox, backhaul_settings.silence_s)
         link.will = Will(will.topic, backhaul.presence(online=False))
         backhaul.make_hello = self._hello
+        backhaul.present = Present(settings.cabinet, self._boot, self._clock, self._latest)
         backhaul.on_policy = self._policy_came
         backhaul.on_command = self._command_came
         return link, backhaul
@@ -325,6 +369,26 @@ class Agent:
         self._alarm_store.add(changed)
         self._background.spawn(self._alarm_store.write(), "store alarms")
 
+    def _store_alarms(self, changed: list[Alarm]) -> None:
+        """Store alarms with the time by which they are told (in a thread)."""
+        self._state.store_alarms(changed, self._clock.record())
+
+    def _clock_moved(self, event: ClockEvent) -> None:
+        """Tell the centre, and put right what is kept here, as the centre does."""
+        self._outbox.add_event(event)
+        correction = event.correction()
+        if correction is not None:
+            self._alarm_store.add(self._alarms.correct(correction))
+        self._background.spawn(self._follow_clock(correction), "follow the clock")
+
+    async def _follow_clock(self, correction: Correction | None) -> None:
+        if correction is not None:
+            await self._outbox.ask(lambda store: store.correct(correction))
+        await self._outbox.figures()  # its answer comes after the commit of what was told of the clock
+        self._clock.known.confirm()
+        await self._alarm_store.write()
+        await self._timekeeping.keep()
+
     def _override_ended(self, device: DeviceId, override: Override) -> None:
         self._background.spawn(asyncio.to_thread(self._state.end_override, device, override), "end override")
 
@@ -341,10 +405,11 @@ class Agent:
         )
 
     def _policy_came(self, signed: SignedPolicy) -> None:
-        self._background.spawn(self._policies.receive(signed), "policy")
+        if not self._background.begin(partial(self._policies.receive, signed), "policy", MAX_POLICIES_COMING):
+            log.warning("policy_passed_over")  # the next hello brings it again
 
     def _command_came(self, message: CommandMessage) -> None:
-        self._background.spawn(self._commands.receive(message.command), "command")
+        self._commands.hear(message.command)
 
     def _apply(self, policy: Policy) -> None:
         if policy.lighting is not None:

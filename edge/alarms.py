@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+import msgspec
 import structlog
 
 from drivers.base import LineHealth, LineState
+from protocols.clock import Correction
 from protocols.model.alarm import Alarm, AlarmType
 from protocols.model.ids import DeviceId, PointName
 from protocols.model.reading import Reason, Sample, Value
@@ -90,6 +92,16 @@ class Alarms:
         text = f"line {health.line}: {health.reason}" if health.state is LineState.DOWN else None
         changed = self._set(DeviceId(health.line), AlarmType.LINE_DOWN, text, now_ms)
         return [changed] if changed else []
+
+    def correct(self, correction: Correction) -> list[Alarm]:
+        """Put right when those were raised that last, as the centre does; return them."""
+        changed = []
+        for key, lasting in self.active.items():
+            raised_ms = correction.corrected(lasting.raised_ms)
+            if raised_ms != lasting.raised_ms:
+                self.active[key] = msgspec.structs.replace(lasting, raised_ms=raised_ms)
+                changed.append(self.active[key])
+        return changed
 
     def raise_or_clear(self, device: DeviceId, kind: AlarmType, text: str | None, now_ms: int) -> list[Alarm]:
         """Raise an alarm with a text, or clear it with None; return what changed."""

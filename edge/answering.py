@@ -13,18 +13,20 @@ from drivers.base import Driver, Found, LineState, Looked, RadioDriver
 from edge import answers
 from edge.alarms import Alarms
 from edge.backhaul import Backhaul
+from edge.clock import AgentClock
 from edge.commands import Commands
 from edge.config import Settings
-from edge.control import AskedWrongError
+from edge.control import AskedWrongError, NotDoneError
 from edge.lighting import LEVEL, LampState, Lighting
 from edge.outbox.outbox import Outbox
 from edge.policies import Policies
 from edge.poller import Poller
-from edge.positions import PositionPort
+from edge.positions import LocalFigures, PositionPort
 from edge.priority import Priority
-from edge.state import State
+from edge.state import CommandRecord, State
 from protocols.backhaul.messages import LastEnd, PriorityEvent, SignedPolicy
-from protocols.clock import Clock
+from protocols.errors import LocalProtocolError
+from protocols.model.command import Command
 from protocols.model.device import Device
 from protocols.model.ids import DeviceId, KeyId, LineId
 from protocols.model.reading import Quality, Sample
@@ -41,7 +43,7 @@ class Parts(msgspec.Struct, frozen=True):
     Attributes:
         settings: the cabinet's.
         boot: which boot of the machine this is.
-        started_ms: UTC milliseconds at which the agent began.
+        started_monotonic_ms: when the agent began.
         last_end: how its run before this one ended.
         latest: the last sample of each point of each device.
         sample_came: to be told of a sample that somebody has asked for.
@@ -49,9 +51,9 @@ class Parts(msgspec.Struct, frozen=True):
 
     settings: Settings
     boot: str
-    started_ms: int
+    started_monotonic_ms: int
     last_end: LastEnd
-    clock: Clock
+    clock: AgentClock
     state: State
     outbox: Outbox
     drivers: Mapping[LineId, Driver]
@@ -79,7 +81,8 @@ class Answering:
         """Answer one question.
 
         Raises:
-            AskedWrongError: if it cannot be answered; the text says why.
+            AskedWrongError: if it cannot be answered at any time; the text says why.
+            NotDoneError: if it is sound, and what it asks for is not done; the text says why.
         """
         match request:
             case answers.Status():
@@ -88,8 +91,9 @@ class Answering:
                 return [self._device(device) for device in self._parts.devices.values()]
             case answers.Read(device=device, points=points):
                 return await self._read(device, points)
-            case answers.Set(command=command):
-                return await self._parts.commands.outcome(command)
+            case answers.Set():
+                clock = self._parts.clock
+                return await self._set(by_our_clock(request, clock.now().utc_ms, clock.civil().utc_ms))
             case answers.Commands(id=command_id):
                 return await self._parts.commands.look_up(command_id)
             case answers.Buffer(limit=limit):
@@ -100,7 +104,7 @@ class Answering:
                 signed = SignedPolicy(body.encode(), KeyId(key), signature)
                 reasons = await self._parts.policies.receive(signed)
                 if reasons:
-                    raise AskedWrongError("rejected: " + "; ".join(reasons))
+                    raise NotDoneError("rejected: " + "; ".join(reasons))
                 return await self._policy()
             case answers.PriorityShow() | answers.PriorityWant():
                 return await self._answer_of_priority(request)
@@ -115,13 +119,14 @@ class Answering:
 
     async def _status(self) -> answers.StatusAnswer:
         lamps = self._parts.lighting.lamps.values()
+        now = self._parts.clock.now()
         return answers.StatusAnswer(
             cabinet=self._parts.settings.cabinet,
             agent_version=AGENT_VERSION,
             boot=self._parts.boot,
             pid=os.getpid(),
-            started_ms=self._parts.started_ms,
-            now=self._parts.clock.now(),
+            started_ms=now.utc_ms - now.monotonic_ms + self._parts.started_monotonic_ms,
+            now=now,
             civil=self._parts.clock.civil(),
             lines=tuple(driver.health() for driver in self._parts.drivers.values()),
             backhaul=self._parts.backhaul.figures(),
@@ -131,14 +136,21 @@ class Answering:
             alarms=tuple(self._parts.alarms.active.values()),
             lamps=len(lamps),
             lamps_settled=sum(1 for lamp in lamps if self._is_at_level(lamp)),
-            overrides=len(self._parts.lighting.overrides),
+            overrides=self._parts.lighting.in_force(),
             reasserted=self._parts.lighting.reasserted,
             read=sum(poller.read for poller in self._parts.pollers),
             skipped=sum(poller.skipped for poller in self._parts.pollers),
             last_end=self._parts.last_end.value,
             sqlite_version=sqlite3.sqlite_version,
             priority=self._parts.priority.figures(),
+            local=self._local(),
+            known_ms=self._parts.clock.known_ms(),
+            clock_steps=self._parts.clock.known.steps,
+            clock_moved=self._parts.clock.known.last,
         )
+
+    def _local(self) -> LocalFigures | None:
+        return self._parts.positions.figures() if self._parts.positions else None
 
     def _is_at_level(self, lamp: LampState) -> bool:
         """Tell whether a lamp is known to be where it was decided: confirmed, and answering since."""
@@ -172,6 +184,16 @@ class Answering:
             age_s=(self._parts.clock.now().monotonic_ms - sample.monotonic_ms) / 1000,
         )
 
+    async def _set(self, command: Command) -> CommandRecord:
+        """Carry a command out; what is about nothing that is here is no command, and not on record."""
+        device = self._parts.devices.get(command.device)
+        if device is None:
+            raise AskedWrongError(_no_device(command.device))
+        points = [point.name for point in device.points]
+        if command.point not in points:
+            raise AskedWrongError(f"{device.id} has no {command.point}; it has {', '.join(points)}")
+        return await self._parts.commands.outcome(command)
+
     async def _read(self, device_id: DeviceId, wanted: tuple[str, ...]) -> list[answers.LatestValue]:
         device = self._parts.devices.get(device_id)
         if device is None:
@@ -199,13 +221,15 @@ class Answering:
         self, request: answers.PriorityShow | answers.PriorityWant
     ) -> answers.PriorityAnswer | PriorityEvent:
         if isinstance(request, answers.PriorityShow):
-            return self._parts.priority.answer(
-                self._parts.positions.figures() if self._parts.positions else None
-            )
+            return self._parts.priority.answer(self._local())
         try:
             return await self._parts.priority.want(request.approach, request.who, shadow=request.shadow)
         except RefusedError as error:
-            raise AskedWrongError(str(error)) from error
+            if error.event is None:
+                raise AskedWrongError(str(error)) from error
+            raise NotDoneError(str(error)) from error
+        except LocalProtocolError as error:  # the question was right; what was to come of it has not
+            raise NotDoneError(str(error)) from error
 
     def _discover(self, line: LineId, among: tuple[int, ...] | None) -> AsyncIterator[answers.Sight]:
         driver = self._parts.drivers.get(line)
@@ -215,7 +239,7 @@ class Answering:
             )
         health = driver.health()
         if health.state is LineState.DOWN:
-            raise AskedWrongError(f"{line} is down: {health.reason}")
+            raise NotDoneError(f"{line} is down: {health.reason}")
         return _sights(driver, among)
 
     async def _join(self, request: answers.Join) -> answers.JoinAnswer:
@@ -255,3 +279,21 @@ async def _sights(driver: Driver, among: tuple[int, ...] | None) -> AsyncIterato
 
 def _no_device(device: DeviceId) -> str:
     return f"this cabinet has no device {device!r}; see `luciole-edge devices`"
+
+
+def by_our_clock(request: answers.Set, now_ms: int, civil_ms: int) -> Command:
+    """Return a command by the agent's clock: the machine's may stand in 1970, and the agent know better.
+
+    Args:
+        request: what is wanted, and by which time.
+        now_ms: UTC milliseconds by the agent's clock.
+        civil_ms: civil UTC milliseconds, the same.
+    """
+    command = request.command
+    later_ms = 0 if request.asked_ms is None else now_ms - request.asked_ms
+    ends_later_ms = 0 if request.asked_civil_ms is None else civil_ms - request.asked_civil_ms
+    return msgspec.structs.replace(
+        command,
+        expires_ms=command.expires_ms + later_ms,
+        until_ms=None if command.until_ms is None else command.until_ms + ends_later_ms,
+    )

@@ -6,10 +6,11 @@ import msgspec
 
 from drivers.base import Admission, Found, LineHealth
 from edge.backhaul import BackhaulFigures
-from edge.outbox.store import OutboxFigures, WaitingBatch
+from edge.outbox.rows import WaitingBatch
+from edge.outbox.store import OutboxFigures
 from edge.positions import LocalFigures
 from edge.state import CommandRecord
-from protocols.backhaul.messages import PolicyInForce, PriorityEvent
+from protocols.backhaul.messages import ClockEvent, PolicyInForce, PriorityEvent
 from protocols.clock import Instant
 from protocols.model.alarm import Alarm
 from protocols.model.command import Command
@@ -39,9 +40,17 @@ class Read(msgspec.Struct, frozen=True, tag_field="ask", tag="read"):
 
 
 class Set(msgspec.Struct, frozen=True, tag_field="ask", tag="set"):
-    """Carry out a command, and say how it ended, or where it is if it takes long."""
+    """Carry out a command, and say how it ended, or where it is if it takes long.
+
+    Attributes:
+        command: what is wanted.
+        asked_ms: UTC milliseconds by which its expiry was reckoned: the agent may know the time better.
+        asked_civil_ms: the same for the end of what it wants.
+    """
 
     command: Command
+    asked_ms: int | None = None
+    asked_civil_ms: int | None = None
 
 
 class Commands(msgspec.Struct, frozen=True, tag_field="ask", tag="commands"):
@@ -160,7 +169,14 @@ Request = (
 
 
 class StatusAnswer(msgspec.Struct, frozen=True):
-    """How the cabinet is."""
+    """How the cabinet is.
+
+    Attributes:
+        now: told time.
+        known_ms: the time that expiries go by.
+        clock_steps: how often the clock was set or stepped since the agent began.
+        clock_moved: the last time that it was.
+    """
 
     cabinet: str
     agent_version: str
@@ -184,6 +200,10 @@ class StatusAnswer(msgspec.Struct, frozen=True):
     last_end: str
     sqlite_version: str
     priority: PriorityFigures = PriorityFigures()
+    local: LocalFigures | None = None
+    known_ms: int = 0
+    clock_steps: int = 0
+    clock_moved: ClockEvent | None = None
 
 
 class LatestValue(msgspec.Struct, frozen=True):
@@ -272,11 +292,19 @@ class JoinAnswer(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """One line of answer: `answer`, or `error` for a person; `more` if others follow to the same question."""
+    """One line of answer.
+
+    Attributes:
+        answer: to the question.
+        error: why there is none, for a person; "" if there is one.
+        more: whether other answers follow to the same question.
+        understood: with an error: whether the question was right, and what it asks for was not done all the same.
+    """
 
     answer: msgspec.Raw = msgspec.Raw(b"null")
     error: str = ""
     more: bool = False
+    understood: bool = False
 
 
 Answer = (

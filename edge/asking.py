@@ -16,8 +16,8 @@ from typing import TypeVar
 import msgspec
 
 from drivers.settings import LoraUdp
-from edge.answers import PolicyApply, Reply, Watch
-from edge.clock import BenchClock, SystemClock
+from edge.answers import PolicyApply, Reply, Set, Watch
+from edge.clock import SystemClock
 from edge.config import Settings
 from edge.lighting import LEVEL
 from protocols.model.command import Command
@@ -44,7 +44,11 @@ class NoAgentError(Exception):
 
 
 class RefusedError(Exception):
-    """The agent says no, and why."""
+    """The agent says no, and why: the question is wrong, and nothing was done."""
+
+
+class NotDoneError(RefusedError):
+    """The question is sound, and what it asks for was not done, or not all of it; the text says why."""
 
 
 def ask(path: Path, request: object, wanted: type[T]) -> T:
@@ -52,7 +56,8 @@ def ask(path: Path, request: object, wanted: type[T]) -> T:
 
     Raises:
         NoAgentError: if none runs.
-        RefusedError: if it says no.
+        RefusedError: if it says no to the question.
+        NotDoneError: if it says that it was not done.
     """
     with _connection(path) as stream:
         stream.write(msgspec.json.encode(request) + b"\n")
@@ -115,8 +120,8 @@ def duration_s(text: str) -> float:
 
 def technician_command(
     settings: Settings, device: str, point: str, value: str, times: tuple[str, str | None, float]
-) -> Command:
-    """Write down what the technician wants.
+) -> Set:
+    """Write down what the technician wants, by this machine's clock.
 
     Args:
         settings: the cabinet's.
@@ -134,20 +139,22 @@ def technician_command(
             raise ValueError(f"{name!r} is no name; expected {ID_RULE}")
     keep, expires, ramp_s = times
     bench = settings.document.bench_clock
-    clock = SystemClock() if bench is None else BenchClock(bench)
+    now = SystemClock().now()
+    civil_ms = now.utc_ms if bench is None else bench.civil_ms(now.monotonic_ms)
     typed = _value(value)
     lasts = typed is not None and point == LEVEL
-    until_ms = clock.civil().utc_ms + round(duration_s(keep) * 1000)
-    return Command(
+    until_ms = civil_ms + round(duration_s(keep) * 1000)
+    command = Command(
         id=CommandId(f"cli-{uuid.uuid4().hex[:20]}"),
         device=DeviceId(device),
         point=PointName(point),
         value=typed,
         issuer=technician(),
-        expires_ms=clock.now().utc_ms + round(_patience_s(settings, device, expires) * 1000),
+        expires_ms=now.utc_ms + round(_patience_s(settings, device, expires) * 1000),
         until_ms=until_ms if lasts else None,
         ramp_s=ramp_s,
     )
+    return Set(command, now.utc_ms, civil_ms)
 
 
 def _patience_s(settings: Settings, device: str, expires: str | None) -> float:
@@ -201,9 +208,9 @@ def _connection(path: Path, timeout_s: float | None = ANSWER_TIMEOUT_S) -> Itera
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NoAgentError(str(path)) from error
         except PermissionError as error:
-            raise RefusedError(f"{path} belongs to somebody else; try as its owner, with sudo") from error
+            raise NotDoneError(f"{path} belongs to somebody else; try as its owner, with sudo") from error
         except OSError as error:
-            raise RefusedError(f"{path}: {error}") from error
+            raise NotDoneError(f"{path}: {error}") from error
         with connection.makefile("rwb") as stream:
             yield stream
 
@@ -216,12 +223,12 @@ def _reply(stream: BufferedRWPair) -> Reply:
     try:
         line = stream.readline()
     except TimeoutError as error:
-        raise RefusedError("the agent does not answer; look at its log") from error
+        raise NotDoneError("the agent does not answer; look at its log") from error
     except ConnectionError as error:
         raise NoAgentError("the agent has gone") from error
     if not line.endswith(b"\n"):
         raise NoAgentError("the agent has gone")
     reply = msgspec.json.decode(line, type=Reply)
     if reply.error:
-        raise RefusedError(reply.error)
+        raise (NotDoneError if reply.understood else RefusedError)(reply.error)
     return reply

@@ -1,7 +1,7 @@
 """Tasks that somebody must own: kept until they end, and heard when they break."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 import structlog
@@ -22,6 +22,14 @@ class Background:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def begin(
+        self, work: Callable[[], Coroutine[object, object, object]], name: str, most: int
+    ) -> asyncio.Task[object] | None:
+        """Begin something, unless so many of that name are under way; for what others may send without end."""
+        if sum(task.get_name() == name for task in self._tasks) >= most:
+            return None
+        return self.spawn(work(), name)
 
     async def close(self, patience_s: float = 0.0) -> None:
         """Give what is under way, and what it begins, some time to end; then cancel it and wait until it has."""

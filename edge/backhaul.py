@@ -9,6 +9,7 @@ When nothing is acknowledged for a while, everything since the mark is sent agai
 import asyncio
 import contextlib
 import functools
+import random
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ import structlog
 from edge.mqtt import MqttLink
 from edge.outbox.outbox import Outbox
 from edge.outbox.store import Fetched, OutboxFigures, OutboxStore, Sealed
+from edge.present import Present
+from edge.retrying import Retry
 from edge.window import Wanted, Window
 from protocols.backhaul import codec
 from protocols.backhaul.messages import Ack, CommandMessage, Hello, Presence, SignedPolicy, StreamMark
@@ -35,7 +38,9 @@ MAX_TOLD = 64
 ACKS_KEPT = 64
 """Marks only grow: of more acknowledgements than this the oldest say nothing new."""
 HELLO_EVERY_S = 5.0
-"""How often an unanswered hello is said again."""
+"""An unanswered hello is said again within so long, and then ever less often."""
+HELLO_BOUND_S = 30.0
+"""A hello names every device: some kilobytes, for which somebody pays."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -57,6 +62,8 @@ class BackhaulFigures(msgspec.Struct, frozen=True):
         sent: batches published, repetitions included.
         refused: messages from afar that could not be read.
         since_ms: UTC milliseconds since when the connection stands, or is gone.
+        snapshots: of the present that were sent while a backlog drained.
+        snapshots_dropped: that were not, because the way was busy.
     """
 
     connected: bool
@@ -67,6 +74,8 @@ class BackhaulFigures(msgspec.Struct, frozen=True):
     sent: int
     refused: int
     since_ms: int
+    snapshots: int = 0
+    snapshots_dropped: int = 0
 
 
 class Backhaul:
@@ -77,6 +86,7 @@ class Backhaul:
         on_policy: called with each policy that comes, unjudged.
         on_command: called with each command that comes.
         on_position: called with topic and content of each position that comes; it may raise RemoteProtocolError.
+        present: what is told beside a backlog; None for nothing.
     """
 
     def __init__(
@@ -86,26 +96,31 @@ class Backhaul:
         self.on_policy: Callable[[SignedPolicy], None] = lambda _: None
         self.on_command: Callable[[CommandMessage], None] = lambda _: None
         self.on_position: Callable[[str, bytes], None] = lambda _topic, _payload: None
+        self.present: Present | None = None
         self._positions: tuple[str, ...] = ()
         self._identity = identity
         self._clock = clock
         self._link = link
         self._outbox = outbox
         self._loop = asyncio.get_running_loop()
-        self._window = Window(silence_s)
+        self._window = Window(silence_s, random.random)
         self._epoch = 0
         self._welcomed = False
         self._said_hello_s = float("-inf")
+        self._hello_wait_s = 0.0
+        self._hello_retry = Retry(HELLO_EVERY_S, HELLO_BOUND_S, steady=0.5)
         self._acks: deque[Ack] = deque(maxlen=ACKS_KEPT)
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
-        self._since_ms = clock.now().utc_ms
+        self._since_monotonic_ms = clock.now().monotonic_ms
         self._sent = self._refused = 0
+        self._snapshots = self._snapshots_dropped = 0
         self._told: set[str] = set()
         link.on_up = self._up
         link.on_down = self._down
         link.on_message = self._message
         outbox.on_committed = self._committed
+        outbox.on_next_epoch = self._next_epoch
 
     async def run(self) -> None:
         """Keep the window full and notice silence, until cancelled."""
@@ -129,6 +144,7 @@ class Backhaul:
         elif self._link.up:
             self._notice_silence()
             await self._fill_window()
+            self._tell_present()
 
     async def drained(self, timeout_s: float) -> bool:
         """Wait until the centre has everything that is committed; tell whether it came to that."""
@@ -149,6 +165,7 @@ class Backhaul:
 
     def figures(self) -> BackhaulFigures:
         """Return how the way to the centre is."""
+        now = self._clock.now()
         return BackhaulFigures(
             connected=self._link.up,
             welcomed=self._welcomed,
@@ -157,7 +174,9 @@ class Backhaul:
             rewinds=self._window.rewinds,
             sent=self._sent,
             refused=self._refused,
-            since_ms=self._since_ms,
+            since_ms=now.utc_ms - now.monotonic_ms + self._since_monotonic_ms,
+            snapshots=self._snapshots,
+            snapshots_dropped=self._snapshots_dropped,
         )
 
     def hear_positions(self, filters: tuple[str, ...]) -> None:
@@ -176,7 +195,9 @@ class Backhaul:
         self._welcomed = False
         self._acks.clear()  # of an earlier connection
         self._said_hello_s = float("-inf")
-        self._since_ms = self._clock.now().utc_ms
+        self._since_monotonic_ms = self._clock.now().monotonic_ms
+        if self.present is not None:
+            self.present.forget()
         self._link.subscribe(down_filter(self._identity.cabinet))
         if self._positions:
             self._link.subscribe(*self._positions, qos=0)
@@ -186,34 +207,53 @@ class Backhaul:
 
     def _down(self, reason: str) -> None:
         self._welcomed = False
-        self._since_ms = self._clock.now().utc_ms
+        self._since_monotonic_ms = self._clock.now().monotonic_ms
         self._wake.set()
         log.warning("backhaul_down", reason=reason)
 
     async def _say_hello(self) -> None:
-        if self._loop.time() - self._said_hello_s < HELLO_EVERY_S:
+        if self._link.stuck or self._loop.time() - self._said_hello_s < self._hello_wait_s:
             return
         self._said_hello_s = self._loop.time()
+        self._hello_wait_s = self._hello_retry.wait_s()
         hello = await self.make_hello()
         self._link.publish(up(self._identity.cabinet, Up.HELLO), codec.encode(hello))
 
     def _learn(self, figures: OutboxFigures) -> None:
         self._epoch = figures.epoch
-        self._window.learn(figures.heads)
+        self._window.learn(figures.heads, growing=figures.epoch == figures.sealing_epoch)
+
+    def _next_epoch(self, figures: OutboxFigures) -> None:
+        """Go on with the next epoch: the centre is told of it, and asked, like at a connection."""
+        log.info("backhaul_next_epoch", epoch=figures.epoch)
+        self._learn(figures)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._acks.clear()
+        self._welcomed = False
+        self._said_hello_s = float("-inf")
+        self._wake.set()
+        self._progress.set()
 
     # Sending
 
     def _committed(self, batches: Sequence[Sealed], floors: Mapping[StreamClass, int]) -> None:
-        self._window.committed(batches)
+        self._window.committed(batch for batch in batches if batch.epoch == self._epoch)
         self._window.gone(floors)
         self._wake.set()
 
     async def _fill_window(self) -> None:
-        while self._link.up and (coming := self._window.next(self._link.receive_maximum)) is not None:
+        while (
+            self._link.up
+            and self._welcomed
+            and (coming := self._window.next(self._link.receive_maximum)) is not None
+        ):
             match coming:
                 case Wanted(stream=stream, first=first, limit=limit):
                     found = await self._outbox.ask(functools.partial(_fetch, stream, first, limit))
-                    self._window.found(coming, found)
+                    if found.epoch == self._epoch:  # not if that epoch was done with in between
+                        self._window.found(coming, found)
                 case Sealed():
                     if not self._send(coming):
                         return
@@ -227,8 +267,22 @@ class Backhaul:
         self._sent += 1
         return True
 
+    def _tell_present(self) -> None:
+        """Tell what is now, if what is sent is of long ago; it may be lost, so it is never waited for."""
+        now_s = self._loop.time()
+        if self.present is None or not self._window.behind or not self.present.claim(now_s):
+            return
+        if self._link.busy:
+            self._snapshots_dropped += 1
+            return
+        snapshot = self.present.snapshot(now_s)
+        if snapshot and self._link.publish(up(self._identity.cabinet, Up.NOW), snapshot, qos=0):
+            self._snapshots += 1
+
     def _notice_silence(self) -> None:
-        if self._window.silent_for_too_long(self._loop.time()):
+        if self._link.stuck:  # what was sent is on its way still: it would only come twice
+            self._window.hold(self._loop.time())
+        elif self._window.silent_for_too_long(self._loop.time()):
             log.warning("backhaul_silent", in_flight=self._window.in_flight)
             self._window.rewind(self._loop.time())
             self._welcomed = False  # so that both ends say again where they stand
@@ -273,11 +327,15 @@ class Backhaul:
         while self._acks:
             ack = self._acks.popleft()
             marks = ack.marks
-            if await self._disagrees(marks):
+            disagrees = await self._disagrees(marks)
+            if ack.epoch != self._epoch:  # it was done with in between
+                continue
+            if disagrees:
                 await self._renew_epoch(marks)
                 return
             self._window.acknowledged(marks, self._loop.time(), anew=not self._welcomed)
             self._welcomed = True
+            self._hello_retry.worked()
             self._outbox.acknowledge(ack)
             self._progress.set()
 
@@ -287,19 +345,18 @@ class Backhaul:
             return True
         if self._welcomed:
             return False
-        return await self._outbox.ask(lambda store: any(store.disagrees(mark) for mark in marks))
+        epoch = self._epoch
+        return await self._outbox.ask(lambda store: any(store.disagrees(mark, epoch) for mark in marks))
 
     async def _renew_epoch(self, marks: tuple[StreamMark, ...]) -> None:
         log.error("backhaul_marks_disagree", marks=[(mark.stream.name.lower(), mark.mark) for mark in marks])
-        await self._outbox.ask(self._renew, then=self._learn)
-        self._acks.clear()
-        self._welcomed = False
-        self._said_hello_s = float("-inf")
-        self._wake.set()
+        await self._outbox.ask(functools.partial(_renew, self._epoch), then=self._learn)
+        self._begin_anew()
 
-    def _renew(self, store: OutboxStore) -> OutboxFigures:
-        store.renew_epoch()
-        return store.figures(0)
+
+def _renew(epoch: int, store: OutboxStore) -> OutboxFigures:
+    store.renew_epoch(epoch)
+    return store.figures(0)
 
 
 def _fetch(stream: StreamClass, first: int, limit: int, store: OutboxStore) -> Fetched:

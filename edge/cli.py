@@ -151,7 +151,7 @@ def set_point(
 
     Example: `luciole-edge set lamp-03 dimming_level 40 --for 20m`
     """
-    from edge import answers, show  # noqa: PLC0415
+    from edge import show  # noqa: PLC0415
     from edge.asking import technician_command  # noqa: PLC0415
     from edge.state import CommandRecord  # noqa: PLC0415
 
@@ -160,7 +160,7 @@ def set_point(
         command = technician_command(settings, device, point, value, (keep, expires, ramp_s))
     except ValueError as error:
         _fail(str(error), exits.WRONG)
-    answer = _need(settings, answers.Set(command), CommandRecord)
+    answer = _need(settings, command, CommandRecord)
     show.command(answer, as_json=as_json)
     raise typer.Exit(_how_it_ended(answer.state))
 
@@ -220,6 +220,8 @@ def watch(
             show.sample(sample, as_json=as_json)
     except asking.NoAgentError:
         _no_agent(settings)
+    except asking.NotDoneError as error:
+        _fail(str(error), exits.FAILED)
     except asking.RefusedError as error:
         _fail(str(error), exits.WRONG)
     except KeyboardInterrupt:
@@ -338,7 +340,7 @@ def opcua_certificate(config: Config = DEFAULT_PATH, as_json: Json = False) -> N
     try:
         made = make_certificate(settings.directory / "opcua", settings.cabinet, SystemClock().now())
     except (LocalProtocolError, OSError) as error:
-        _fail(str(error), exits.WRONG)
+        _fail(str(error), exits.FAILED)
     show.certificate(made, as_json=as_json)
 
 
@@ -450,6 +452,8 @@ def _ask(settings: Settings, request: object, wanted: type[T]) -> T | None:
         return asking.ask(settings.socket, request, wanted)
     except asking.NoAgentError:
         return None
+    except asking.NotDoneError as error:
+        _fail(str(error), exits.FAILED)
     except asking.RefusedError as error:
         _fail(str(error), exits.WRONG)
 

@@ -5,7 +5,9 @@ back: as wanted means verified, anything else that the outcome is unknown. Nothi
 """
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 
 import msgspec
 import structlog
@@ -33,6 +35,8 @@ ANSWER_S = 100.0
 """How long whoever asks here is kept waiting for the outcome: a ramp of 90 s ends within it."""
 RADIO_ANSWER_S = 1.0
 """The same for a device that speaks when it likes: as long as it takes to see why nothing can be sent at all."""
+RETRY_S = 1.0
+"""How soon what the disk refused is written again."""
 CLOSE_S = 3.0
 """How long the end of what waited for a radio device may take to be written down."""
 MAX_WAITING = 512
@@ -64,13 +68,21 @@ def objection(street: Street, command: Command) -> str:
     if point is None:
         return f"{command.device} has no point {command.point!r}"
     if not point.writable:
-        return f"{command.point} of {command.device} can only be read"
+        why = _unwritable(street.drivers[command.device], command)
+        return f"{command.point} of {command.device} can only be read{why}"
     lamp = street.lamps.get(command.device)
     if lamp is None or command.point != LEVEL:
         if command.value is None or command.until_ms is not None:
             return f"{command.point} of {command.device} has no program to return to"
         return ""
     return _level_objection(street, lamp, command.value)
+
+
+def _unwritable(driver: Driver, command: Command) -> str:
+    """Return what stands in the way of writing a point that its device could have written; "" if nothing does."""
+    polled = driver.points(command.device)  # a lamp has more points than these: what is decided for it
+    why = next((one.unwritable for one in polled if one.point.name == command.point), "")
+    return f": {why}" if why else ""
 
 
 def _level_objection(street: Street, lamp: Lamp, value: Value) -> str:
@@ -82,11 +94,16 @@ def _level_objection(street: Street, lamp: Lamp, value: Value) -> str:
 
 
 class Commands:
-    """The cabinet's commands."""
+    """The cabinet's commands.
+
+    Attributes:
+        known_ms: the time that expiries go by.
+    """
 
     def __init__(
         self, street: Street, state: State, clock: Clock, lighting: Lighting, report: Callable[[Event], None]
     ) -> None:
+        self.known_ms: Callable[[], int] = lambda: clock.now().utc_ms
         self._street = street
         self._state = state
         self._clock = clock
@@ -95,6 +112,7 @@ class Commands:
         self._background = Background()
         self._under_way: dict[str, asyncio.Task[CommandRecord]] = {}
         self._on_radio: set[asyncio.Task[object]] = set()
+        self._disk_fault = ""
         self._lock = asyncio.Lock()
 
     async def recover(self) -> None:
@@ -105,8 +123,25 @@ class Commands:
             else:
                 self._begin(record.command.id, self._carry_out(record))
 
+    def hear(self, command: Command) -> None:
+        """Take a command of the centre; one too many is passed over, for it comes again until it is answered."""
+        if not self._background.begin(partial(self._hear, command), "command heard", MAX_WAITING):
+            log.warning("command_passed_over", id=command.id)
+
+    async def _hear(self, command: Command) -> None:
+        try:
+            await self.receive(command)
+        except sqlite3.Error as error:
+            self._note_disk(str(error))
+        else:
+            self._note_disk("")
+
     async def receive(self, command: Command) -> CommandRecord:
-        """Take a command, or recognise one that was here before; return where it is now."""
+        """Take a command, or recognise one that was here before; return where it is now.
+
+        Raises:
+            sqlite3.Error: if the disk refuses it; then it was not taken.
+        """
         async with self._lock:  # a command and its repetition may come in one breath
             return await self._receive(command)
 
@@ -115,7 +150,8 @@ class Commands:
         if known is not None:
             self._tell(known)
             return known
-        if len(self._under_way) >= MAX_WAITING:
+        full = len(self._under_way) >= MAX_WAITING or await asyncio.to_thread(self._state.is_full)
+        if full:
             return CommandRecord(command, CommandState.QUEUED, "too much to do", None, self._now_ms())
         state, reason = self._judge(command)
         record = await asyncio.to_thread(self._state.add_command, command, state, reason, self._now_ms())
@@ -163,7 +199,7 @@ class Commands:
         reason = objection(self._street, command)
         if reason:
             return CommandState.REJECTED, reason
-        if max(self._now_ms(), command.not_before_ms) > command.expires_ms:
+        if max(self.known_ms(), command.not_before_ms) > command.expires_ms:
             return CommandState.EXPIRED, "it came too late, or must not begin before it is"
         if command.until_ms is not None and self._clock.civil().utc_ms >= command.until_ms:
             return CommandState.EXPIRED, "the override would be over already"
@@ -176,22 +212,54 @@ class Commands:
 
     async def _carry_out(self, record: CommandRecord) -> CommandRecord:
         command = record.command
+        begun: CommandRecord | None = None
+        while begun is None:
+            await self._until_its_time(command)
+            state, reason = self._judge(command)
+            if state is not CommandState.QUEUED:
+                return await self._advance(record, state, reason, None)
+            begun = await self._begun(record)
+        self._tell(begun)
+        if self._is_level(command):
+            written = await self._lighting.override(command.device, _override(command))
+        else:
+            written = await self._write(command)
+        return await self._advance(begun, written.state, written.reason, written.value)
+
+    async def _until_its_time(self, command: Command) -> None:
         while (wait_ms := command.not_before_ms - self._now_ms()) > 0:  # noqa: ASYNC110  a clock tells nobody when it is set
             await asyncio.sleep(min(wait_ms / 1000, LOOK_AT_CLOCK_S))
-        state, reason = self._judge(command)
-        if state is not CommandState.QUEUED:
-            return await self._advance(record, state, reason, None)
-        if command.device in self._street.lamps and command.point == LEVEL:
-            override = _override(command)
-            record = await asyncio.to_thread(self._state.begin_override, record, override, self._now_ms())
-            self._tell(record)
-            written = await self._lighting.override(command.device, override)
+
+    async def _begun(self, record: CommandRecord) -> CommandRecord | None:
+        """Record that it is being carried out; None, a while later, if the disk refuses: it may expire meanwhile."""
+        command = record.command
+        if self._is_level(command):
+            begin = partial(self._state.begin_override, record, _override(command), self._now_ms())
         else:
-            record = await self._advance(
-                record, CommandState.EXECUTING, self._what_it_waits_for(command), None
+            waits_for = self._what_it_waits_for(command)
+            begin = partial(
+                self._state.advance_command, record, CommandState.EXECUTING, waits_for, None, self._now_ms()
             )
-            written = await self._write(command)
-        return await self._advance(record, written.state, written.reason, written.value)
+        return await self._written_down(begin)
+
+    async def _written_down(self, write: Callable[[], CommandRecord]) -> CommandRecord | None:
+        """Write something down; None, a while later, if the disk refuses."""
+        try:
+            record = await asyncio.to_thread(write)
+        except sqlite3.Error as error:
+            self._note_disk(str(error))
+            await asyncio.sleep(RETRY_S)
+            return None
+        self._note_disk("")
+        return record
+
+    def _note_disk(self, fault: str) -> None:
+        if fault and fault != self._disk_fault:
+            log.error("command_not_written_down", error=fault)
+        self._disk_fault = fault
+
+    def _is_level(self, command: Command) -> bool:
+        return command.device in self._street.lamps and command.point == LEVEL
 
     async def _write(self, command: Command) -> Written:
         driver = self._street.drivers[command.device]
@@ -208,7 +276,7 @@ class Commands:
         assert task is not None  # noqa: S101  this runs in one
         self._on_radio.add(task)
         task.add_done_callback(self._on_radio.discard)
-        left_s = max(command.expires_ms - self._now_ms(), 0) / 1000
+        left_s = max(command.expires_ms - self.known_ms(), 0) / 1000
         return await driver.write(
             command.device, command.point, command.value, ramp_s=command.ramp_s, begin_within_s=left_s
         )
@@ -223,7 +291,7 @@ class Commands:
         if objection(self._street, command):
             why = "the agent ended while it was under way, and the device is gone"
             return await self._advance(record, CommandState.OUTCOME_UNKNOWN, why, None)
-        if command.device in self._street.lamps and command.point == LEVEL:
+        if self._is_level(command):
             ruling = "program" if command.value is None else "override"
             why = f"the agent ended while it was under way; the {ruling} is in force again"
             return await self._advance(record, CommandState.APPLIED, why, None)
@@ -239,9 +307,10 @@ class Commands:
     async def _advance(
         self, record: CommandRecord, state: CommandState, reason: str, value: Value
     ) -> CommandRecord:
-        advanced = await asyncio.to_thread(
-            self._state.advance_command, record, state, reason, value, self._now_ms()
-        )
+        """Write down where a command is, however long the disk takes, and only then tell it."""
+        write = partial(self._state.advance_command, record, state, reason, value, self._now_ms())
+        while (advanced := await self._written_down(write)) is None:
+            pass
         self._tell(advanced)
         return advanced
 

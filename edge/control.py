@@ -11,7 +11,7 @@ import structlog
 
 from drivers.errors import DriverError
 from edge.answers import MAX_REQUEST_BYTES, Reply, Request, Watch
-from protocols.errors import ProtocolError
+from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.model.ids import DeviceId
 from protocols.model.reading import Sample
 
@@ -25,7 +25,11 @@ _REQUEST = msgspec.json.Decoder(Request)
 
 
 class AskedWrongError(Exception):
-    """The request cannot be answered; the text says why, for a person."""
+    """The request is none that could be answered, at any time; the text says why, for a person."""
+
+
+class NotDoneError(Exception):
+    """The request is sound, and what it asks for is not done; the text says why, for a person."""
 
 
 class ControlServer:
@@ -99,23 +103,27 @@ class ControlServer:
                 await _until_left(_tell_all(answer, writer), reader)
                 return
             reply = Reply(msgspec.Raw(msgspec.json.encode(answer)))
-        except (AskedWrongError, ProtocolError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (AskedWrongError, LocalProtocolError, msgspec.DecodeError, UnicodeDecodeError) as error:
             reply = Reply(error=str(error))
+        except NotDoneError as error:
+            reply = Reply(error=str(error), understood=True)
         except ConnectionError:
             raise
         except (
             DriverError,
+            RemoteProtocolError,
             sqlite3.Error,
         ) as error:  # a line that is down, a disk that refuses: no bug of ours
-            reply = Reply(error=f"it was not done: {error}")
+            reply = Reply(error=f"it was not done: {error}", understood=True)
         except Exception as error:
             log.exception("control_request_broke")
-            reply = Reply(error=f"the agent cannot answer: {str(error) or type(error).__name__}")
+            why = str(error) or type(error).__name__
+            reply = Reply(error=f"the agent cannot answer: {why}", understood=True)
         await _say(writer, reply)
 
     async def _tell_samples(self, request: Watch, writer: asyncio.StreamWriter) -> None:
         if len(self.watchers) >= MAX_WATCHERS:
-            raise AskedWrongError(f"{MAX_WATCHERS} are watching already")
+            raise NotDoneError(f"{MAX_WATCHERS} are watching already")
         waiting: asyncio.Queue[Sample] = asyncio.Queue(WATCH_QUEUE)
         self.watchers[waiting] = request.device
         try:

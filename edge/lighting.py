@@ -37,6 +37,9 @@ DECIDED_POINTS = (Point(COMMANDED_LEVEL, "%", minimum=0, maximum=100), Point(LIG
 NO_LIMITS = Limits()
 TICK_S = 0.25
 """How often it is looked whether a decision's time is over: a step-down is late by no more."""
+SURELY_OVER_S = 600.0
+"""For so long an override's end must have been past before the override is forgotten: a clock that leaps ahead
+for less, and comes back, ends none."""
 RETRY_S = 10.0
 """How soon a level that could not be set is tried again."""
 
@@ -94,6 +97,7 @@ class Lighting:
         self.reasserted = 0
         self.lamps = {state.lamp.id: state for state in lamps}
         self.overrides = dict(overrides)
+        self._over_since_ms: dict[DeviceId, tuple[Override, int]] = {}
         self._clock = clock
         self._take = take
         self._policy = policy
@@ -106,7 +110,7 @@ class Lighting:
         """Keep every lamp at its level, until cancelled."""
         try:
             while True:
-                self._tick()
+                self.tick()
                 await asyncio.sleep(TICK_S)
         finally:
             await self._background.close()
@@ -143,11 +147,12 @@ class Lighting:
             log.info("lamp_reasserted", lamp=sample.device, found=found, wanted=state.confirmed)
             self._write(state)
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Renew what is over, end what has ended, and try again what has failed; `run` does it for ever."""
         civil_ms = self._clock.civil().utc_ms
         now_s = self._loop.time()
         for device, override in list(self.overrides.items()):
-            if override.until_ms is not None and civil_ms >= override.until_ms:
+            if self._is_surely_over(device, override):
                 del self.overrides[device]
                 self.on_ended(device, override)
         for state in self.lamps.values():
@@ -156,6 +161,26 @@ class Lighting:
                 self._decide(state)
             elif not state.settled and state.lamp.id not in self._writing and now_s >= state.retry_s:
                 self._write(state)
+
+    def _is_surely_over(self, device: DeviceId, override: Override) -> bool:
+        """Tell whether an override's end has been past for long enough; in force it is no more from its end on."""
+        civil = self._clock.civil()
+        if decide_override(override, civil.utc_ms) is not None:
+            self._over_since_ms.pop(device, None)
+            return False
+        known, since_ms = self._over_since_ms.get(device, (None, 0))
+        if known != override:
+            since_ms = civil.monotonic_ms
+            self._over_since_ms[device] = override, since_ms
+        if civil.monotonic_ms - since_ms < SURELY_OVER_S * 1000:
+            return False
+        del self._over_since_ms[device]
+        return True
+
+    def in_force(self) -> int:
+        """Return how many lamps are overridden now."""
+        civil_ms = self._clock.civil().utc_ms
+        return sum(decide_override(one, civil_ms) is not None for one in self.overrides.values())
 
     def _decide(self, state: LampState) -> asyncio.Task[Written] | None:
         """Renew a lamp's decision; return the write that this began, if it did."""

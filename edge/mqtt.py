@@ -6,9 +6,9 @@ whoever owns it.
 
 import asyncio
 import contextlib
-import random
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge import tls
 from edge.config import MQTT_PORTS, BackhaulSettings
+from edge.retrying import Retry
 
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike
@@ -30,8 +32,17 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 CONNECT_TIMEOUT_S = 10.0
-BACKOFF_S = 0.5
+"""For each of TCP, TLS and MQTT."""
+CONNECT_BOUND_S = 40.0
+"""For a name look-up, which nobody else bounds, with TCP and TLS to one address."""
+BACKOFF_S = 1.0
 BACKOFF_BOUND_S = 15.0
+WORKED_S = 10.0
+"""A connection that stood for so long has worked. One that ends sooner, again and again, is tried ever less often."""
+ANSWER_S = 60.0
+"""A broker that acknowledges nothing of what it owes for so long, though it answers pings, is left."""
+OWES_S = 1.0
+"""From here on what the broker owes is stuck, on the way or there: nothing is piled upon it."""
 LOOK_S = 1.0
 """How often paho looks whether the broker has fallen silent."""
 MAX_PACKET_BYTES = 1 << 20
@@ -55,6 +66,8 @@ class MqttLink:
         on_down: called with the reason when the connection is gone.
         on_message: called with each message's topic and payload.
         will: what the broker says of us when we are gone, from the next connection on.
+        doubted_ms: returns UTC milliseconds before which it cannot be while nothing has disciplined the clock: the
+            broker's certificates are judged by them; None while the system's clock can be believed.
         receive_maximum: how many QoS 1 messages the broker takes at a time.
         reason: why there is no connection; "" while there is one.
     """
@@ -63,6 +76,7 @@ class MqttLink:
         self.on_up: Callable[[], None] = lambda: None
         self.on_down: Callable[[str], None] = lambda _: None
         self.on_message: Callable[[str, bytes], None] = lambda _topic, _payload: None
+        self.doubted_ms: Callable[[], int | None] = lambda: None
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
         self.will = will
         self.reason = "not connected yet"
@@ -73,10 +87,14 @@ class MqttLink:
         self._loop = asyncio.get_running_loop()
         self._up = self._refusal_told = False
         self._unanswered: set[int] = set()
+        self._answered_s = 0.0
+        self._up_since_s: float | None = None
         self._gone = asyncio.Event()
         self._socket: SocketLike | None = None
         self._client_id = client_id
-        self._tls = _tls(settings, base) if url.scheme == "mqtts" else None
+        self._base = base
+        self._dated_tls: tls.DatedContext | None = None
+        self._tls = tls.context(settings, base) if url.scheme == "mqtts" else None
         self._client = self._make_client()
 
     @property
@@ -84,21 +102,31 @@ class MqttLink:
         """Whether the broker has accepted us and the connection stands, as far as we know."""
         return self._up
 
+    @property
+    def stuck(self) -> bool:
+        """Whether the broker has acknowledged nothing for a while of what it owes us: it waits on the way."""
+        return self._owes_s() >= OWES_S
+
+    @property
+    def busy(self) -> bool:
+        """Whether what may as well be left out should be: the way does not even take what must go."""
+        return self.stuck or self._client.want_write()
+
     async def run(self) -> None:
         """Connect, and again for ever, with back-off and jitter: a thousand cabinets return at once."""
-        backoff_s = BACKOFF_S
+        retry = Retry(BACKOFF_S, BACKOFF_BOUND_S)
         told = ""
         while True:
-            was_up, why = await self._one_connection()
+            up_s, why = await self._one_connection()
             self.reason = why
-            if was_up:
-                backoff_s = BACKOFF_S
+            if up_s is not None:
                 self.on_down(why)
             elif why != told:
                 log.warning("backhaul_unreachable", url=self._settings.url, reason=why)
-            told = "" if was_up else why
-            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter is no secret
-            backoff_s = min(backoff_s * 2, BACKOFF_BOUND_S)
+            told = "" if up_s is not None else why
+            if up_s is not None and up_s >= WORKED_S:
+                retry.worked()
+            await asyncio.sleep(retry.wait_s())
 
     def subscribe(self, topic_filter: str, *others: str, qos: int = 1) -> None:
         """Ask the broker for messages."""
@@ -116,6 +144,7 @@ class MqttLink:
             return False  # paho would send on, whatever the broker has said that it takes at a time
         info = self._client.publish(topic, payload, qos=qos, retain=retain)
         if qos and info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._answered_s = self._answered_s if self._unanswered else self._loop.time()
             self._unanswered.add(info.mid)
         self._flush()
         return info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -147,26 +176,69 @@ class MqttLink:
         client.on_subscribe = self._subscribed
         client.on_socket_close = lambda _client, _userdata, _socket: self._leave_loop()
         if self._tls is not None:
-            client.tls_set_context(self._tls)
+            client.tls_set_context(self._by_doubt(self._tls))
         return client
 
-    async def _one_connection(self) -> tuple[bool, str]:
-        """Connect once and stay until the connection is gone; return whether it came up, and why it ended."""
+    def _by_doubt(self, plain: ssl.SSLContext) -> ssl.SSLContext:
+        """Return what judges the broker's certificates now: with a clock in doubt, by the last known good time."""
+        known_ms = self.doubted_ms()
+        if known_ms is None:
+            return plain
+        if self._dated_tls is None:
+            log.warning("backhaul_certificates_by_good_time", known_ms=known_ms)
+            self._dated_tls = tls.dated_context(self._settings, self._base)
+        self._dated_tls.known_ms = known_ms
+        return self._dated_tls
+
+    async def _one_connection(self) -> tuple[float | None, str]:
+        """Connect once and stay until the connection is gone.
+
+        Returns:
+            For how many seconds it was up, None if it never was, and why it ended.
+        """
         self._gone.clear()
         self._why = ""
         self._unanswered.clear()
-        self._client = client = self._make_client()
-        try:  # connect() blocks for a name look-up and a handshake
-            await asyncio.to_thread(self._connect, client)
-        except (OSError, ValueError) as error:
-            return False, str(error) or type(error).__name__
-        was_up = False
+        self._up_since_s = None
         try:
-            was_up = await self._serve_socket()
+            self._client = client = self._make_client()
+            await self._connect_aside(client)
+        except (OSError, ValueError) as error:
+            return None, str(error) or type(error).__name__
+        try:
+            await self._serve_socket()
         finally:
             self._leave_loop()
             self._up = False
-        return was_up, self._why or "the connection was closed"
+            _close(client)
+        return self._up_s(), self._why or "the connection was closed"
+
+    async def _connect_aside(self, client: Client) -> None:
+        """Connect in a thread, because it blocks, and of its own, because nobody shall have to wait for its end.
+
+        Raises:
+            OSError: if there is no way, or it took too long.
+            ValueError: if it is no address.
+        """
+        connected: asyncio.Future[None] = self._loop.create_future()
+
+        def connect() -> None:
+            fault: Exception | None = None
+            try:
+                self._connect(client)
+            except Exception as error:  # noqa: BLE001  it is raised where it is waited for
+                fault = error
+            try:
+                self._loop.call_soon_threadsafe(_settle, connected, client, fault)
+            except RuntimeError:  # the loop has ended before us
+                _close(client)
+
+        threading.Thread(target=connect, name="mqtt-connect", daemon=True).start()
+        try:
+            async with asyncio.timeout(CONNECT_BOUND_S):
+                await connected
+        except TimeoutError as error:
+            raise TimeoutError(str(error) or "connecting took too long") from error
 
     def _connect(self, client: Client) -> None:
         bounds = None
@@ -175,20 +247,28 @@ class MqttLink:
             bounds.MaximumPacketSize = MAX_PACKET_BYTES
         client.connect(self._host, self._port, self._settings.keepalive_s, properties=bounds)
 
-    async def _serve_socket(self) -> bool:
+    async def _serve_socket(self) -> None:
         self._join_loop()
-        deadline = self._loop.time() + CONNECT_TIMEOUT_S
-        was_up = False
+        deadline_s = self._loop.time() + CONNECT_TIMEOUT_S
         while not self._gone.is_set():
-            was_up = was_up or self._up
-            if not was_up and self._loop.time() > deadline:
+            if self._up_since_s is None and self._loop.time() > deadline_s:
                 self._why = "the broker did not answer"
-                break
-            if self._client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            elif self._client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._why = self._why or "the broker fell silent"
-                break
-            await self._gone_within(LOOK_S)
-        return was_up or self._up
+            elif self._owes_s() > ANSWER_S and not self._client.want_write():  # a slow way takes its time
+                self._why = "the broker acknowledges nothing"
+            else:
+                await self._gone_within(LOOK_S)
+                continue
+            return
+
+    def _up_s(self) -> float | None:
+        since_s = self._up_since_s
+        return None if since_s is None else self._loop.time() - since_s
+
+    def _owes_s(self) -> float:
+        """Return for how many seconds the broker has acknowledged nothing, though it owes us something."""
+        return self._loop.time() - self._answered_s if self._up and self._unanswered else 0.0
 
     async def _gone_within(self, timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -252,6 +332,7 @@ class MqttLink:
         self.reason = ""
         self._refusal_told = False
         self._up = True
+        self._up_since_s = self._loop.time()
         self.on_up()
 
     def _disconnected(
@@ -292,11 +373,21 @@ class MqttLink:
             self._refusal_told = True
             log.error("backhaul_publish_refused", reason=str(reason))
         self._unanswered.discard(mid)
+        self._answered_s = self._loop.time()
 
 
-def _tls(settings: BackhaulSettings, base: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(base / settings.ca) if settings.ca else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    if settings.certificate:
-        context.load_cert_chain(base / settings.certificate, base / settings.key)
-    return context
+def _settle(connected: asyncio.Future[None], client: Client, fault: Exception | None) -> None:
+    """Tell whoever waits for a connection; if nobody does any more, let go of it."""
+    if connected.done():
+        _close(client)
+    elif fault is not None:
+        connected.set_exception(fault)
+    else:
+        connected.set_result(None)
+
+
+def _close(client: Client) -> None:
+    """Let go of a client's socket, if it has one: what is left in it is of no use to anybody."""
+    left = client.socket()
+    if left is not None:
+        left.close()

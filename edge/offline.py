@@ -10,11 +10,11 @@ from drivers.database import open_readonly
 from edge.answers import BufferAnswer, PolicyAnswer, PriorityAnswer
 from edge.config import Settings
 from edge.lock import AlreadyRunsError, only_agent
-from edge.outbox.store import OutboxFigures, oldest_batches, weigh
+from edge.outbox.rows import kept_now, oldest_batches, read_epochs, read_salvaged, used_bytes, weigh
+from edge.outbox.store import OutboxFigures
 from edge.state import CommandRecord, State
-from protocols.backhaul.messages import PolicyInForce, StreamHead
+from protocols.backhaul.messages import PolicyInForce
 from protocols.model.alarm import Alarm
-from protocols.model.device import StreamClass
 from protocols.model.ids import CommandId
 from protocols.model.policy import PolicyKind
 
@@ -92,17 +92,19 @@ def priority(settings: Settings) -> PriorityAnswer:
 
 
 def _figures(db: sqlite3.Connection, settings: Settings) -> OutboxFigures:
-    rows = db.execute("SELECT stream, next, floor, mark, mark_hash FROM stream ORDER BY stream")
-    epoch = db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    epochs = read_epochs(db)
     waiting = weigh(db)
     return OutboxFigures(
-        epoch=epoch[0] if epoch else 0,
+        epoch=next(iter(epochs), 0),
         batches=waiting.batches,
         readings=waiting.readings,
         bytes=waiting.bytes,
+        used_bytes=used_bytes(db),
         max_bytes=round(settings.document.outbox.max_mb * 1e6),
         oldest_ms=waiting.oldest_ms,
-        heads=tuple(StreamHead(StreamClass(row[0]), *row[1:]) for row in rows),
+        heads=tuple(state.head() for state in next(iter(epochs.values()), {}).values()),
+        sealing_epoch=next(reversed(epochs), 0),
+        salvaged=kept_now(read_salvaged(db), settings.directory / "outbox.db"),
     )
 
 

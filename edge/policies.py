@@ -10,7 +10,7 @@ from protocols.backhaul.messages import Event, PolicyEvent, SignedPolicy
 from protocols.backhaul.signing import policy_hash
 from protocols.clock import Clock, ClockQuality
 from protocols.model.policy import Policy
-from protocols.rules.acceptance import Standing, judge
+from protocols.rules.acceptance import Standing, judge, signed_not_before_ms
 
 log = structlog.get_logger()
 
@@ -23,6 +23,8 @@ class Policies:
 
     Attributes:
         rejected: the last rejection's reasons by kind, for who asks.
+        known_ms: the time that expiries go by.
+        on_signed_time: called with UTC milliseconds before which it cannot be, as an accepted policy says.
     """
 
     def __init__(
@@ -34,6 +36,8 @@ class Policies:
         report: Callable[[Event], None],
     ) -> None:
         self.rejected: tuple[str, ...] = ()
+        self.known_ms: Callable[[], int] = lambda: clock.now().utc_ms
+        self.on_signed_time: Callable[[int], None] = lambda _utc_ms: None
         self._standing = standing
         self._state = state
         self._clock = clock
@@ -52,10 +56,15 @@ class Policies:
                     PolicyEvent(same.kind.value, same.version, digest, True, (), self._clock.now().utc_ms)
                 )
                 return ()
-            now_ms = await self._trusted_ms()
             highest = {kind: one.version for kind, one in stored.items()}
-            verdict = judge(signed, self._standing.with_highest(highest), now_ms)
+            standing = self._standing.with_highest(highest)
+            now_ms = self.known_ms()
+            verdict = judge(signed, standing, now_ms)
+            if isinstance(verdict, list) and self._clock.now().quality is not ClockQuality.SYNCHRONISED:
+                now_ms = max(now_ms, signed_not_before_ms(signed, standing))
+                verdict = judge(signed, standing, now_ms)
             if isinstance(verdict, Policy):
+                self.on_signed_time(verdict.not_before_ms)
                 await asyncio.to_thread(self._state.store_policy, verdict, signed, now_ms)
                 self._accept(verdict, digest, now_ms)
                 return ()
@@ -73,11 +82,3 @@ class Policies:
         log.warning("policy_rejected", reasons=told)
         self.rejected = told
         self._report(PolicyEvent("", 0, digest, False, told, now_ms))
-
-    async def _trusted_ms(self) -> int:
-        """Return the later of the clock and the last time known to be good, and remember a good one."""
-        now = self._clock.now()
-        known_ms = await asyncio.to_thread(self._state.trusted_ms)
-        if now.quality is ClockQuality.SYNCHRONISED and now.utc_ms > known_ms:
-            await asyncio.to_thread(self._state.store_trusted_ms, now.utc_ms)
-        return max(now.utc_ms, known_ms)

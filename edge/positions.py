@@ -1,16 +1,17 @@
 """Hears vehicles that reach the cabinet itself: datagrams, from the fleet or not at all."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from drivers.base import by_number
 from edge.config import LocalPositionsSettings, fleet_key
-from protocols.backhaul.datagram import open_position
+from protocols.backhaul.datagram import DatagramError, DatagramRefusal, open_position
 from protocols.backhaul.messages import Position, Source
-from protocols.errors import RemoteProtocolError
 
 log = structlog.get_logger()
 
@@ -28,6 +29,7 @@ class LocalFigures(msgspec.Struct, frozen=True):
         reason: why not.
         taken: datagrams that were positions of the fleet.
         refused: datagrams that were not.
+        named: the same by what was wrong with them, most first; only what is not 0.
         last_refusal: why the last of them was refused.
     """
 
@@ -36,6 +38,7 @@ class LocalFigures(msgspec.Struct, frozen=True):
     taken: int
     refused: int
     last_refusal: str
+    named: dict[str, int] = {}
 
 
 class PositionPort(asyncio.DatagramProtocol):
@@ -50,7 +53,8 @@ class PositionPort(asyncio.DatagramProtocol):
         self._loop = asyncio.get_running_loop()
         self._listening = False
         self._reason = "not open yet"
-        self._taken = self._refused = 0
+        self._taken = 0
+        self._refusals: Counter[DatagramRefusal] = Counter()
         self._last_refusal = ""
         self._told_s = float("-inf")
         self._lost = asyncio.Event()
@@ -76,18 +80,27 @@ class PositionPort(asyncio.DatagramProtocol):
 
     def figures(self) -> LocalFigures:
         """Return how the port is."""
-        return LocalFigures(self._listening, self._reason, self._taken, self._refused, self._last_refusal)
+        return LocalFigures(
+            listening=self._listening,
+            reason=self._reason,
+            taken=self._taken,
+            refused=self._refusals.total(),
+            last_refusal=self._last_refusal,
+            named=by_number(self._refusals),
+        )
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Take a position, or count why it is none."""
         try:
             position = open_position(data, self._key)
-        except RemoteProtocolError as error:
-            self._refused += 1
+        except DatagramError as error:
+            self._refusals[error.refusal] += 1
             self._last_refusal = str(error)
             if self._loop.time() - self._told_s >= TOLD_EVERY_S:
                 self._told_s = self._loop.time()
-                log.warning("local_position_refused", sender=addr[0], error=str(error))
+                log.warning(
+                    "local_position_refused", sender=addr[0], why=error.refusal.value, error=str(error)
+                )
             return
         self._taken += 1
         self._take(position, Source.LOCAL)

@@ -89,6 +89,7 @@ class Priority:
     Attributes:
         on_failing: called with a junction and why it gives no priority, or "" when it does again.
         hear_positions: called with the topics to be heard, whenever they change.
+        known_ms: the time that expiries go by.
         generator: what decides.
         last: what was last reported, the newest last.
     """
@@ -98,6 +99,7 @@ class Priority:
     ) -> None:
         self.on_failing: Callable[[DeviceId, str], None] = lambda _junction, _why: None
         self.hear_positions: Callable[[tuple[str, ...]], None] = lambda _filters: None
+        self.known_ms: Callable[[], int] = lambda: clock.now().utc_ms
         self.last: deque[PriorityEvent] = deque(maxlen=LAST_KEPT)
         self._junctions = junctions
         self._clock = clock
@@ -114,7 +116,7 @@ class Priority:
         self._watched: dict[str, _Watched] = {}
         self._did = asyncio.Event()
         prefix = f"lu-{zlib.crc32(junctions.cabinet.encode()):08x}-"
-        self.generator = Generator(prefix, secrets.token_hex(3), state.trusted_ms())
+        self.generator = Generator(prefix, secrets.token_hex(3))
         for driver in set(junctions.drivers.values()):
             driver.on_requests = self._told
 
@@ -122,6 +124,7 @@ class Priority:
         """Watch the time and the lines, until cancelled."""
         while True:
             self._look_at_lines()
+            self.generator.known_ms = self.known_ms()
             self._do(self.generator.tick(self._clock.now()))
             await asyncio.sleep(TICK_S)
 
@@ -129,6 +132,7 @@ class Priority:
         """Take up what an earlier run has left."""
         now = self._clock.now()
         grants = self._state.take_up_grants(self._junctions.boot, now)
+        self.generator.known_ms = self.known_ms()
         self._do(self.generator.recover(self._state.left_priority(), grants, now))
 
     def go_by(self, policy: PriorityPolicy) -> None:

@@ -29,7 +29,7 @@ def main() -> int:
     try:
         asyncio.run(run_agent(settings))
     except (AlreadyRunsError, NewerSchemaError) as error:
-        return _say([str(error)], exits.WRONG)
+        return _say([str(error)], exits.FAILED)
     except (OSError, sqlite3.Error) as error:
         return _say([f"{settings.directory}: {error}"], exits.FAILED)
     return 0

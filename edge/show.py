@@ -1,7 +1,7 @@
 """How the command line shows answers: tables for people, one JSON object for scripts."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,10 +23,13 @@ from edge.answers import (
 from edge.config import Settings, SettingsError
 from edge.lighting import DECIDED_POINTS
 from edge.offline import OfflineAnswer
+from edge.outbox.rows import Salvaged
 from edge.outbox.store import OutboxFigures
+from edge.positions import LocalFigures
 from edge.searching import Searched
 from edge.state import CommandRecord
 from protocols.backhaul.messages import PolicyInForce
+from protocols.clock import ClockQuality
 from protocols.model.alarm import SEVERITY, Alarm
 from protocols.model.reading import Quality, Reason, Sample, Value
 
@@ -87,10 +90,13 @@ def status(answer: StatusAnswer, *, as_json: bool) -> None:
         f"last run ended: {answer.last_end}"
     )
     out.print(f"clock     {when(answer.now.utc_ms)} ({answer.now.quality.name.lower()})")
+    _clock(answer)
     if abs(answer.civil.utc_ms - answer.now.utc_ms) > 1000:
         out.print(f"          bench clock, deciding sees {when(answer.civil.utc_ms)}")
     backhaul = answer.backhaul
     state = "[green]connected[/]" if backhaul.connected else f"[red]gone[/]: {plain(backhaul.reason)}"
+    if backhaul.connected and not backhaul.welcomed:
+        state = "[yellow]connected[/], and the centre has not answered yet,"
     under_way = _count(backhaul.in_flight, "batch", "batches")
     out.print(f"backhaul  {state} since {when(backhaul.since_ms)}; {under_way} on the way")
     _outbox(answer.outbox)
@@ -99,8 +105,25 @@ def status(answer: StatusAnswer, *, as_json: bool) -> None:
         f"lamps     {answer.lamps_settled} of {answer.lamps} at their level, {answer.overrides} overridden"
     )
     _priority(answer.priority)
+    local_positions(answer.local)
     _lines(answer.lines)
     _alarms(answer.alarms)
+
+
+def _clock(answer: StatusAnswer) -> None:
+    if answer.now.quality is ClockQuality.UNSYNCHRONISED:
+        out.print("          [red]was never set[/]: this is the last known good time, which goes on")
+    elif answer.known_ms > answer.now.utc_ms:
+        out.print(
+            f"          [red]behind[/] what was known to be good: expiries go by {when(answer.known_ms)}"
+        )
+    moved = answer.clock_moved
+    if answer.clock_steps and moved is not None and moved.before_ms is not None:
+        by_s = (moved.offset_ms - moved.before_ms) / 1000
+        out.print(
+            f"          moved {answer.clock_steps} times, last by {by_s:+.1f} s at {when(moved.utc_ms)},"
+            f" from {moved.before.name.lower()} to {moved.clock.name.lower()}"
+        )
 
 
 def offline(answer: OfflineAnswer, *, as_json: bool) -> None:
@@ -295,6 +318,21 @@ def _lines(lines: Iterable[LineHealth]) -> None:
     for line in listed:
         if line.reason:
             out.print(f"{line.line}: {plain(line.reason)}")
+        if line.named:
+            out.print(f"{line.line}: counted since the start: {_by_name(line.named)}")
+
+
+def local_positions(figures: LocalFigures | None) -> None:
+    """Show how the port for local positions is, and what was refused at it."""
+    if figures is None:
+        return
+    state = "open" if figures.listening else f"[red]closed[/]: {plain(figures.reason)}"
+    why = f" ({_by_name(figures.named)}; last: {plain(figures.last_refusal)})" if figures.refused else ""
+    out.print(f"local     {state}; {figures.taken} positions taken, {figures.refused} refused{why}")
+
+
+def _by_name(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _priority(figures: PriorityFigures) -> None:
@@ -315,7 +353,7 @@ def _policies(in_force: Iterable[PolicyInForce], rejected: tuple[str, ...]) -> N
 
 
 def _outbox(figures: OutboxFigures) -> None:
-    share = 100 * figures.bytes / figures.max_bytes
+    share = 100 * figures.used_bytes / figures.max_bytes
     oldest = f", oldest from {when(figures.oldest_ms)}" if figures.oldest_ms else ""
     waiting = f"{_count(figures.readings, 'reading')} in {_count(figures.batches, 'batch', 'batches')}"
     out.print(
@@ -323,8 +361,24 @@ def _outbox(figures: OutboxFigures) -> None:
     )
     if figures.shed_readings:
         out.print(f"          [yellow]{figures.shed_readings} readings shed since the start[/]")
+    if figures.disk_full:
+        out.print("          [red]the disk is full: the outbox grows no further[/]")
+    if figures.epoch != figures.sealing_epoch:
+        out.print("          what was salvaged is sent first, then what was taken since")
+    if figures.salvaged:
+        _salvaged(figures.salvaged)
     if figures.error:
         out.print(f"          [red]the disk refuses: {plain(figures.error)}[/]")
+
+
+def _salvaged(one: Salvaged) -> None:
+    came_back = f"{_count(one.readings, 'reading')} in {_count(one.batches, 'batch', 'batches')}"
+    kept = f"the damaged file is kept as {one.kept}" if one.kept else "the damaged file is not kept"
+    out.print(
+        f"          [yellow]salvaged {when(one.at_ms)}[/]: {came_back} came back, {one.lost} known to be lost; "
+        f"{plain(kept)}"
+    )
+    out.print(f"          what was wrong: {plain(one.found)}")
 
 
 def _alarms(alarms: Iterable[Alarm]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from edge.answers import PriorityAnswer
-from edge.show import as_json_line, out, plain, table_of, when
+from edge.show import as_json_line, local_positions, out, plain, table_of, when
 from protocols.backhaul.messages import PriorityEvent
 from protocols.model.priority import RequestState
 from protocols.rules.priority.view import ApproachView, RequestView
@@ -116,8 +116,4 @@ def _counts(answer: PriorityAnswer) -> None:
     )
     for junction, count in answer.failing.items():
         out.print(f"          [yellow]{junction}: {count} requests in a row were of no use[/]")
-    local = answer.local
-    if local is not None:
-        state = "open" if local.listening else f"[red]closed[/]: {plain(local.reason)}"
-        last = f" (last: {plain(local.last_refusal)})" if local.last_refusal else ""
-        out.print(f"local     {state}; {local.taken} positions taken, {local.refused} refused{last}")
+    local_positions(answer.local)

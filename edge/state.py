@@ -12,6 +12,8 @@ from pathlib import Path
 import msgspec
 
 from drivers.database import open_database, open_readonly, transaction
+from edge.known_time import ClockRecord
+from edge.state_salvage import ensure_sound
 from protocols.backhaul.messages import PolicyInForce, PriorityEvent, SignedPolicy
 from protocols.backhaul.signing import policy_hash
 from protocols.clock import ClockQuality, Instant
@@ -23,7 +25,7 @@ from protocols.model.policy import Policy, PolicyKind
 from protocols.model.reading import Value
 
 COMMANDS_KEPT = 10_000
-"""Ended commands that are remembered, so that a late repetition is recognised."""
+"""Ended commands that are remembered, so that a late repetition is recognised; one that has not expired always is."""
 
 HOUR_MS = 3_600_000
 """For so long a grant is remembered: rules bound the grants of an hour."""
@@ -117,7 +119,8 @@ class State:
 
     @classmethod
     def open(cls, path: Path) -> "State":
-        """Open for writing; raises what `open_database` raises."""
+        """Open for writing, salvaging what is damaged; raises what `open_database` raises."""
+        ensure_sound(path, MIGRATIONS)
         return cls(open_database(path, MIGRATIONS))
 
     @classmethod
@@ -198,11 +201,18 @@ class State:
                 ),
             )
             self._db.execute(
-                "DELETE FROM command WHERE id IN (SELECT id FROM command WHERE state NOT IN (?, ?)"
-                " ORDER BY at_ms DESC LIMIT -1 OFFSET ?)",
-                (CommandState.QUEUED, CommandState.EXECUTING, COMMANDS_KEPT),
+                "DELETE FROM command WHERE id IN (SELECT id FROM (SELECT id, body FROM command"
+                " WHERE state NOT IN (?, ?) ORDER BY at_ms DESC LIMIT -1 OFFSET ?)"
+                " WHERE json_extract(CAST(body AS TEXT), '$.expires_ms') < ?)",
+                (CommandState.QUEUED, CommandState.EXECUTING, COMMANDS_KEPT, now_ms),
             )
         return record
+
+    def is_full(self) -> bool:
+        """Tell whether more commands are remembered than there is room for: none has expired of twice as many."""
+        with self._lock:
+            count = self._db.execute("SELECT count(*) FROM command").fetchone()[0]
+        return int(count) >= 2 * COMMANDS_KEPT
 
     def advance_command(
         self, record: CommandRecord, state: CommandState, reason: str, value: Value, now_ms: int
@@ -252,9 +262,16 @@ class State:
             rows = self._db.execute("SELECT device, type, raised_ms, text FROM alarm").fetchall()
         return [msgspec.convert(dict(zip(_ALARM, row, strict=True)), Alarm) for row in rows]
 
-    def store_alarms(self, changed: list[Alarm]) -> None:
-        """Remember alarms that were raised, forget those that were cleared."""
+    def store_alarms(self, changed: list[Alarm], clock: ClockRecord | None = None) -> None:
+        """Remember alarms that were raised, forget those that were cleared.
+
+        Args:
+            changed: how they are.
+            clock: what is known of the time by which they are told: the next run must not begin before them.
+        """
         with self._transaction():
+            if clock is not None:
+                self._write_clock(clock)
             for alarm in changed:
                 if alarm.cleared_ms is None:
                     self._db.execute(
@@ -327,16 +344,31 @@ class State:
 
     # Time
 
-    def trusted_ms(self) -> int:
-        """Return the latest UTC milliseconds that were ever known to be good; 0 if none."""
+    def floor_ms(self) -> int:
+        """Return UTC milliseconds before which it cannot be: what the policies in force say, and older versions knew.
+
+        A policy is accepted no earlier than it says, and its time is signed.
+        """
         with self._lock:
             row = self._db.execute("SELECT value FROM meta WHERE key = 'trusted_ms'").fetchone()
-        return int(row[0]) if row else 0
+        signed = [stored.policy().not_before_ms for stored in self.policies().values()]
+        return max([int(row[0]) if row else 0, *signed])
 
-    def store_trusted_ms(self, utc_ms: int) -> None:
-        """Remember a time known to be good, so that a clock that starts in 1970 revives nothing expired."""
+    def clock(self) -> ClockRecord | None:
+        """Return what an earlier run knew of the time; None if none has said."""
+        with self._lock:
+            row = self._db.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
+        return msgspec.json.decode(row[0], type=ClockRecord) if row else None
+
+    def store_clock(self, record: ClockRecord) -> None:
+        """Remember what is known of the time, so that a clock that starts in 1970 revives nothing expired."""
         with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('trusted_ms', ?)", (utc_ms,))
+            self._write_clock(record)
+
+    def _write_clock(self, record: ClockRecord) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO meta (key, value) VALUES ('clock', ?)", (msgspec.json.encode(record),)
+        )
 
     def _write_command(self, record: CommandRecord) -> None:
         self._db.execute(

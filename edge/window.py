@@ -6,7 +6,7 @@ For each stream, numbers only grow:
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -17,6 +17,12 @@ from protocols.model.device import StreamClass
 WINDOW = 20
 """Batches on their way at a time, at most; a broker may accept fewer."""
 PATIENCE_BOUND_S = 30.0
+SPREAD = 0.5
+"""So much longer may a patience be, by chance: those whom the centre left at one instant do not all return at one."""
+
+
+def _alike() -> float:
+    return 0.0
 
 
 class Way(msgspec.Struct):
@@ -59,16 +65,34 @@ class Window:
 
     Attributes:
         rewinds: how often everything since the marks was to be sent again.
+        patience_s: with nothing acknowledged for so long, it is next.
     """
 
-    def __init__(self, silence_s: float) -> None:
+    def __init__(self, silence_s: float, draw: Callable[[], float] = _alike) -> None:
+        """Begin with nothing to send.
+
+        Args:
+            silence_s: with nothing acknowledged for so long, everything since the marks is sent again.
+            draw: returns a number from 0 to 1, by chance.
+        """
         self.ways = {stream: Way(stream) for stream in StreamClass}
         self.rewinds = 0
         self._silence_s = silence_s
-        self._patience_s = silence_s
+        self._draw = draw
+        self._silences = 0
+        self.patience_s = self._draw_patience()
+        self._growing = True
 
-    def learn(self, heads: Iterable[StreamHead]) -> None:
-        """Begin with what the outbox says of its streams."""
+    def learn(self, heads: Iterable[StreamHead], *, growing: bool = True) -> None:
+        """Begin with what the outbox says of the streams of an epoch.
+
+        Args:
+            heads: where they are; a stream without one has nothing to send.
+            growing: whether more is sealed in this epoch. Otherwise it was salvaged, and the centre may have more of
+                it than is left here.
+        """
+        self._growing = growing
+        self.ways = {stream: Way(stream) for stream in StreamClass}
         for head in heads:
             self.ways[head.stream] = Way(
                 head.stream,
@@ -125,7 +149,7 @@ class Window:
 
     def beyond(self, marks: Iterable[StreamMark]) -> bool:
         """Tell whether the centre claims to have what this outbox never made."""
-        return any(mark.mark > self.ways[mark.stream].committed for mark in marks)
+        return self._growing and any(mark.mark > self.ways[mark.stream].committed for mark in marks)
 
     def acknowledged(self, marks: Iterable[StreamMark], now_s: float, *, anew: bool) -> None:
         """Take the centre's marks.
@@ -139,7 +163,8 @@ class Window:
             way = self.ways[mark.stream]
             if mark.mark > way.mark:
                 way.progress_s = now_s
-                self._patience_s = self._silence_s
+                self._silences = 0
+                self.patience_s = self._draw_patience()
             if anew:
                 way.sent = way.mark = max(mark.mark, way.floor - 1)
                 way.ready.clear()
@@ -155,10 +180,16 @@ class Window:
         Each stream by itself: events that go through must not hide that a reading was lost on the way.
         """
         late = (way for way in self.ways.values() if way.in_flight)
-        if not any(now_s - way.progress_s >= self._patience_s for way in late):
+        if not any(now_s - way.progress_s >= self.patience_s for way in late):
             return False
-        self._patience_s = min(self._patience_s * 2, PATIENCE_BOUND_S)
+        self._silences += 1
+        self.patience_s = self._draw_patience()
         return True
+
+    def hold(self, now_s: float) -> None:
+        """Count the centre's silence from now: what is on its way is stuck there, so nobody can have heard it."""
+        for way in self.ways.values():
+            way.progress_s = now_s
 
     def rewind(self, now_s: float) -> None:
         """Send everything since the marks again."""
@@ -174,9 +205,19 @@ class Window:
         return sum(way.in_flight for way in self.ways.values())
 
     @property
+    def behind(self) -> bool:
+        """Whether more waits than a window holds: what is taken now is sent after what was taken long ago."""
+        return sum(way.committed - way.mark for way in self.ways.values()) > WINDOW
+
+    @property
     def drained(self) -> bool:
         """Whether the centre has everything that is durable here."""
-        return all(way.mark >= way.committed for way in self.ways.values())
+        return self._growing and all(way.mark >= way.committed for way in self.ways.values())
+
+    def _draw_patience(self) -> float:
+        bound_s = max(PATIENCE_BOUND_S, self._silence_s)
+        doubled_s = min(self._silence_s * 2.0 ** min(self._silences, 10), bound_s)
+        return doubled_s * (1 + SPREAD * self._draw())
 
     @staticmethod
     def _raise_floor(way: Way, floor: int) -> None:

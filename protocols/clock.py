@@ -14,6 +14,9 @@ from typing import Annotated, Protocol
 
 import msgspec
 
+EARLIEST_PLAUSIBLE_MS = 1_767_225_600_000
+"""2026-01-01: before this version was written, so a clock that says so was never set."""
+
 
 class ClockQuality(IntEnum):
     """How far a UTC stamp can be trusted. The numbers are on the wire: append only."""
@@ -21,8 +24,9 @@ class ClockQuality(IntEnum):
     UNSYNCHRONISED = 0
     """Nothing has set this clock since boot: its UTC is a guess, its monotonic time is sound."""
     HOLDOVER = 1
-    """It was set once and has run free since."""
+    """It was set once, perhaps before this boot, and has run free since."""
     SYNCHRONISED = 2
+    """Something disciplines it now."""
 
 
 class Instant(msgspec.Struct, frozen=True):
@@ -37,6 +41,28 @@ class Instant(msgspec.Struct, frozen=True):
     monotonic_ms: int
     utc_ms: int
     quality: ClockQuality = ClockQuality.SYNCHRONISED
+
+
+class Correction(msgspec.Struct, frozen=True):
+    """How the times that a boot told before its clock was set are put right.
+
+    Cabinet and centre both go by it, each on what it holds, so that both mean the same alarm by the same time.
+
+    Attributes:
+        before_ms: utc = monotonic + this, as the boot told it until now.
+        after_ms: utc = monotonic + this, as it is.
+        until_ms: monotonic milliseconds of the correction: nothing after it was told by `before_ms`.
+    """
+
+    before_ms: int
+    after_ms: int
+    until_ms: int
+
+    def corrected(self, utc_ms: int) -> int:
+        """Return what a told time was really; one that this boot cannot have told stays what it is."""
+        if 0 <= utc_ms - self.before_ms <= self.until_ms:
+            return utc_ms - self.before_ms + self.after_ms
+        return utc_ms
 
 
 class Clock(Protocol):

@@ -5,9 +5,10 @@ document is walked field by field, and msgspec judges each leaf. Where a type ca
 what the fault says was expected, instead of a regular expression.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from types import UnionType
-from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -134,10 +135,10 @@ def _tagged_faults(
         yield from _faults(value, chosen, key)
         return
     where = f"{key}.{tag_field}" if key else tag_field
-    kinds = ", ".join(f'"{tag}"' for tag in by_tag)
-    yield SettingsFault(
-        where, _cut(f"{'missing' if named is None else repr(named)}; expected one of {kinds}")
-    )
+    if named is None:
+        yield SettingsFault(where, _cut(f"missing; expected {_one_of(by_tag)}"))
+    else:
+        yield SettingsFault(where, _cut(f"expected {_one_of(by_tag)} ({named!r})"))
 
 
 def _own_faults(value: object, wanted: TypeExpression, key: str) -> Iterator[SettingsFault]:
@@ -145,10 +146,31 @@ def _own_faults(value: object, wanted: TypeExpression, key: str) -> Iterator[Set
         msgspec.convert(value, wanted)
     except msgspec.ValidationError as error:
         text = str(error).split(" - at `")[0]
+        choices = _choices(wanted)
         rule = _description(wanted) if isinstance(value, str) else None
-        if rule is not None:
+        if choices:
+            text = f"expected {_one_of(choices)}"
+        elif rule is not None:
             text = f"expected {rule}"
         yield SettingsFault(key, _cut(f"{text[0].lower()}{text[1:]} ({value!r})"))
+
+
+def _choices(wanted: TypeExpression) -> tuple[object, ...]:
+    """Return the values of a Literal or an Enum, or of a union of such and None; () of any other type."""
+    bare = _bare(wanted)
+    if _origin(bare) is Literal:
+        return get_args(bare)
+    if isinstance(bare, type) and issubclass(bare, Enum):
+        return tuple(member.value for member in bare)
+    if _origin(bare) not in {Union, UnionType}:
+        return ()
+    members = [_choices(member) for member in get_args(bare) if member is not NoneType]
+    return tuple(choice for choices in members for choice in choices) if all(members) else ()
+
+
+def _one_of(choices: Iterable[object]) -> str:
+    """Return what may stand there; it comes before what does, which may be so long that it is cut off."""
+    return "one of " + ", ".join(f'"{one}"' if isinstance(one, str) else str(one) for one in choices)
 
 
 def _description(wanted: TypeExpression) -> str | None:

@@ -148,7 +148,8 @@ class MeterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CounterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Counting devices on Modbus TCP, on consecutive ports from `port`; with 0 each takes any free one.
 
-    With `spread` each register begins its count at a number of its own.
+    With `spread` each register begins its count at a number of its own. With `journal`, a file that is begun anew,
+    each answer that left whole is written down with its moment and its counts.
     """
 
     name: Name = "counter"
@@ -158,6 +159,7 @@ class CounterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: TcpPort = 0
     unit: UnitId = 1
     spread: bool = False
+    journal: str | None = None
 
 
 class PumpingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -35,7 +35,7 @@ from sim.bus_service import BusService, BusSettings, Teller
 from sim.cabinet import Cabinet, Switch
 from sim.clock import BenchClock, real_time_from
 from sim.control import ControlSocket
-from sim.counter import counting_device
+from sim.counter import CountingDevice, Journal
 from sim.faults import CabinetFault, FaultSettings, LuxFault, ModbusFault
 from sim.lux import LuxSensor, sun_elevation_deg
 from sim.meter import Meter, StreetFeed
@@ -118,6 +118,7 @@ class Street:
         self._rtu: dict[str, RtuServer] = {}
         self._tcp: dict[str, TcpServer] = {}
         self._feed: StreetFeed | None = None
+        self._journals: dict[str, Journal] = {}
         self._timers: list[Timer] = []
         self._ending: dict[tuple[str, str], Timer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -153,8 +154,8 @@ class Street:
         """
         self._schedule = LoopSchedule(asyncio.get_running_loop())
         self.clock = BenchClock(self._schedule, _bench_time(self.scenario.bench, self._schedule))
-        self._build()
         try:
+            self._build()
             await self._open()
         except OSError:
             await self.stop()
@@ -183,6 +184,8 @@ class Street:
             radio.close()
         for port in self._serial_ports().values():
             port.close()
+        for journal in self._journals.values():
+            journal.close()
 
     def now_s(self) -> float:
         """Return the monotonic seconds in which the bench's hardware lives."""
@@ -372,10 +375,17 @@ class Street:
         self._add_tcp(settings.name, settings.unit, self.meter.device, settings.host, settings.port)
 
     def _build_counters(self, settings: CounterSettings) -> None:
+        journal = None if settings.journal is None else self._open_journal(settings.journal)
         for number, name in enumerate(counter_names(settings)):
             port = settings.port + number if settings.port else 0
-            device = counting_device(settings.registers, name if settings.spread else "")
+            device = CountingDevice(name, settings.registers, spread=settings.spread, journal=journal)
             self._add_tcp(name, settings.unit, device, settings.host, port)
+
+    def _open_journal(self, path: str) -> Journal:
+        """Open a journal, which several groups of counting devices may share."""
+        if path not in self._journals:
+            self._journals[path] = Journal(self.folder / path, lambda: self.clock.now().utc_ms)
+        return self._journals[path]
 
     def _build_pumping(self, settings: PumpingSettings) -> None:
         from sim.pumping_station import PumpingStation  # noqa: PLC0415  a bench without one does not pay for asyncua

@@ -14,10 +14,13 @@ import central.cli
 import edge.cli
 import sim.cli
 import sim.faults
-from central.api.bodies import Lighting, SignedEnvelope
+from central.api.bodies import GapView, Lighting, SignedEnvelope
 from central.api.priority_bodies import Priority, PriorityFigures, PriorityPublishRequest
 from central.envelopes import sign_document
 from central.policies import SigningKey
+from drivers import rsmp
+from drivers.lora_refusals import Refusal as LoraRefusal
+from drivers.rsmp_link import LATE, REPLACED
 from drivers.settings import DeviceSettings, LineSettings
 from edge.config import (
     BackhaulSettings,
@@ -26,7 +29,8 @@ from edge.config import (
     LocalPositionsSettings,
     OutboxSettings,
 )
-from protocols.backhaul.messages import Source
+from protocols.backhaul.datagram import DatagramRefusal
+from protocols.backhaul.messages import GapCause, Source
 from protocols.ble.profiles import PROFILES
 from protocols.ble.refusal import Refusal
 from protocols.clock import BenchTime
@@ -37,6 +41,7 @@ from protocols.model.policy import LampLimit, PolicyKind, SignalLimit
 from protocols.model.priority import Approach, PriorityRule, RequestState
 from protocols.opcua.nodes import Entry as NodeEntry
 from protocols.opcua.nodes import NodeMap
+from protocols.rsmp.messages import Fault as Violation
 from protocols.strict import read
 from sim.bus import Ride
 from sim.bus_service import BusSettings
@@ -79,6 +84,7 @@ FAULTS = [
     for kind in vars(sim.faults).values()
     if isinstance(kind, type) and issubclass(kind, StrEnum) and kind is not StrEnum
 ]
+NAMED: tuple[type[StrEnum], ...] = (Refusal, LoraRefusal, DatagramRefusal, Violation)
 PAGES = [(edge.cli.app, "cabinet.md"), (central.cli.app, "centre.md"), (sim.cli.app, "bench.md")]
 COMPLETION = ("--install-completion", "--show-completion")
 
@@ -129,6 +135,14 @@ def test_every_fault_of_a_bench_is_documented() -> None:
     assert [fault.value for kind in FAULTS for fault in kind if f"`{fault.value}`" not in text] == []
 
 
+def test_every_name_that_something_is_counted_under_is_documented() -> None:
+    text = (DOCS / "cabinet.md").read_text(encoding="utf-8").partition("## What is counted by name")[2]
+    noted = re.findall(r'_note\(\s*"(\w+)"', Path(rsmp.__file__).read_text(encoding="utf-8"))
+    assert len(noted) > 5
+    names = {one.value for kind in NAMED for one in kind} | {*noted, LATE, REPLACED}
+    assert sorted(name for name in names if f"`{name}`" not in text) == []
+
+
 def test_every_point_of_a_sensor_is_on_its_conformance_page() -> None:
     text = (DOCS / "conformance" / "sensors.md").read_text(encoding="utf-8")
     for codec in CODECS.values():
@@ -156,6 +170,13 @@ def test_the_policies_of_the_documentation_can_be_signed() -> None:
     key = SigningKey(KeyId("city-2026"), Ed25519PrivateKey.generate())
     for document in documents:
         assert isinstance(sign_document(document, key, 0, 7.0), SignedEnvelope)
+
+
+def test_every_cause_and_every_field_of_a_gap_is_documented() -> None:
+    text = (DOCS / "centre.md").read_text(encoding="utf-8")
+    fields = {field.encode_name for field in msgspec.structs.fields(GapView)} - {"id", "cabinet"}
+    words = fields | {cause.value for cause in GapCause}
+    assert sorted(word for word in words if f"`{word}`" not in text) == []
 
 
 def test_the_bodies_of_the_documentation_are_accepted() -> None:
@@ -192,3 +213,14 @@ def test_every_setting_of_a_junction_and_a_bus_is_documented() -> None:
     text = (DOCS / "bench.md").read_text(encoding="utf-8")
     keys = {field.encode_name for settings in BENCH_SETTINGS for field in msgspec.structs.fields(settings)}
     assert sorted(key for key in keys if f"`{key}`" not in text) == []
+
+
+def test_each_promise_names_a_test_that_is_there() -> None:
+    promises = re.findall(
+        r"`(tests/[\w/]+\.py)::(\w+)`", (DOCS / "nothing-lost.md").read_text(encoding="utf-8")
+    )
+    assert len(promises) > 20
+    for file, name in promises:
+        path = DOCS.parent / file
+        assert path.exists(), file
+        assert re.search(rf"def {name}\(", path.read_text(encoding="utf-8")), f"{file} has no {name}"

@@ -70,7 +70,9 @@ class StampedBy(StrEnum):
 
     CABINET = "cabinet"
     CENTRE = "centre"
-    """The cabinet had no clock at all."""
+    """The cabinet had no clock at all: the time is the centre's, and may still be put right."""
+    CLOCK_EVENT = "clock_event"
+    """Re-stamped: the cabinet's clock was set later, and that tells when this was taken."""
 
 
 class Contact(StrEnum):
@@ -103,10 +105,15 @@ class ReadingView(msgspec.Struct, frozen=True):
 
 
 class PointReading(ReadingView, frozen=True, kw_only=True):
-    """The latest reading of a named point."""
+    """The latest reading of a named point.
+
+    Attributes:
+        snapshot: whether it was told beside a backlog: it is the newest that is known, and in no history yet.
+    """
 
     device: str
     point: str
+    snapshot: bool
 
 
 class LatestChange(msgspec.Struct, frozen=True):
@@ -120,13 +127,18 @@ class GapView(msgspec.Struct, frozen=True):
     """Readings that will never come.
 
     Attributes:
-        id: the same gap has the same id on every page.
-        stream: of which of the cabinet's streams; the device's readings are in it.
+        id: the same gap has the same id wherever it is shown.
+        stream: of which of the cabinet's streams.
         cause: why.
         from_time: from when on something may be missing; null where nobody can know.
-        to_time: up to when; null where nobody can know.
+        to_time: up to when. Of a cabinet without a clock: until it said so.
         count: how many readings of the whole stream; null where nobody can know.
         reported: whether the cabinet said so itself; otherwise the centre concluded it.
+        epoch: of `first` and `last`; null without them.
+        first: number of the first batch that is missing; null if the readings were lost before they were
+            sealed into one.
+        last: number of the last.
+        learnt: when the centre learnt of it; null if an earlier version did.
     """
 
     id: int
@@ -134,19 +146,45 @@ class GapView(msgspec.Struct, frozen=True):
     stream: StreamName
     cause: GapCause
     from_time: datetime | None = msgspec.field(name="from")
-    to_time: datetime | None = msgspec.field(name="to")
+    to_time: datetime = msgspec.field(name="to")
     count: int | None
     reported: bool
+    epoch: int | None
+    first: int | None
+    last: int | None
+    learnt: datetime | None
+
+
+class GapChange(msgspec.Struct, frozen=True):
+    """Gaps that are new or have grown, and ids of those that are none: the cabinet knew better."""
+
+    cabinet: str
+    gaps: list[GapView] = []
+    withdrawn: list[int] = []
+
+
+class HistoryReading(ReadingView, frozen=True, tag_field="type", tag="reading"):
+    """A reading, where a history has one."""
+
+
+class HistoryGap(GapView, frozen=True, tag_field="type", tag="gap"):
+    """A gap, where a history has one: no line may be drawn across it."""
 
 
 class History(msgspec.Struct, frozen=True):
-    """A part of a point's history, and what is missing from it."""
+    """A part of a point's history: readings and gaps, in the order of time.
+
+    Going forward, a gap stands where it begins; going back, where it ends. Where nobody knows the beginning,
+    or it lies before what is asked for, it stands before everything else.
+
+    Attributes:
+        next: what to give as `cursor` for the following part; null at the end.
+    """
 
     device: str
     point: str
     unit: str | None
-    items: list[ReadingView]
-    gaps: list[GapView]
+    items: list[HistoryReading | HistoryGap]
     next: str | None
 
 
@@ -285,6 +323,8 @@ class CabinetSummary(msgspec.Struct, frozen=True):
         seen: when anything last came from it.
         age_s: how long ago that is.
         priority_until: until when it asks its junctions for priority; null if it goes by no such policy.
+        gaps: how many are known.
+        last_gap: up to when the latest of them lasted; null if there is none.
     """
 
     id: str
@@ -295,6 +335,8 @@ class CabinetSummary(msgspec.Struct, frozen=True):
     devices: int
     active_alarms: int
     priority_until: datetime | None
+    gaps: int
+    last_gap: datetime | None
 
 
 class CabinetView(msgspec.Struct, frozen=True):
@@ -316,6 +358,8 @@ class CabinetView(msgspec.Struct, frozen=True):
     trusted_keys: list[str]
     devices: int
     active_alarms: int
+    gaps: int
+    last_gap: datetime | None
     streams: list[StreamView]
     policies: Policies
     refused_devices: list[RefusedDevice]
@@ -535,7 +579,7 @@ class StoreHealth(msgspec.Struct, frozen=True):
 
 
 class IngestHealth(msgspec.Struct, frozen=True):
-    """What came since the start.
+    """What came to this process since it started; other workers count for themselves.
 
     Attributes:
         batches: committed.
@@ -544,7 +588,9 @@ class IngestHealth(msgspec.Struct, frozen=True):
         ahead: batches that came before their turn.
         conflicting: repeated batches whose bytes differ from the committed ones.
         contradictory: priority requests whose steps contradict each other.
-        ignored: messages that this end does not store.
+        snapshots: of the present, that were told beside a backlog and shown.
+        ignored: snapshots of another boot than the cabinet's last hello: older than they seem.
+        elsewhere: messages of shards that another worker holds.
         refused: by reason.
     """
 
@@ -554,8 +600,40 @@ class IngestHealth(msgspec.Struct, frozen=True):
     ahead: int
     conflicting: int
     contradictory: int
+    snapshots: int
     ignored: int
+    elsewhere: int
     refused: dict[str, int]
+
+
+class WorkerHealth(msgspec.Struct, frozen=True):
+    """A process that ingests.
+
+    Attributes:
+        name: `serve` is this one.
+        pid: its process.
+        shards: how many of the 64 it holds; a cabinet is always in the same.
+    """
+
+    name: str
+    pid: int
+    shards: int
+
+
+class GapsHealth(msgspec.Struct, frozen=True):
+    """What is known to be missing, of all cabinets together.
+
+    Attributes:
+        gaps: how many.
+        by_cause: the same, by cause.
+        readings: how many readings are missing, where that is known.
+        uncounted: gaps of which nobody can know how many.
+    """
+
+    gaps: int
+    by_cause: dict[str, int]
+    readings: int
+    uncounted: int
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -569,5 +647,7 @@ class Health(msgspec.Struct, frozen=True):
     broker: BrokerHealth
     store: StoreHealth
     ingest: IngestHealth
+    workers: list[WorkerHealth]
+    gaps: GapsHealth
     watchers: int
     signing_key: str | None

@@ -96,10 +96,9 @@ def _latest(
     known_cabinet(db, cabinet)
     return rows(
         db,
-        "SELECT series.device, series.point, latest.* FROM device JOIN series ON series.device = device.id"
-        " JOIN latest ON latest.series_id = series.id WHERE device.cabinet = ?1"
-        " AND (series.device, series.point) > (?2, ?3) AND (?4 IS NULL OR series.point = ?4)"
-        " ORDER BY series.device, series.point LIMIT ?5",
+        "SELECT shown.* FROM device JOIN shown ON shown.device = device.id WHERE device.cabinet = ?1"
+        " AND (shown.device, shown.point) > (?2, ?3) AND (?4 IS NULL OR shown.point = ?4)"
+        " ORDER BY shown.device, shown.point LIMIT ?5",
         (cabinet, *after, point, limit),
     )
 
@@ -124,6 +123,8 @@ def _view(db: sqlite3.Connection, cabinet: str, now_ms: int) -> CabinetView:
         trusted_keys=_TEXTS.decode(found["keys"]),
         devices=found["devices"],
         active_alarms=found["active_alarms"],
+        gaps=head.gaps,
+        last_gap=head.last_gap,
         streams=_streams(db, cabinet),
         policies=policies.read(db, cabinet, now_ms),
         refused_devices=_refused(db, cabinet),

@@ -4,50 +4,24 @@ import sqlite3
 from datetime import datetime
 from typing import Annotated, Literal
 
-import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from central.api.bodies import DeviceView, GapView, History, Page, PointReading
+from central.api.bodies import DeviceView, History, Page, PointReading
 from central.api.paging import Cursor, HistoryLimit, Limit, TheCentre, moment_ms, read_cursor, write_cursor
-from central.api.problems import ASKING
+from central.api.problems import ASKING, PAGING
 from central.clock import LAST_MS
 from central.errors import Fault, RequestError, not_found
+from central.history import Range, part
 from central.views import (
     Row,
     device_view,
-    gap_view,
     point_reading,
     points_of,
-    reading_view,
     row,
     rows,
 )
 from protocols.model.device import Kind
-
-GAPS_SHOWN = 1_000
-
-Key = tuple[int, int, int]
-"""A reading's place in its series: time, batch, index."""
-
-
-class Range(msgspec.Struct, frozen=True):
-    """What part of a history is asked for.
-
-    Attributes:
-        from_ms: UTC milliseconds, inclusive.
-        to_ms: UTC milliseconds, inclusive.
-        after: the place to go on from; None for the beginning.
-        limit: most readings.
-        newest_first: in which order.
-    """
-
-    from_ms: int
-    to_ms: int
-    after: Key | None
-    limit: int
-    newest_first: bool
-
 
 _DEVICES = """
     SELECT * FROM device WHERE id > ?1 AND (?2 IS NULL OR cabinet = ?2) AND (?3 IS NULL OR kind = ?3)
@@ -91,17 +65,12 @@ async def get_latest(centre: TheCentre, device: FromPath[str]) -> list[PointRead
 
     def question(db: sqlite3.Connection) -> list[Row]:
         _known(db, device)
-        return rows(
-            db,
-            "SELECT device, point, latest.* FROM series JOIN latest ON series_id = series.id"
-            " WHERE device = ? ORDER BY point",
-            (device,),
-        )
+        return rows(db, "SELECT * FROM shown WHERE device = ? ORDER BY point", (device,))
 
     return [point_reading(one) for one in await centre.reader.ask(question)]
 
 
-@get("/{device:str}/points/{point:str}/history", responses=ASKING)
+@get("/{device:str}/points/{point:str}/history", responses=PAGING)
 async def get_history(
     centre: TheCentre,
     device: FromPath[str],
@@ -113,11 +82,17 @@ async def get_history(
     cursor: Cursor = None,
     order: FromQuery[Literal["asc", "desc"]] = "asc",
 ) -> History:
-    """Show a point's readings in a range of time, and the gaps that are known in it."""
+    """Show a point's readings in a range of time, and each gap that is known in it, in their order.
+
+    A walk through its parts is refused (409) once readings of that cabinet have moved in time, because its clock was
+    set and they are re-stamped: begun again, it shows each of them once.
+    """
+    place = None if cursor is None else read_cursor(cursor, tuple[int, bool, int, int, int])
+    restamps = None if place is None else place[4]
     wanted = Range(
         from_ms=moment_ms(from_, "from", 0),
         to_ms=moment_ms(to, "to", LAST_MS),
-        after=None if cursor is None else read_cursor(cursor, tuple[int, int, int]),
+        after=None if place is None else place[:4],
         limit=limit,
         newest_first=order == "desc",
     )
@@ -125,7 +100,7 @@ async def get_history(
         raise RequestError(
             400, "the range ends before it begins", [Fault("to", "expected a moment after `from`")]
         )
-    return await centre.reader.ask(lambda db: _history(db, device, point, wanted))
+    return await centre.reader.ask(lambda db: _history(db, device, point, wanted, restamps))
 
 
 def _known(db: sqlite3.Connection, device: str) -> Row:
@@ -135,60 +110,42 @@ def _known(db: sqlite3.Connection, device: str) -> Row:
     return found
 
 
-def _history(db: sqlite3.Connection, device: str, point: str, wanted: Range) -> History:
+def _history(db: sqlite3.Connection, device: str, point: str, wanted: Range, restamps: int | None) -> History:
     owner = _known(db, device)
+    now = _restamps(db, owner, restamps)
     described = next((p for p in points_of(owner["points"]) if p.name == point), None)
     series = row(db, "SELECT id FROM series WHERE device = ? AND point = ?", (device, point))
     if described is None and series is None:
         raise not_found(f"point of {device}", point)
-    found = [] if series is None else _readings(db, series["id"], wanted)
-    page, more = found[: wanted.limit], len(found) > wanted.limit
+    found = part(db, owner, series["id"] if series else None, wanted)
     return History(
         device=device,
         point=point,
         unit=described.unit if described else None,
-        items=[reading_view(one) for one in page],
-        gaps=_gaps(db, owner, _covered(page, wanted, more=more)),
-        next=write_cursor((page[-1]["utc_ms"], page[-1]["batch_id"], page[-1]["idx"])) if more else None,
+        items=found.items,
+        next=None if found.next is None else write_cursor((*found.next, now)),
     )
 
 
-_HISTORY = """
-    SELECT batch_id, idx, utc_ms, value, boolean, quality, reason, clock, stamped FROM reading
-    WHERE series_id = ?1 AND utc_ms BETWEEN ?2 AND ?3 AND (utc_ms, batch_id, idx) %s (?4, ?5, ?6)
-    ORDER BY utc_ms %s, batch_id %s, idx %s LIMIT ?7
-"""
-_FORWARDS = _HISTORY % (">", "ASC", "ASC", "ASC")
-_BACKWARDS = _HISTORY % ("<", "DESC", "DESC", "DESC")
+def _restamps(db: sqlite3.Connection, owner: Row, before: int | None) -> int:
+    """Return how often the readings of a cabinet have moved.
 
+    Args:
+        db: the store.
+        owner: a device of that cabinet.
+        before: the same when the walk began; None at its beginning.
 
-def _readings(db: sqlite3.Connection, series_id: int, wanted: Range) -> list[Row]:
-    """Return one reading more than asked for, if there is one."""
-    beginning: Key = (LAST_MS + 1, 0, 0) if wanted.newest_first else (-1, 0, 0)
-    return rows(
-        db,
-        _BACKWARDS if wanted.newest_first else _FORWARDS,
-        (series_id, wanted.from_ms, wanted.to_ms, *(wanted.after or beginning), wanted.limit + 1),
-    )
-
-
-def _covered(page: list[Row], wanted: Range, *, more: bool) -> tuple[int, int]:
-    """Return the part of the range that a page speaks for, as UTC milliseconds."""
-    near = wanted.after[0] if wanted.after else None
-    far = page[-1]["utc_ms"] if more else None
-    if wanted.newest_first:
-        return (wanted.from_ms if far is None else far), (wanted.to_ms if near is None else near)
-    return (wanted.from_ms if near is None else near), (wanted.to_ms if far is None else far)
-
-
-def _gaps(db: sqlite3.Connection, owner: Row, covered: tuple[int, int]) -> list[GapView]:
-    found = rows(
-        db,
-        "SELECT * FROM gap WHERE cabinet = ? AND stream = ? AND coalesce(to_ms, ?) >= ?"
-        " AND coalesce(from_ms, 0) <= ? ORDER BY coalesce(from_ms, 0), id LIMIT ?",
-        (owner["cabinet"], owner["stream"], LAST_MS, *covered, GAPS_SHOWN),
-    )
-    return [gap_view(one) for one in found]
+    Raises:
+        RequestError: if they have moved since: the walk would miss some and show others twice.
+    """
+    found = row(db, "SELECT restamps FROM cabinet WHERE id = ?", (owner["cabinet"],))
+    restamps = 0 if found is None else int(found["restamps"])
+    if before not in {None, restamps}:
+        what = "begin again without it"
+        raise RequestError(
+            409, "readings were re-stamped while this history was read", [Fault("cursor", what)]
+        )
+    return restamps
 
 
 router = Router(

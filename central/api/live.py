@@ -10,7 +10,7 @@ from litestar import Router, get
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
-from central.api.bodies import BrokerHealth, Health, IngestHealth, StoreHealth
+from central.api.bodies import BrokerHealth, GapsHealth, Health, IngestHealth, StoreHealth, WorkerHealth
 from central.api.paging import TheCentre
 from central.api.problems import ASKING
 from central.centre import Centre
@@ -19,7 +19,7 @@ from central.effects import ChangeKind
 from central.errors import Fault, RequestError, StoreError
 from central.feed import Feed
 from central.marks import Standing
-from central.views import maybe_moment
+from central.views import maybe_moment, rows
 from protocols.clock import Instant
 
 
@@ -27,7 +27,7 @@ from protocols.clock import Instant
 async def get_health(centre: TheCentre) -> Health:
     """Show how the aggregator is: its broker, its store, and what it took in since it started."""
     now = centre.clock.now()
-    size = await centre.reader.ask(lambda _db: _size(centre.db))
+    size, missing, workers = await centre.reader.ask(lambda db: (_size(centre.db), _gaps(db), _workers(db)))
     return Health(
         ok=centre.link.connected and not centre.writer.fault and centre.writer.alive(),
         version=version("luciole"),
@@ -37,6 +37,8 @@ async def get_health(centre: TheCentre) -> Health:
         broker=_broker(centre),
         store=_store(centre, now, size),
         ingest=_ingest(centre),
+        workers=workers,
+        gaps=missing,
         watchers=centre.feed.count(),
         signing_key=None if centre.key is None else centre.key.id,
     )
@@ -117,6 +119,29 @@ def _store(centre: Centre, now: Instant, size: int) -> StoreHealth:
     )
 
 
+def _workers(db: sqlite3.Connection) -> list[WorkerHealth]:
+    found = rows(
+        db,
+        "SELECT name, pid, (SELECT count(*) FROM shard_lease AS lease WHERE lease.owner = worker.name"
+        " AND lease.run = worker.run) AS shards FROM ingest_worker AS worker ORDER BY name",
+    )
+    return [WorkerHealth(one["name"], one["pid"], one["shards"]) for one in found]
+
+
+def _gaps(db: sqlite3.Connection) -> GapsHealth:
+    found = rows(
+        db,
+        "SELECT cause, count(*) AS gaps, coalesce(sum(count), 0) AS readings, sum(count IS NULL) AS uncounted"
+        " FROM gap GROUP BY cause ORDER BY cause",
+    )
+    return GapsHealth(
+        gaps=sum(one["gaps"] for one in found),
+        by_cause={one["cause"]: one["gaps"] for one in found},
+        readings=sum(one["readings"] for one in found),
+        uncounted=sum(one["uncounted"] for one in found),
+    )
+
+
 def _ingest(centre: Centre) -> IngestHealth:
     counts = centre.ingest.counts
     return IngestHealth(
@@ -126,7 +151,9 @@ def _ingest(centre: Centre) -> IngestHealth:
         ahead=counts.standings[Standing.AHEAD],
         conflicting=counts.conflicting,
         contradictory=counts.contradictory,
+        snapshots=counts.snapshots,
         ignored=counts.ignored,
+        elsewhere=counts.elsewhere,
         refused=counts.refused(),
     )
 

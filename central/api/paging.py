@@ -21,7 +21,9 @@ LARGEST = 2**62
 """No number in a cursor of ours is larger, and none that is can be asked of SQLite."""
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1_000, description="most items in one part")]
-HistoryLimit = Annotated[int, QueryParameter(ge=1, le=10_000, description="most readings in one part")]
+HistoryLimit = Annotated[
+    int, QueryParameter(ge=1, le=10_000, description="most readings and gaps in one part")
+]
 Cursor = Annotated[
     str | None, QueryParameter(max_length=400, description="`next` of the part before; none for the first")
 ]

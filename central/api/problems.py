@@ -104,6 +104,8 @@ def _documented(*statuses: int) -> dict[int, ResponseSpec]:
 
 ASKING = _documented(400, 403, 404, 500, 503)
 """What a question can be answered with instead."""
+PAGING = _documented(400, 403, 404, 409, 500, 503)
+"""What a part of something that may move while it is read can be answered with instead."""
 CHANGING = _documented(400, 403, 404, 409, 413, 422, 500, 503)
 """What a wish can be answered with instead."""
 

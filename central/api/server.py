@@ -12,7 +12,7 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
-from central.api import alarms, cabinets, commands, devices, lighting, live, pages, priority
+from central.api import alarms, cabinets, commands, devices, gaps, lighting, live, pages, priority
 from central.api.problems import HANDLERS
 from central.centre import Centre
 from central.errors import Fault, RequestError
@@ -118,6 +118,7 @@ def build(centre: Centre, *, this_machine_alone: bool) -> Litestar:
                     lighting.router,
                     priority.router,
                     alarms.router,
+                    gaps.router,
                     live.router,
                 ],
             ),

@@ -4,17 +4,22 @@ Imported at start only: the hot path goes through `sqlite3` alone.
 
 A row of `reading` is found by its series and time, and is what it is by (cabinet, epoch, stream, number,
 index): its batch stands for the first four. Values are stored natively; SQLite has no boolean, so `boolean`
-says that a 0 or 1 is one. `stamped` is 1 where the cabinet had no clock and the time is the centre's.
+says that a 0 or 1 is one. `stamped` is 1 where the cabinet had no clock and the time is the centre's, 2 where a
+later clock event gave it. While such an event may still come, `monotonic_ms` says when it was taken.
 """
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
+from central.clock import LAST_MS
 from central.errors import StartError
 from central.store import log
+from protocols.backhaul.topics import SHARDS
+from protocols.clock import EARLIEST_PLAUSIBLE_MS
 from protocols.model.priority import ENDED
 
 CHECKED_BYTES = 256 << 20
@@ -320,6 +325,138 @@ def m003_over(db: Database) -> None:
     run(db, _OVER)
 
 
+_CLOCK = """
+CREATE TABLE boot (
+    id INTEGER PRIMARY KEY,
+    cabinet TEXT NOT NULL,
+    boot TEXT NOT NULL,
+    arrival_offset_ms INTEGER,
+    told_offset_ms INTEGER,
+    offset_ms INTEGER,
+    clock INTEGER,
+    tied_ms INTEGER,
+    restamp_after INTEGER,
+    UNIQUE (cabinet, boot)
+);
+CREATE INDEX boot_to_restamp ON boot (id) WHERE restamp_after IS NOT NULL;
+INSERT INTO boot (cabinet, boot, arrival_offset_ms)
+    SELECT id, boot, boot_utc_offset_ms FROM cabinet WHERE boot != '';
+
+ALTER TABLE cabinet ADD COLUMN restamps INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE batch ADD COLUMN clock INTEGER;
+CREATE INDEX batch_before_clock ON batch (boot, id) WHERE clock < 2;
+ALTER TABLE reading ADD COLUMN monotonic_ms INTEGER;
+CREATE INDEX reading_provisional ON reading (batch_id) WHERE monotonic_ms IS NOT NULL;
+"""
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m004_clock(db: Database) -> None:
+    """Make room for what ties a boot's monotonic time to UTC, and for readings whose time is provisional.
+
+    `restamp_after` is the batch up to which a boot's readings are re-stamped; NULL where nothing waits for it.
+    `restamps` counts the steps in which readings of a cabinet have moved.
+    """
+    run(db, _CLOCK)
+
+
+_SNAPSHOT = """
+CREATE TABLE snapshot (
+    series_id INTEGER PRIMARY KEY,
+    cabinet TEXT NOT NULL,
+    boot TEXT NOT NULL,
+    monotonic_ms INTEGER NOT NULL,
+    utc_ms INTEGER NOT NULL,
+    value,
+    boolean INTEGER NOT NULL,
+    quality INTEGER NOT NULL,
+    reason TEXT,
+    clock INTEGER NOT NULL,
+    stamped INTEGER NOT NULL
+);
+ALTER TABLE latest ADD COLUMN monotonic_ms INTEGER;
+CREATE VIEW shown AS
+    SELECT series.id AS series_id, series.device, series.point,
+        now.series_id IS NOT NULL AS snapshot,
+        iif(now.series_id IS NULL, latest.batch_id, NULL) AS batch_id,
+        iif(now.series_id IS NULL, latest.utc_ms, now.utc_ms) AS utc_ms,
+        iif(now.series_id IS NULL, latest.value, now.value) AS value,
+        iif(now.series_id IS NULL, latest.boolean, now.boolean) AS boolean,
+        iif(now.series_id IS NULL, latest.quality, now.quality) AS quality,
+        iif(now.series_id IS NULL, latest.reason, now.reason) AS reason,
+        iif(now.series_id IS NULL, latest.clock, now.clock) AS clock,
+        iif(now.series_id IS NULL, latest.stamped, now.stamped) AS stamped
+    FROM series LEFT JOIN latest ON latest.series_id = series.id
+    LEFT JOIN snapshot AS now ON now.series_id = series.id
+    WHERE latest.series_id IS NOT NULL OR now.series_id IS NOT NULL;
+"""
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m005_snapshot(db: Database) -> None:
+    """Make room for the present that cabinets tell beside their backlog, and show it where it is the newer.
+
+    `shown` is what is shown as latest: a row of `snapshot` is there only while it is newer than that of `latest`.
+    """
+    run(db, _SNAPSHOT)
+
+
+_GAPS = f"""
+ALTER TABLE gap ADD COLUMN learnt_ms INTEGER;
+ALTER TABLE gap ADD COLUMN said_from_ms INTEGER;
+ALTER TABLE gap ADD COLUMN said_to_ms INTEGER;
+UPDATE gap SET from_ms = NULL WHERE from_ms < {EARLIEST_PLAUSIBLE_MS} OR from_ms > to_ms;
+UPDATE gap SET to_ms = {LAST_MS} WHERE to_ms IS NULL;
+CREATE INDEX gap_by_time ON gap (to_ms);
+CREATE INDEX gap_by_cabinet ON gap (cabinet, to_ms);
+CREATE INDEX gap_by_stream_and_time ON gap (cabinet, stream, to_ms);
+CREATE TABLE device_stream (
+    device TEXT NOT NULL, cabinet TEXT NOT NULL, stream INTEGER NOT NULL,
+    listed_from_ms INTEGER, listed_to_ms INTEGER,
+    PRIMARY KEY (device, cabinet, stream)
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO device_stream (device, cabinet, stream) SELECT id, cabinet, stream FROM device;
+INSERT OR IGNORE INTO device_stream (device, cabinet, stream)
+    SELECT series.device, stream.cabinet, stream.stream FROM latest
+    JOIN series ON series.id = latest.series_id JOIN stream ON stream.id = latest.stream_id;
+"""  # noqa: S608  numbers of ours
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m006_gaps(db: Database) -> None:
+    """Find gaps by their time, and know of each device in which streams it ever spoke.
+
+    `said_from_ms` to `said_to_ms`: what a cabinet without a clock said, until a clock event tells what it meant.
+    `listed_from_ms` to `listed_to_ms`: between its first and its last hello that said so.
+    """
+    run(db, _GAPS)
+
+
+_SHARDS = f"""
+CREATE TABLE ingest_worker (
+    name TEXT PRIMARY KEY, run TEXT NOT NULL, boot TEXT NOT NULL, pid INTEGER NOT NULL,
+    until_ms INTEGER NOT NULL, hears INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE shard_lease (
+    shard INTEGER PRIMARY KEY, owner TEXT NOT NULL DEFAULT '', run TEXT NOT NULL DEFAULT '',
+    fence INTEGER NOT NULL DEFAULT 0
+);
+INSERT INTO shard_lease (shard) VALUES {", ".join(f"({shard})" for shard in range(SHARDS))};
+CREATE TABLE change (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, cabinet TEXT NOT NULL, body BLOB NOT NULL
+);
+"""  # noqa: S608  numbers of ours
+
+
+@migrations()  # type: ignore[untyped-decorator]  # sqlite-utils is not followed
+def m007_shards(db: Database) -> None:
+    """Let several processes ingest: who they are, which shards each has, and what they tell the API's process.
+
+    `until_ms` is of the machine's monotonic clock, within `boot`.
+    """
+    run(db, _SHARDS)
+
+
 def run(db: Database, script: str) -> None:
     """Run statements one by one: `executescript` would commit the step's transaction half way."""
     for statement in script.split(";\n"):
@@ -340,6 +477,27 @@ def prepare(path: Path) -> None:
         raise StartError(f"{path}: cannot be written: {error.strerror}") from error
     except sqlite3.DatabaseError as error:
         raise StartError(f"{path}: {_in_words(error)}") from error
+
+
+def check(path: Path) -> None:
+    """See whether the database at `path` is there and of this version; change nothing.
+
+    Raises:
+        StartError: if it is not.
+    """
+    if not path.exists():
+        raise StartError(f"{path}: there is no such database; 'luciole-central serve' makes it")
+    try:
+        with closing(sqlite3.connect(path, timeout=LOCK_WAIT_S)) as connection:
+            db = Database(connection)
+            _refuse_newer(db, path)
+            pending = [step.name for step in migrations.pending(db)]
+    except sqlite3.DatabaseError as error:
+        raise StartError(f"{path}: {_in_words(error)}") from error
+    if pending:
+        raise StartError(
+            f"{path}: written by an earlier version (it lacks {', '.join(pending)}); start 'serve' first"
+        )
 
 
 def _prepare(path: Path) -> None:

@@ -1,23 +1,26 @@
-"""The only connection that writes, in the only thread that uses it.
+"""The only connection of this process that writes, in the only thread that uses it.
 
 Whatever waits goes into one transaction, each job in a savepoint of its own, so that a storm of messages
 shares its commits and one bad message spoils nothing but itself. What must be told to the world is told after
 the commit. SQLite before 3.51.3 can damage a database that two connections write or checkpoint at one
-instant: readers therefore open it read-only.
+instant: readers therefore open it read-only, and other processes that write wait for their turn
+(`central.store.lock`).
 """
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
 from central.effects import Effects
 from central.errors import CentralError, StoreError
 from central.inbox import Inbox
+from central.store.lock import WaitedTooLongError, WriteLock
 from central.store.log import refuse_read_only
 from protocols.clock import Clock
 
@@ -42,10 +45,18 @@ class Tx:
         civil_ms: civil UTC milliseconds of this round.
         caches: what jobs remember across rounds; emptied whenever something is rolled back.
         watched: whether anybody looks at changes of latest values as they come.
+        shards: whose messages may be taken in; None where nobody else ingests.
     """
 
     def __init__(
-        self, db: sqlite3.Connection, now_ms: int, civil_ms: int, caches: "Caches", *, watched: bool = False
+        self,
+        db: sqlite3.Connection,
+        now_ms: int,
+        civil_ms: int,
+        caches: "Caches",
+        *,
+        watched: bool = False,
+        shards: frozenset[int] | None = None,
     ) -> None:
         self.db = db
         self.effects = Effects()
@@ -53,6 +64,7 @@ class Tx:
         self.civil_ms = civil_ms
         self.caches = caches
         self.watched = watched
+        self.shards = shards
 
 
 class Caches:
@@ -63,16 +75,44 @@ class Caches:
     def __init__(self) -> None:
         self.series: dict[tuple[str, str], int] = {}
         self.owners: dict[tuple[str, str], str] = {}
+        self.spoken: set[tuple[str, str, int]] = set()
 
     def clear(self) -> None:
         """Forget everything."""
         self.series.clear()
         self.owners.clear()
+        self.spoken.clear()
 
     def trim(self) -> None:
         """Forget everything once it is too much."""
         if len(self.series) > self.MAX_SERIES:
             self.clear()
+
+
+class Sharing(Protocol):
+    """What a round has to do because other processes write too."""
+
+    def begin(self, db: sqlite3.Connection, caches: Caches) -> frozenset[int] | None:
+        """Return whose messages may be taken in; forget what has become untrue."""
+
+    def keep_changes(self, db: sqlite3.Connection, effects: Effects) -> None:
+        """Write down, before the commit, what others have to tell of it."""
+
+    def undone(self) -> None:
+        """Take note that the round was rolled back."""
+
+
+class Unshared:
+    """No other process ingests."""
+
+    def begin(self, _db: sqlite3.Connection, _caches: Caches) -> None:
+        """Allow everything."""
+
+    def keep_changes(self, _db: sqlite3.Connection, _effects: Effects) -> None:
+        """Write nothing down."""
+
+    def undone(self) -> None:
+        """Take no note."""
 
 
 Work = Callable[[Tx], T]
@@ -94,7 +134,9 @@ class Writer:
         clock: Clock,
         tick: Work[None],
         after_commit: AfterCommit,
+        *,
         watched: Callable[[], bool] = lambda: False,
+        sharing: Sharing | None = None,
     ) -> None:
         """Prepare a writer; `start` opens the database.
 
@@ -104,12 +146,14 @@ class Writer:
             tick: work to be done about every `TICK_S`.
             after_commit: called in the writer's thread with what a round has to tell.
             watched: tells whether anybody looks at changes of latest values.
+            sharing: what is to be done because other processes write too; None if none ingests.
         """
         self._path = path
         self._clock = clock
         self._tick = tick
         self._after_commit = after_commit
         self._watched = watched
+        self._sharing: Sharing = sharing or Unshared()
         self._inbox: Inbox[_Job] = Inbox()
         self._caches = Caches()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -153,15 +197,28 @@ class Writer:
         return future
 
     def _run(self) -> None:
-        db = connect(self._path)
-        try:
-            while not self._stopping.is_set() or self._inbox.depth()[0]:
-                jobs = self._inbox.take(JOBS_PER_COMMIT, TICK_S)
-                self._round(db, jobs)
-        finally:
-            db.close()
+        with closing(WriteLock(self._path)) as lock:
+            db = self._open(lock)
+            try:
+                while db is not None and (not self._stopping.is_set() or self._inbox.depth()[0]):
+                    jobs = self._inbox.take(JOBS_PER_COMMIT, TICK_S)
+                    self._round(db, lock, jobs)
+            finally:
+                if db is not None:
+                    _close(db, lock)
 
-    def _round(self, db: sqlite3.Connection, jobs: list[_Job]) -> None:
+    def _open(self, lock: WriteLock) -> sqlite3.Connection | None:
+        """Open the database; None if we were told to stop and another process does not let us."""
+        while True:
+            try:
+                with lock.held():
+                    return connect(self._path)
+            except WaitedTooLongError as error:
+                self._give_back(self._inbox.take(JOBS_PER_COMMIT, 0.0), error)
+                if self._stopping.is_set():
+                    return None
+
+    def _round(self, db: sqlite3.Connection, lock: WriteLock, jobs: list[_Job]) -> None:
         now = self._clock.now()
         ticking = now.monotonic_ms >= self._next_tick_ms
         if ticking:
@@ -171,9 +228,10 @@ class Writer:
         outcomes: list[tuple[_Job, object]] = []
         changes = db.total_changes
         try:
-            effects = self._transaction(db, jobs, outcomes, ticking=ticking)
+            with lock.held(), self._undone_if_it_fails(db):
+                effects = self._transaction(db, jobs, outcomes, ticking=ticking)
         except sqlite3.Error as error:
-            self._roll_back(db, jobs, error)
+            self._give_back(jobs, error)
             return
         self._recovered()
         if db.total_changes > changes:
@@ -195,16 +253,29 @@ class Writer:
         now_ms, civil_ms = self._clock.now().utc_ms, self._clock.civil().utc_ms
         effects = Effects()
         db.execute("BEGIN IMMEDIATE")
+        shards = self._sharing.begin(db, self._caches)
         tick = _Job(self._tick, None)
         for job in [*jobs, tick]:
             if job is tick and not (ticking or effects.due):
                 continue
-            tx = Tx(db, now_ms, civil_ms, self._caches, watched=self._watched())
+            tx = Tx(db, now_ms, civil_ms, self._caches, watched=self._watched(), shards=shards)
             outcomes.append((job, self._savepoint(tx, job)))
             effects.absorb(tx.effects)
         self._caches.trim()
+        self._sharing.keep_changes(db, effects)
         db.execute("COMMIT")
         return effects
+
+    @contextmanager
+    def _undone_if_it_fails(self, db: sqlite3.Connection) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            self._caches.clear()
+            self._sharing.undone()
+            raise
 
     def _savepoint(self, tx: Tx, job: _Job) -> object:
         """Do one job; what it raises is its outcome, unless the database itself is at fault."""
@@ -223,10 +294,7 @@ class Writer:
         tx.db.execute("RELEASE job")
         return outcome
 
-    def _roll_back(self, db: sqlite3.Connection, jobs: list[_Job], error: sqlite3.Error) -> None:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        self._caches.clear()
+    def _give_back(self, jobs: list[_Job], error: sqlite3.Error) -> None:
         if not self.fault:
             log.error("the store does not take writes", why=str(error))
         self.fault = str(error)
@@ -255,6 +323,15 @@ _STORE_FAULTS = {
 def _is_the_stores(error: Exception) -> bool:
     """Tell whether an error says something of the database rather than of one job."""
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _STORE_FAULTS
+
+
+def _close(db: sqlite3.Connection, lock: WriteLock) -> None:
+    """Close the database: the last to do so makes a checkpoint, which must not meet another's write."""
+    try:
+        with lock.held():
+            db.close()
+    except WaitedTooLongError:  # whoever holds the lock has it open, so we are not the last
+        db.close()
 
 
 def _settle(job: _Job, outcome: object) -> None:

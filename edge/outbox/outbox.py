@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
+from drivers.damage import LOOKS, is_damage
 from edge.config import OutboxSettings
-from edge.outbox.store import DAMAGED, LOOKS, Gathered, OutboxFigures, OutboxStore, Sealed
+from edge.outbox.store import Gathered, OutboxFigures, OutboxStore, Sealed
 from protocols.backhaul.messages import Ack, Event, GapCause, GapEvent, StreamMark
 from protocols.clock import Clock
 from protocols.model.device import StreamClass
@@ -28,6 +29,8 @@ RETRY_S = 1.0
 HURRY_S = 1.0
 """Batches are sealed after so long at first and while somebody watches."""
 HURRY_FOR_S = 30.0
+HANDED_OVER_MS = 200
+"""Between the moment at which a sample is taken and that at which it comes here lie some turns of the loop."""
 MAX_UNSEALED = 50_000
 """Readings that may wait in memory while the disk refuses, about 10 MB; more are lost and counted."""
 
@@ -64,11 +67,15 @@ class Outbox:
     """Takes readings and events on the loop, and tells on the loop when they are committed.
 
     Attributes:
-        on_committed: called on the loop with each commit's batches, and with each stream's floor after it.
+        on_committed: called on the loop with each commit's batches, and with the floors after it of the epoch that
+            is being sent.
+        on_next_epoch: called on the loop, before anything of a later commit, when everything of an epoch is gone that
+            was sent before the one that is sealed in; with where the next one is.
     """
 
     def __init__(self, store: OutboxStore, clock: Clock, settings: OutboxSettings) -> None:
         self.on_committed: Callable[[Sequence[Sealed], Mapping[StreamClass, int]], None] = _deaf
+        self.on_next_epoch: Callable[[OutboxFigures], None] = _nothing
         self._store = store
         self._clock = clock
         self._seal_readings = settings.seal_readings
@@ -126,7 +133,7 @@ class Outbox:
             self._seal(stream)
 
     def acknowledge(self, ack: Ack) -> None:
-        """Let go of what the centre has committed; marks of another epoch than the outbox's say nothing."""
+        """Let go of what the centre has committed; marks of an epoch that is not here say nothing."""
         self._jobs.put(ack)
 
     async def ask(self, question: Callable[[OutboxStore], T], then: Callable[[T], None] = _nothing) -> T:
@@ -135,10 +142,20 @@ class Outbox:
         Args:
             question: what to run.
             then: called on the loop with the answer before any later commit is told.
+
+        Raises:
+            Exception: whatever the question raised, or what broke the thread before it could be asked.
         """
         answer: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put(_Ask(lambda: question(self._store), answer, then))
-        return await answer
+        try:
+            either: list[asyncio.Future[Any]] = [answer, self._broken]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():  # nobody is left to answer
+                self._broken.result()
+            return answer.result()
+        finally:
+            answer.cancel()
 
     async def watch(self) -> None:
         """Wait for ever, unless the database's thread breaks: then raise what broke it."""
@@ -159,12 +176,26 @@ class Outbox:
         gathering = self._open[stream]
         if gathering.samples or gathering.events:
             self._open[stream] = _Open([], [])
-            self._jobs.put(Gathered(stream, gathering.samples, gathering.events, gathering.readings))
+            self._jobs.put(
+                Gathered(stream, gathering.samples, gathering.events, gathering.readings, self._reaches_ms())
+            )
+
+    def _reaches_ms(self) -> dict[StreamClass, int]:
+        """Return for each stream the moment before which nothing that it took still waits here."""
+        now = self._clock.now()
+        offset_ms, sure_ms = now.utc_ms - now.monotonic_ms, now.monotonic_ms - HANDED_OVER_MS
+        return {
+            stream: min([sure_ms, *(one.monotonic_ms for one in gathering.samples[:1])]) + offset_ms
+            for stream, gathering in self._open.items()
+        }
 
     def _committed(self, batches: Sequence[Sealed], floors: Mapping[StreamClass, int], readings: int) -> None:
         self._unsealed -= readings
         self._report_lost()
         self.on_committed(batches, floors)
+
+    def _moved_on(self, figures: OutboxFigures) -> None:
+        self.on_next_epoch(figures)
 
     def _report_lost(self) -> None:
         for stream, (since_ms, count) in self._lost.items():
@@ -219,13 +250,13 @@ class Outbox:
         return jobs
 
     def _commit(self, waiting: list[Gathered], marks: dict[tuple[int, StreamClass], StreamMark]) -> bool:
-        ours = [mark for (epoch, _), mark in marks.items() if epoch == self._store.epoch]
+        sending = self._store.sending
         try:
-            batches = self._store.commit(waiting, ours)
+            batches = self._store.commit(waiting, [Ack(epoch, (mark,)) for (epoch, _), mark in marks.items()])
         except sqlite3.Error as error:
-            self._damaged = self._damaged + 1 if error.sqlite_errorname in DAMAGED else 0
+            self._damaged = self._damaged + 1 if is_damage(error) else 0
             if self._damaged >= LOOKS and self._store.is_readable():
-                raise  # trying again would not mend it; the next start puts the file aside
+                raise  # trying again would not mend it; the next start salvages the file
             if self._store.error != str(error):
                 log.error("outbox_commit_failed", error=str(error), name=error.sqlite_errorname)
             self._store.error = str(error)
@@ -235,16 +266,22 @@ class Outbox:
             log.warning("outbox_commits_again")
             self._store.error = ""
         readings = sum(one.readings for one in waiting)
+        if self._store.sending != sending:
+            self._on_loop(self._moved_on, self._store.figures(0))
         self._on_loop(self._committed, batches, self._store.floors(), readings)
         return True
 
     def _answer(self, ask: _Ask) -> None:
         try:
             result = ask.question()
-        except Exception as error:  # noqa: BLE001  whoever asked gets it; the outbox has others to serve
+        except Exception as error:
             self._on_loop(_fail, ask.answer, error)
+            if isinstance(error, sqlite3.Error) and is_damage(error) and self._store.is_damaged():
+                raise  # as in a commit; whoever asked gets any other error, and the outbox has others to serve
         else:
             self._on_loop(_settle, ask, result)
+        if aside := self._store.take_aside():
+            self._on_loop(self._committed, aside, self._store.floors(), 0)
 
     def _end(self, *, clean: bool) -> None:
         if not clean:  # the next start must say that something is missing

@@ -24,6 +24,7 @@ from protocols.backhaul.messages import (
     Position,
     Presence,
     SignedPolicy,
+    Snapshot,
 )
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.model.ids import DeviceId, PointName
@@ -31,6 +32,8 @@ from protocols.model.reading import Fault, Sample, Value
 
 MAX_BATCH_BYTES = 4 << 20
 """Nobody seals more, so nobody unpacks more: a small message must not become a large memory."""
+MAX_SNAPSHOT_BYTES = 128 << 10
+"""Unpacked: some thousands of readings. A cabinet that has more to say tells it in several."""
 ZSTD_LEVEL = 3
 MAX_POSITION_BYTES = 512
 """A position has about 100; whoever sends more has something else in mind."""
@@ -40,6 +43,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 _COMPRESSOR = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
 _DECOMPRESSOR = zstandard.ZstdDecompressor()
 _BATCH = msgspec.msgpack.Decoder(Batch)
+_SNAPSHOT = msgspec.msgpack.Decoder(Snapshot)
 _HELLO = msgspec.msgpack.Decoder(Hello)
 _ACK = msgspec.msgpack.Decoder(Ack)
 _PRESENCE = msgspec.msgpack.Decoder(Presence)
@@ -74,8 +78,8 @@ def columns(samples: Sequence[Sample], base_monotonic_ms: int) -> Columns:
     )
 
 
-def samples(batch: Batch) -> Iterator[Sample]:
-    """Yield a batch's samples, in the order in which they were taken.
+def samples(batch: Batch | Snapshot) -> Iterator[Sample]:
+    """Yield the samples of a batch, in the order in which they were taken, or of a snapshot.
 
     Raises:
         RemoteProtocolError: if the columns do not fit together.
@@ -113,10 +117,7 @@ def seal(batch: Batch) -> bytes:
     Raises:
         LocalProtocolError: if it is larger than anybody unpacks, or holds what MessagePack cannot say.
     """
-    packed = _encode(batch)
-    if len(packed) > MAX_BATCH_BYTES:
-        raise LocalProtocolError(f"a batch of {len(packed)} bytes; at most {MAX_BATCH_BYTES} are accepted")
-    return _COMPRESSOR.compress(packed)
+    return _compress(batch, MAX_BATCH_BYTES)
 
 
 def unseal(sealed: bytes) -> Batch:
@@ -125,17 +126,52 @@ def unseal(sealed: bytes) -> Batch:
     Raises:
         RemoteProtocolError: if the bytes are damaged, too large, or no batch of a version that we know.
     """
-    try:
-        size = zstandard.frame_content_size(sealed)
-        if not 0 < size <= MAX_BATCH_BYTES:
-            raise RemoteProtocolError(f"a batch of {size} bytes; at most {MAX_BATCH_BYTES} are accepted")
-        packed = _DECOMPRESSOR.decompress(sealed, max_output_size=MAX_BATCH_BYTES, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise RemoteProtocolError(f"a damaged batch: {error}") from error
-    batch = _decode(_BATCH.decode, packed, "batch")
+    batch = _decode(_BATCH.decode, _decompress(sealed, MAX_BATCH_BYTES, "batch"), "batch")
     if batch.version != VERSION:
         raise RemoteProtocolError(f"a batch of version {batch.version}; this end knows {VERSION}")
     return batch
+
+
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """Return a snapshot's bytes: MessagePack, then zstd with its content checksum, like a batch's.
+
+    Raises:
+        LocalProtocolError: if it is larger than anybody unpacks, or holds what MessagePack cannot say.
+    """
+    return _compress(snapshot, MAX_SNAPSHOT_BYTES)
+
+
+def decode_snapshot(payload: bytes) -> Snapshot:
+    """Read a snapshot.
+
+    Raises:
+        RemoteProtocolError: if the bytes are damaged, too large, no snapshot of a version that we know, or tell of
+            what happened after it was made.
+    """
+    snapshot = _decode(_SNAPSHOT.decode, _decompress(payload, MAX_SNAPSHOT_BYTES, "snapshot"), "snapshot")
+    if snapshot.version != VERSION:
+        raise RemoteProtocolError(f"a snapshot of version {snapshot.version}; this end knows {VERSION}")
+    if any(at_ms > 0 for at_ms in snapshot.columns.at_ms):
+        raise RemoteProtocolError("a snapshot tells of what happened after it was made")
+    return snapshot
+
+
+def _compress(message: Batch | Snapshot, most: int) -> bytes:
+    packed = _encode(message)
+    if len(packed) > most:
+        what = type(message).__name__.lower()
+        raise LocalProtocolError(f"a {what} of {len(packed)} bytes; at most {most} are accepted")
+    return _COMPRESSOR.compress(packed)
+
+
+def _decompress(sealed: bytes, most: int, what: str) -> bytes:
+    try:
+        size = zstandard.frame_content_size(sealed)
+        if not 0 < size <= most:
+            raise RemoteProtocolError(f"a {what} of {size} bytes; at most {most} are accepted")
+        return _DECOMPRESSOR.decompress(sealed, max_output_size=most, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise RemoteProtocolError(f"a damaged {what}: {error}") from error
 
 
 def batch_hash(sealed: bytes) -> str:
@@ -168,7 +204,9 @@ def encode(message: Hello | Ack | Presence | CommandMessage | SignedPolicy | Pos
     return _encode(message)
 
 
-def _encode(message: Batch | Hello | Ack | Presence | CommandMessage | SignedPolicy | Position) -> bytes:
+def _encode(
+    message: Batch | Snapshot | Hello | Ack | Presence | CommandMessage | SignedPolicy | Position,
+) -> bytes:
     try:
         return _ENCODER.encode(message)
     except (OverflowError, UnicodeEncodeError) as error:  # an integer beyond 64 bits, half a surrogate pair

@@ -11,6 +11,7 @@ that is sent again is no newer than what is known of its vehicle, and is ignored
 """
 
 import hmac
+from enum import StrEnum
 
 from protocols.backhaul.codec import MAX_POSITION_BYTES, decode_position, encode
 from protocols.backhaul.messages import Position
@@ -20,6 +21,29 @@ DATAGRAM_VERSION = 1
 KEY_BYTES = 32
 TAG_BYTES = 16
 MAX_DATAGRAM_BYTES = 1 + MAX_POSITION_BYTES + TAG_BYTES
+
+
+class DatagramRefusal(StrEnum):
+    """What is wrong with a datagram."""
+
+    SIZE = "size"
+    TAG = "tag"
+    """It was not made with the fleet's key, or changed on its way."""
+    VERSION = "version"
+    CONTENT = "content"
+    """It is of the fleet, and what it says is no position."""
+
+
+class DatagramError(RemoteProtocolError):
+    """A datagram that is not taken.
+
+    Attributes:
+        refusal: why, to be counted by.
+    """
+
+    def __init__(self, refusal: DatagramRefusal, message: str) -> None:
+        super().__init__(message)
+        self.refusal = refusal
 
 
 def seal_position(position: Position, key: bytes) -> bytes:
@@ -36,17 +60,21 @@ def open_position(datagram: bytes, key: bytes) -> Position:
     """Read a position's datagram; nothing of it is looked at before its tag has been found right.
 
     Raises:
-        RemoteProtocolError: if it is not from the fleet, or no position.
+        DatagramError: if it is not from the fleet, or no position.
         LocalProtocolError: if the key has not 32 bytes.
     """
     if not 1 + TAG_BYTES < len(datagram) <= MAX_DATAGRAM_BYTES:
-        raise RemoteProtocolError(f"a datagram of {len(datagram)} bytes is no position")
+        raise DatagramError(DatagramRefusal.SIZE, f"a datagram of {len(datagram)} bytes is no position")
     content, tag = datagram[:-TAG_BYTES], datagram[-TAG_BYTES:]
     if not hmac.compare_digest(tag, _tag(content, key)):
-        raise RemoteProtocolError("a datagram whose tag was not made with our key")
+        raise DatagramError(DatagramRefusal.TAG, "a datagram whose tag was not made with our key")
     if content[0] != DATAGRAM_VERSION:
-        raise RemoteProtocolError(f"a datagram of version {content[0]}; this end knows {DATAGRAM_VERSION}")
-    return decode_position(content[1:])
+        said = f"a datagram of version {content[0]}; this end knows {DATAGRAM_VERSION}"
+        raise DatagramError(DatagramRefusal.VERSION, said)
+    try:
+        return decode_position(content[1:])
+    except RemoteProtocolError as fault:
+        raise DatagramError(DatagramRefusal.CONTENT, str(fault)) from fault
 
 
 def _tag(content: bytes, key: bytes) -> bytes:

@@ -2,8 +2,8 @@
 
 All of it is MessagePack of these structs, written as arrays; the model's own types within them (alarm,
 command, device) are maps. Fields are append-only: a new one comes last and has a default, and an older reader
-ignores what it does not know. A new word of a closed set (a cause, a reason, an alarm's type) is another
-matter: the older reader refuses the message, so the centre learns it before any cabinet says it.
+ignores what it does not know. A new word of a closed set (a cause, a reason, an alarm's type, a kind of event)
+is another matter: the older reader refuses the message, so the centre learns it before any cabinet says it.
 """
 
 from enum import StrEnum
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from protocols.clock import ClockQuality
+from protocols.clock import ClockQuality, Correction
 from protocols.model.alarm import Alarm, AlarmType
 from protocols.model.command import Command, CommandState
 from protocols.model.device import Device, StreamClass
@@ -192,7 +192,41 @@ class PriorityEvent(msgspec.Struct, frozen=True, array_like=True, tag_field="eve
     over: bool = False
 
 
-Event = AlarmEvent | CommandEvent | PolicyEvent | GapEvent | StartEvent | PriorityEvent
+class ClockEvent(msgspec.Struct, frozen=True, array_like=True, tag_field="event", tag="clock"):
+    """The cabinet's clock was set, or stepped: from here on its times are of another scale.
+
+    Attributes:
+        boot: of which boot's monotonic clock.
+        monotonic_ms: when it was noticed.
+        utc_ms: that moment, by the new scale.
+        before_ms: utc = monotonic + this until now; None in the first word of a boot, or if nobody knows it any more.
+        before: how far that could be trusted.
+        clock: how far the new scale can be.
+        corrects: whether what this boot told until now is to be read by the new scale: nothing that disciplines a
+            clock had set it yet. What a synchronised clock told stands.
+    """
+
+    boot: str
+    monotonic_ms: int
+    utc_ms: int
+    before_ms: int | None
+    before: ClockQuality
+    clock: ClockQuality
+    corrects: bool
+
+    @property
+    def offset_ms(self) -> int:
+        """Return what makes UTC of this boot's monotonic milliseconds, from here on."""
+        return self.utc_ms - self.monotonic_ms
+
+    def correction(self) -> Correction | None:
+        """Return how this boot's earlier times are put right, if they are to be and can be."""
+        if not self.corrects or self.before_ms is None:
+            return None
+        return Correction(self.before_ms, self.offset_ms, self.monotonic_ms)
+
+
+Event = AlarmEvent | CommandEvent | PolicyEvent | GapEvent | StartEvent | PriorityEvent | ClockEvent
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):
@@ -206,7 +240,8 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
         number: from 1.
         boot: which boot's monotonic clock the times belong to.
         base_monotonic_ms: what the samples' times are relative to.
-        utc_offset_ms: utc = monotonic + this; None while the cabinet has no clock at all.
+        utc_offset_ms: utc = monotonic + this, as the cabinet tells it; while `clock` is unsynchronised that is a
+            guess, no later than the truth. None if it has none.
         clock: how far that offset can be trusted.
         columns: readings.
         events: events, in order.
@@ -223,6 +258,31 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     clock: ClockQuality
     columns: Columns
     events: tuple[Event, ...] = ()
+
+
+class Snapshot(msgspec.Struct, frozen=True, array_like=True):
+    """Latest values, told while a backlog of batches keeps the present waiting.
+
+    It has no number, nobody acknowledges it, it may be lost, and it is never history: each of its readings that is
+    to be kept comes in a batch as well.
+
+    Attributes:
+        version: of this layout.
+        cabinet: whose.
+        boot: which boot's monotonic clock the times belong to.
+        base_monotonic_ms: when it was made; no sample in it is later.
+        utc_offset_ms: utc = monotonic + this, as in a batch.
+        clock: how far that offset can be trusted.
+        columns: for each point that has changed its last reading.
+    """
+
+    version: int
+    cabinet: CabinetId
+    boot: str
+    base_monotonic_ms: int
+    utc_offset_ms: int | None
+    clock: ClockQuality
+    columns: Columns
 
 
 class StreamHead(msgspec.Struct, frozen=True, array_like=True):

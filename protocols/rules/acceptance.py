@@ -62,6 +62,20 @@ def judge(signed: SignedPolicy, standing: Standing, now_ms: int) -> Policy | lis
     return faults or policy
 
 
+def signed_not_before_ms(signed: SignedPolicy, standing: Standing) -> int:
+    """Return UTC milliseconds before which it cannot be, because a key that is trusted here says so; else 0.
+
+    For a cabinet that does not know the time: whoever signs a policy sends it no earlier than it may be accepted.
+    """
+    key = next((key for key in standing.trusted if key.key == signed.key), None)
+    if key is None or not is_signed_by(signed, key):
+        return 0
+    policy = _read_body(signed.body)
+    if not isinstance(policy, Policy) or policy.cabinet != standing.cabinet:
+        return 0
+    return policy.not_before_ms
+
+
 def _content_faults(policy: Policy, standing: Standing) -> list[str]:
     """Return what is wrong with a policy's content; limits are compared once it is sound in itself."""
     faults = misplaced_content(policy)

@@ -31,7 +31,7 @@ class Api:
         )
         schema.prepare(settings.db)
         self.central = Central(settings, "test")
-        self.central.writer.start()
+        self.central.intake.begin()
         self.app = build(self.central.centre, this_machine_alone=this_machine_alone)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)  # type: ignore[arg-type]  # ASGI by other types
         self.http = httpx.AsyncClient(transport=transport, base_url="http://localhost")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from protocols.backhaul.codec import batch_hash, columns, encode, frame_batch, seal
+from protocols.backhaul.codec import batch_hash, columns, encode, encode_snapshot, frame_batch, seal
 from protocols.backhaul.messages import (
     VERSION,
     Ack,
@@ -14,6 +14,7 @@ from protocols.backhaul.messages import (
     LastEnd,
     PolicyInForce,
     Presence,
+    Snapshot,
     StreamHead,
 )
 from protocols.backhaul.topics import Up, up
@@ -64,6 +65,7 @@ class CabinetDouble:
         self.epoch = epoch
         self.boot = f"{name}-boot-1"
         self.utc_offset_ms: int | None = START_MS
+        self.clock = ClockQuality.SYNCHRONISED
         self.inventory: tuple[Device, ...] = tuple(lamp(f"{name}-lamp-{n}", n) for n in range(lamps))
         self.policies: tuple[PolicyInForce, ...] = ()
         self.alarms: tuple[Alarm, ...] = ()
@@ -93,7 +95,7 @@ class CabinetDouble:
             boot=self.boot,
             base_monotonic_ms=base_ms,
             utc_offset_ms=self.utc_offset_ms,
-            clock=ClockQuality.SYNCHRONISED,
+            clock=self.clock,
             columns=columns(samples, base_ms),
             events=tuple(events),
         )
@@ -149,11 +151,25 @@ class CabinetDouble:
             inventory=self.inventory,
             monotonic_ms=1_000,
             utc_ms=None if self.utc_offset_ms is None else START_MS,
-            clock=ClockQuality.SYNCHRONISED,
+            clock=self.clock,
             keys=(KeyId("centre"),),
             sqlite_version="3.40.1",
         )
         return Message(up(self.id, Up.HELLO), encode(said))
+
+    def snapshot(self, *samples: Sample, at_ms: int | None = None) -> Message:
+        """Return a snapshot of the present; made at the moment of its last sample unless told."""
+        made_ms = max(one.monotonic_ms for one in samples) if at_ms is None else at_ms
+        said = Snapshot(
+            version=VERSION,
+            cabinet=self.id,
+            boot=self.boot,
+            base_monotonic_ms=made_ms,
+            utc_offset_ms=self.utc_offset_ms,
+            clock=ClockQuality.SYNCHRONISED,
+            columns=columns(samples, made_ms),
+        )
+        return Message(up(self.id, Up.NOW), encode_snapshot(said))
 
     def presence(self, *, online: bool = True) -> Message:
         return Message(up(self.id, Up.STATE), encode(Presence(online, self.boot, START_MS)))

@@ -116,17 +116,17 @@ class TestReadings:
         rest = await api.all(HISTORY, limit=3, cursor=first["next"])
         assert [item["value"] for item in [*first["items"], *rest]] == [0, 1, 2, 3, 4, 5]
 
-    async def test_a_gap_shows_on_the_pages_that_it_touches(self, api: Api, cabinet: CabinetDouble) -> None:
+    async def test_a_gap_stands_where_it_begins_among_the_readings(
+        self, api: Api, cabinet: CabinetDouble
+    ) -> None:
         for n in range(5):
             cabinet.seal([taken(LAMP, n, at_ms=10_000 * n)])
         lost = GapEvent(StreamClass.ORDINARY, GapCause.CRASH, START_MS + 31_000, START_MS + 39_000, None)
         cabinet.seal_event(lost)
         await api.deliver(*cabinet.waiting())
-        first = await api.get(HISTORY, limit=2, to=at(45_000))
-        second = await api.get(HISTORY, limit=2, to=at(45_000), cursor=first["next"])
-        third = await api.get(HISTORY, limit=2, to=at(45_000), cursor=second["next"])
-        assert (first["gaps"], second["gaps"], third["next"]) == ([], [], None)
-        (gap,) = third["gaps"]
+        shown = await api.all(HISTORY, limit=2, to=at(45_000))
+        assert [item.get("value", item["type"]) for item in shown] == [0, 1, 2, 3, "gap", 4]
+        gap = shown[4]
         assert (gap["from"], gap["count"], gap["reported"]) == ("2026-02-02T02:40:31Z", None, True)
 
     async def test_what_was_shed_shows_as_a_gap_with_its_count(
@@ -141,9 +141,9 @@ class TestReadings:
         )
         await api.deliver(*cabinet.waiting())
         shown = await api.get(HISTORY)
-        assert [item["value"] for item in shown["items"]] == [0, 3]
-        assert [(gap["cause"], gap["count"]) for gap in shown["gaps"]] == [("shed", 2)]
-        assert (await api.get(HISTORY, **{"from": at(60_000)}))["gaps"] == []
+        assert [item.get("value", item["type"]) for item in shown["items"]] == [0, "gap", 3]
+        assert (shown["items"][1]["cause"], shown["items"][1]["count"]) == ("shed", 2)
+        assert (await api.get(HISTORY, **{"from": at(60_000)}))["items"] == []
 
 
 class TestLighting:

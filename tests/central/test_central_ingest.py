@@ -142,11 +142,6 @@ class TestRefusals:
         assert capsys.readouterr().out.count("refused") == 1
 
 
-def test_snapshots_are_ignored_and_counted(desk: Desk, cabinet: CabinetDouble) -> None:
-    desk.deliver(Message(up(cabinet.id, Up.NOW), b"anything"))
-    assert (desk.ingest.counts.ignored, desk.ingest.counts.refused()) == (1, {})
-
-
 class TestValues:
     """A value is stored as it is."""
 

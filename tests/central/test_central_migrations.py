@@ -8,12 +8,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlite_utils import Database
 
-from central import drafts, policies
+from central import drafts, policies, restamp
 from central.api.priority_bodies import Priority
 from central.clock import moment
 from central.errors import StartError
 from central.policies import SigningKey, Terms
 from central.store import schema
+from protocols.backhaul.messages import ClockEvent
+from protocols.clock import ClockQuality
 from protocols.model.device import StreamClass
 from protocols.model.ids import KeyId
 from protocols.model.policy import PolicyKind
@@ -68,6 +70,43 @@ def test_priority_goes_on_in_a_database_of_an_earlier_version(tmp_path: Path, sc
     desk.do(lambda tx: policies.publish(tx, cabinet.id, PolicyKind.PRIORITY, key, terms))
     published = policies.read(desk.db, cabinet.id, desk.clock.utc_ms).desired
     assert [one.lease_until for one in published if one.kind == "priority"] == [moment(START_MS + 60_000)]
+    desk.close()
+
+
+def test_gaps_of_a_database_of_an_earlier_version_are_shown_for_what_they_are(tmp_path: Path) -> None:
+    path = written(tmp_path / "old.db", DATABASES / "central_v2.sql")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executemany(
+            "INSERT INTO gap (cabinet, stream, epoch, first, last, cause, from_ms, to_ms, count, reported)"
+            " VALUES ('cab-1', 2, 7001, 0, 0, 'crash', ?, ?, NULL, 1)",
+            [(START_MS, START_MS + 5), (0, START_MS + 6), (START_MS + 9, START_MS + 7)],
+        )
+    desk = Desk(path)
+    assert desk.ask("SELECT from_ms, to_ms - ?, learnt_ms FROM gap ORDER BY id", (START_MS,)) == [
+        (START_MS, 5, None),
+        (None, 6, None),
+        (None, 7, None),
+    ]
+    spoken = desk.ask("SELECT cabinet, stream FROM device_stream WHERE device = 'cab-1-lamp-0'")
+    assert spoken == [("cab-1", 2)]
+    desk.close()
+
+
+@pytest.mark.parametrize("script", sorted(DATABASES.glob("central_v*.sql")), ids=lambda path: path.stem)
+def test_the_present_is_shown_beside_what_an_earlier_version_stored(tmp_path: Path, script: Path) -> None:
+    desk = Desk(written(tmp_path / "old.db", script))
+    cabinet = CabinetDouble()
+    shown = "SELECT value, snapshot FROM shown WHERE device = ?"
+    assert desk.ask(shown, (cabinet.lamp(),)) == [(30.0, 0)]
+    desk.deliver(cabinet.hello(), cabinet.snapshot(taken(cabinet.lamp(), 50.0, at_ms=50_000)))
+    assert desk.ask(shown, (cabinet.lamp(),)) == [(50.0, 1)]
+    cabinet.next[StreamClass.ORDINARY] = 4
+    cabinet.seal([taken(cabinet.lamp(), 40.0, at_ms=40_000)])
+    cabinet.seal([taken(cabinet.lamp(), 60.0, at_ms=60_000)])
+    desk.deliver(cabinet.message(4))
+    assert desk.ask(shown, (cabinet.lamp(),)) == [(50.0, 1)]
+    desk.deliver(cabinet.message(5))
+    assert desk.ask(shown, (cabinet.lamp(),)) == [(60.0, 0)]
     desk.close()
 
 
@@ -168,3 +207,23 @@ def test_a_new_database_is_its_owners_alone(tmp_path: Path) -> None:
     db.close()
     assert modes["central.db-wal"] == 0o600
     assert set(modes.values()) == {0o600}
+
+
+@pytest.mark.parametrize("script", sorted(DATABASES.glob("central_v*.sql")), ids=lambda path: path.stem)
+def test_the_boots_of_an_earlier_version_are_known_and_its_readings_stay(
+    tmp_path: Path, script: Path
+) -> None:
+    desk = Desk(written(tmp_path / "old.db", script))
+    before = desk.ask("SELECT utc_ms FROM reading ORDER BY utc_ms")
+    cabinet = CabinetDouble()
+    assert desk.ask("SELECT cabinet, boot FROM boot") == desk.ask(
+        "SELECT id, boot FROM cabinet WHERE boot != ''"
+    )
+    event = ClockEvent(
+        cabinet.boot, 10**6, START_MS, None, ClockQuality.UNSYNCHRONISED, ClockQuality.SYNCHRONISED, True
+    )
+    cabinet.next[StreamClass.EVENTS] = desk.mark(cabinet, StreamClass.EVENTS) + 1
+    desk.deliver(cabinet.message(cabinet.seal_event(event), StreamClass.EVENTS))
+    desk.do(restamp.go_on)
+    assert desk.ask("SELECT utc_ms FROM reading ORDER BY utc_ms") == before
+    desk.close()

@@ -1,5 +1,6 @@
 """The store's thread: grouped commits, isolated jobs, and honesty when the disk gives up."""
 
+import itertools
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ import pytest
 from central.effects import Effects
 from central.errors import RequestError, StoreError
 from central.inbox import Inbox
-from central.store import schema
+from central.store import lock, schema
+from central.store.lock import WriteLock
 from central.store.reader import Reader
 from central.store.writer import Tx, Writer
 from protocols.model.ids import CabinetId
@@ -136,6 +138,40 @@ def test_a_full_disk_acknowledges_nothing_and_is_over_when_there_is_room(
     limit(1_000_000)
     assert writer.submit(large).result(WAIT_S) == "with-it"
     assert writer.fault == ""
+
+
+def test_a_process_that_holds_the_others_up_is_named_and_nothing_is_lost_when_it_goes_on(
+    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process is stopped in the middle of a transaction."""
+    monkeypatch.setattr(lock, "WAIT_S", 0.1)
+    with closing(WriteLock(path)) as other, other.held():
+        with pytest.raises(StoreError, match="another process has been writing"):
+            writer.submit(lambda tx: put(tx, "too early")).result(WAIT_S)
+        assert "another process" in writer.fault
+    assert writer.submit(lambda tx: put(tx, "now")).result(WAIT_S) == "now"
+    assert (writer.fault, names(path)) == ("", ["now"])
+
+
+def test_whoever_waits_comes_before_who_has_just_written(path: Path) -> None:
+    """Else a busy process would never let another one write."""
+    order: list[str] = []
+
+    def write(name: str) -> None:
+        with closing(WriteLock(path)) as mine:
+            for _ in range(30):
+                with mine.held():
+                    order.append(name)
+                    threading.Event().wait(0.002)  # as long as a short transaction
+
+    with closing(WriteLock(path)) as first, first.held():
+        threads = [threading.Thread(target=write, args=(name,)) for name in ("one", "two")]
+        for thread in threads:
+            thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    changes = sum(a != b for a, b in itertools.pairwise(order))
+    assert (len(order), changes > 5) == (60, True)
 
 
 def test_stopping_commits_what_was_received(path: Path, told: Told) -> None:

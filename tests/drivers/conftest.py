@@ -20,10 +20,12 @@ Connect = Callable[[LineSettings, Sequence[DeviceSettings], Mapping[str, Registe
 
 
 class LoopClock:
-    """The event loop's clock; the product's own is the cabinet agent's."""
+    """The event loop's clock, or ahead of it; the product's own is the cabinet agent's."""
+
+    ahead_ms = 0
 
     def now(self) -> Instant:
-        return Instant(round(asyncio.get_running_loop().time() * 1000), 0)
+        return Instant(round(asyncio.get_running_loop().time() * 1000) + self.ahead_ms, 0)
 
     def civil(self) -> Instant:
         return self.now()

@@ -38,15 +38,18 @@ class RealClock:
 
     Attributes:
         utc_ms: None for the machine's own.
+        ahead_ms: how far the monotonic clock is ahead of the event loop's.
         quality: how far it can be trusted.
     """
 
     utc_ms: int | None = None
+    ahead_ms = 0
     quality = ClockQuality.SYNCHRONISED
 
     def now(self) -> Instant:
         utc_ms = time.time_ns() // 1_000_000 if self.utc_ms is None else self.utc_ms  # noqa: TID251
-        return Instant(round(asyncio.get_running_loop().time() * 1000), utc_ms, self.quality)
+        monotonic_ms = round(asyncio.get_running_loop().time() * 1000) + self.ahead_ms
+        return Instant(monotonic_ms, utc_ms, self.quality)
 
     def civil(self) -> Instant:
         return self.now()

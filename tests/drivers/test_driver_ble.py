@@ -12,6 +12,7 @@ import pytest
 import structlog
 from bumble.core import AdvertisingData
 
+from drivers.already_said import AGAIN_MS
 from drivers.base import Admission, Found, LineState, Looked
 from drivers.ble import BleDriver, open_ble
 from drivers.errors import LineDownError
@@ -39,6 +40,7 @@ class Street:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.clock = LoopClock()
         self.air = Air()
         self.sensors = {device: self.air.sensor(address) for device, address in ADDRESSES.items()}
         self.said: list[Sample] = []
@@ -70,7 +72,7 @@ class Street:
             )
             for device, address in ADDRESSES.items()
         ]
-        return BleDriver(line, devices, LoopClock(), self.folder, self.air.scanner)
+        return BleDriver(line, devices, self.clock, self.folder, self.air.scanner)
 
     def begin(self, **settings: Any) -> BleDriver:  # noqa: ANN401  any setting
         self.driver = self.made(**settings)
@@ -198,6 +200,22 @@ async def test_garbage_is_counted_and_named_and_its_neighbour_is_heard(street: S
     assert "object 02 after 03" in text
     assert " order" in text
     assert street.events().count("device is not believed") == 1
+    health = street.driver.health()
+    assert health.named["order"] == health.failures
+
+
+async def test_a_refusal_is_said_again_after_an_hour_and_counts_what_was_not_said(
+    street: Street, until: Until
+) -> None:
+    driver = street.begin()
+    await street.sensors[DOOR].say(b"\x40\x03\xbf\x13\x02\xca\x09")
+    await until(lambda: driver.health().failures > 3)
+    street.clock.ahead_ms = AGAIN_MS
+    await until(lambda: street.events().count("device is not believed") == 2)
+    first, again = [one for one in street.logs if one["event"] == "device is not believed"]
+    assert (first["device"], first["why"], first["unsaid"]) == (DOOR, "order", 0)
+    assert (again["device"], again["why"]) == (DOOR, "order")
+    assert 3 <= again["unsaid"] <= driver.health().named["order"] - 2
 
 
 async def test_service_data_of_another_kind_does_not_count_as_its_own(street: Street) -> None:
@@ -367,6 +385,8 @@ async def test_a_counter_that_cannot_be_kept_is_not_told_and_its_repetition_is(
     await until(lambda: street.told(ROOM) == [25.06])
     assert "disk is full" not in driver.admission(ROOM)[1]
     assert street.events().count("counters cannot be kept, so nothing encrypted is told") == 1
+    health = driver.health()
+    assert health.named["not_kept"] == health.failures > 0
 
 
 async def test_what_waits_for_the_disk_is_committed_together(street: Street, until: Until) -> None:

@@ -6,13 +6,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 import structlog
 
+from drivers.already_said import AGAIN_MS, MAX_STRANGERS, OTHERS
 from drivers.base import Admission, Found, LineState
 from drivers.errors import LineDownError
 from protocols.errors import LocalProtocolError
@@ -236,6 +237,78 @@ async def test_a_flood_of_gateways_locks_nobody_out(tmp_path: Path) -> None:
         seen = [found.address async for found in line.driver.discover() if isinstance(found, Found)]
         assert f"{GATEWAY:016x}" in seen
         assert len(seen) == 2 + 32
+
+
+# --- what is said of refusals ---
+
+
+def said(logs: Sequence[Mapping[str, object]], reason: str) -> list[tuple[object, object]]:
+    """Return who was said to have done something, and how often it was not said before."""
+    return [(one["source"], one["unsaid"]) for one in logs if one.get("reason") == reason]
+
+
+async def test_a_crowd_that_sends_garbage_hides_no_forgery_and_is_told_of_again_an_hour_later(
+    tmp_path: Path,
+) -> None:
+    clock, crowd = RealClock(), [f"127.0.0.{number}" for number in range(2, 2 + MAX_STRANGERS + 3)]
+    with structlog.testing.capture_logs() as logs:
+        async with air(tmp_path, settings(free_port(), host="0.0.0.0", insecure=True), clock=clock) as line:
+            gateway = await line.forwarder()
+            await line.joined(gateway)
+            for number, host in enumerate(crowd, start=1):
+                noisy = Forwarder(SECOND, line.port)
+                line.forwarders.append(await noisy.start(host))
+                noisy.send(b"noise")
+                await line.counted("garbage", number)
+            gateway.push(line.bay.uplink(b"\x01")[:-1] + b"\x00")
+            await line.counted("wrong_mic")
+            assert line.driver.health().named == {"garbage": len(crowd), "wrong_mic": 1}
+            clock.ahead_ms = AGAIN_MS
+            noisy.send(b"noise")
+            await line.counted("garbage", len(crowd) + 1)
+    assert [who for who, _ in said(logs, "garbage")] == [*crowd[:MAX_STRANGERS], OTHERS, crowd[-1]]
+    assert said(logs, "wrong_mic") == [(f"{line.bay.dev_addr:08x}", 0)]
+
+
+async def test_each_declared_device_has_a_line_of_its_own_however_many_there_are(tmp_path: Path) -> None:
+    euis = [0x1000 + number for number in range(MAX_STRANGERS + 2)]
+    bay = devices()[0]
+    known = [msgspec.structs.replace(bay, id=DeviceId(f"bay-{eui}"), address=f"{eui:016X}") for eui in euis]
+    with structlog.testing.capture_logs() as logs:
+        async with air(tmp_path, known=known, admitted=False) as line:
+            gateway = await line.forwarder()
+            for eui in euis:
+                gateway.push(RadioDouble(eui, KEY).join_request())
+            await line.counted("no_key", len(euis))
+    assert said(logs, "no_key") == [(f"{eui:016x}", 0) for eui in euis]
+
+
+async def test_what_happens_every_day_is_named_and_counted_and_not_told(tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with air(tmp_path) as line:
+            gateway, second = await line.forwarder(), await line.forwarder(SECOND)
+            await line.joined(gateway)
+            wire = line.bay.uplink(b"\x01")
+            gateway.push(wire)
+            second.push(wire)
+            await line.until(lambda: line.count("duplicate") + line.count("repeated") == 1)
+            assert sum(line.driver.health().named.values()) == 1
+            assert line.driver.health().failures == 0
+    assert [one for one in logs if one["event"] == "refused"] == []
+
+
+async def test_a_refusal_is_told_again_after_an_hour_with_how_often_it_was_not(tmp_path: Path) -> None:
+    clock = RealClock()
+    with structlog.testing.capture_logs() as logs:
+        async with air(tmp_path, clock=clock) as line:
+            gateway = await line.forwarder()
+            for number in range(1, 6):
+                gateway.send(b"noise")
+                await line.counted("garbage", number)
+            clock.ahead_ms = AGAIN_MS
+            gateway.send(b"noise")
+            await line.counted("garbage", 6)
+    assert said(logs, "garbage") == [("127.0.0.1", 0), ("127.0.0.1", 4)]
 
 
 # --- searching ---

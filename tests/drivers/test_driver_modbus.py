@@ -223,6 +223,7 @@ async def test_a_refused_write_has_failed_and_says_why(unit: Unit, driver: Drive
     assert written.state is CommandState.FAILED
     assert written.reason == "illegal value (Modbus exception 3)"
     assert unit.values == before
+    assert (driver.health().failures, driver.health().named) == (1, {"refused": 1})
 
 
 async def test_a_device_that_clips_what_is_written_says_what_it_has(unit: Unit, driver: Driver) -> None:

@@ -11,6 +11,7 @@ import structlog
 from asyncua import ua
 from asyncua.common.callback import CallbackType
 
+from drivers.already_said import AGAIN_MS
 from drivers.base import Found, LineState, Looked
 from drivers.opcua_client import OpcUaClient, value_of
 from drivers.settings import DeviceSettings
@@ -36,6 +37,8 @@ from tests.drivers.opcua_line import (
 
 EVERY = [entry.point for entry in PUMPING_STATION.entries]
 MEASURED = ("level", "inflow", "outflow", "water_temperature", "cumulative_active_energy")
+OVERFLOWED = 0x480
+"""Good, with the overflow bit of a DataValue (OPC 10000-4, 7.39.1)."""
 
 
 @pytest.fixture
@@ -209,7 +212,7 @@ async def test_what_is_told_later_is_not_of_before_what_was_told(server: Bench) 
     assert times == sorted(times)
 
 
-async def test_values_that_the_server_had_to_drop_are_counted(server: Bench) -> None:
+async def test_of_values_that_change_too_fast_only_the_latest_are_told(server: Bench) -> None:
     line = server.connect(server.settings(period_ms=400.0))
     await line.until_up()
     for tenths in range(30):
@@ -217,6 +220,37 @@ async def test_values_that_the_server_had_to_drop_are_counted(server: Bench) -> 
         await server.server.look()
     await line.until_told("water_temperature", 2.9)
     assert len(line.told("water_temperature")) <= 12
+
+
+async def overflow(server: Bench, line: OpcUaLine, times: int) -> None:
+    """Have the server say with values of the temperature that it had to drop others (OPC 10000-4, 7.39.1)."""
+    await line.until_up()
+    inner = server.server.server
+    assert inner is not None
+    before = line.driver.health().named.get("overflows", 0)
+    for number, status in enumerate([OVERFLOWED] * times + [0]):
+        degrees = float(before + number)
+        value = ua.DataValue(ua.Variant(degrees, ua.VariantType.Double), StatusCode=ua.StatusCode(status))
+        await inner.server.write_attribute_value(server.station().ids["WaterTemperature"], value)
+        await line.until_told("water_temperature", degrees)
+    assert line.driver.health().named["overflows"] == before + times
+
+
+async def test_values_that_the_server_had_to_drop_are_counted_over_all_connections_and_said_once_an_hour(
+    server: Bench,
+) -> None:
+    line = server.connect()
+    with structlog.testing.capture_logs() as logs:
+        for ahead_ms in (0, 0, AGAIN_MS):
+            server.clock.ahead_ms = ahead_ms
+            await overflow(server, line, 3)
+            await server.street.fault("pumps", "refused")
+            await until(lambda: line.driver.health().state is LineState.DOWN)
+            await server.street.clear("pumps", "refused")
+        await line.until_up()
+    assert line.driver.health().named["overflows"] == 9
+    told = [entry["unsaid"] for entry in logs if entry["event"].startswith("values change faster")]
+    assert told == [0, 5]
 
 
 async def test_a_missing_notification_has_everything_read_again(server: Bench, line: OpcUaLine) -> None:
@@ -227,6 +261,7 @@ async def test_a_missing_notification_has_everything_read_again(server: Bench, l
     await line.until_told("water_temperature", 7.0)
     await until(lambda: server.server.counters().reads["pumps-1/Level"] > reads)
     assert line.driver.health().state is LineState.UP
+    assert line.driver.health().named["gaps"] == 1
 
 
 async def test_a_subscription_that_the_server_ends_is_made_anew(server: Bench, line: OpcUaLine) -> None:

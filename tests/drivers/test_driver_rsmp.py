@@ -9,10 +9,11 @@ import pytest
 import structlog
 from msgspec.structs import replace
 
+from drivers.already_said import AGAIN_MS
 from drivers.base import Found, LineState, Looked
 from drivers.checks import check
 from drivers.rsmp import RsmpDriver, open_rsmp
-from drivers.rsmp_link import MAX_STRANGERS
+from drivers.rsmp_link import MAX_STRANGERS, SITE
 from drivers.settings import DeviceSettings, Rsmp
 from protocols.clock import Instant
 from protocols.errors import LocalProtocolError
@@ -46,12 +47,18 @@ ALL = {
     "priority_requests": 0,
 }
 PATIENCE_S = 10.0
+WRONG_TYPE = b'{"mType":"rSMsG","type":"Watchdog","mId":"f3a41a3e-6ba2-4a3c-8d1c-0f2c9a2f9b01","wTs":""}\x0c'
 REQUEST = PriorityRequest("bus-1", GROUP, 8, 20)
 
 
 class LoopClock:
+    """The event loop's clock, or ahead of it."""
+
+    ahead_ms = 0
+
     def now(self) -> Instant:
-        return Instant(round(asyncio.get_running_loop().time() * 1000), 1_760_000_000_000)
+        monotonic_ms = round(asyncio.get_running_loop().time() * 1000) + self.ahead_ms
+        return Instant(monotonic_ms, 1_760_000_000_000)
 
     def civil(self) -> Instant:
         return self.now()
@@ -83,7 +90,8 @@ class Cabinet:
     """A running driver, and what it has said."""
 
     def __init__(self, line: Rsmp, devices: Sequence[DeviceSettings] = DEVICES) -> None:
-        self.driver: RsmpDriver = open_rsmp(line, devices, LoopClock())
+        self.clock = LoopClock()
+        self.driver: RsmpDriver = open_rsmp(line, devices, self.clock)
         self.said: list[Sample] = []
         self.requests: list[tuple[DeviceId, tuple[RequestStatus, ...]]] = []
         self.driver.on_sample = self.said.append
@@ -400,7 +408,7 @@ async def test_without_a_security_code_a_plan_cannot_be_written() -> None:
     async with street(replace(settings(port), security_code="")) as (cabinet, _):
         plan = next(p.point for p in cabinet.driver.points(JUNCTION) if p.point.name == "time_plan")
         assert not plan.writable
-        with pytest.raises(LocalProtocolError, match="no security_code"):
+        with pytest.raises(LocalProtocolError, match=f"security_code of line {LINE}.* is not set"):
             await cabinet.driver.write(JUNCTION, PointName("time_plan"), 4)
 
 
@@ -538,6 +546,40 @@ async def test_another_site_is_refused_with_a_reason_and_counted() -> None:
             await cabinet.until(lambda: cabinet.driver.violations["unknown_site"] >= seen + 100)
             assert cabinet.driver.health().state is not LineState.UP
     assert [entry["fault"] for entry in logs if "fault" in entry] == ["unknown_site"]
+
+
+async def test_what_a_stranger_does_wrong_does_not_hide_that_the_site_does_the_same() -> None:
+    async with street() as (cabinet, site):
+        await cabinet.up()
+        with structlog.testing.capture_logs() as logs:
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+            writer.write(WRONG_TYPE)
+            async with asyncio.timeout(PATIENCE_S):
+                await reader.read()
+            writer.close()
+            await cabinet.until(lambda: cabinet.driver.violations.get("wrong_m_type") == 1)
+            site.forged[b'"rSMsg"'] = b'"rSMsG"'
+            for stage in ("5", "6"):
+                site.tell("S0001", stage=stage)
+            await cabinet.until(lambda: cabinet.driver.violations["wrong_m_type"] == 3)
+            site.forged.clear()
+        told = [entry["who"] for entry in logs if entry.get("fault") == "wrong_m_type"]
+        assert told == ["127.0.0.1", SITE]
+        assert cabinet.driver.health().named["wrong_m_type"] == 3
+
+
+async def test_a_fault_is_said_again_after_an_hour_with_how_often_it_was_not_said() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with street(site=SmallSite(free_port(), site="SOMEBODY+ELSE")) as (cabinet, _):
+            named = cabinet.driver.violations
+            await cabinet.until(lambda: named.get("unknown_site", 0) > 5)
+            before = named["unknown_site"]
+            cabinet.clock.ahead_ms = AGAIN_MS
+            await cabinet.until(lambda: named["unknown_site"] > before + 5)
+            assert cabinet.driver.health().named["unknown_site"] == named["unknown_site"]
+            assert cabinet.driver.health().named["strangers_dropped"] >= before
+    first, again = [entry for entry in logs if entry.get("fault") == "unknown_site"]
+    assert (first["unsaid"], again["unsaid"]) == (0, before - 1)
 
 
 async def test_a_site_of_another_list_is_refused_with_a_reason() -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import pytest
 import structlog
 
-from drivers.base import Found, LineState, PolledPoint, Priority, Written
+from drivers.base import Found, LineState, PolledPoint, Priority, Written, by_number
 from drivers.errors import LineDownError
 from drivers.line import LineDriver, Work
 from drivers.settings import ModbusTcp
@@ -104,6 +104,12 @@ async def test_a_bug_reaches_its_caller_and_the_log_and_the_line_lives_on(line: 
                 await line.read(DEVICE, (BUG,))
             assert (await line.read(DEVICE, (POINT,))).values == (1.0,)
     assert [(entry["log_level"], entry["device"]) for entry in logs] == [("error", DEVICE)]
+
+
+def test_named_counts_are_those_that_are_not_0_the_greatest_first() -> None:
+    named = by_number({"few": 1, "none": 0, Reason.REFUSED: 7, "some": 2})
+    assert list(named.items()) == [("refused", 7), ("some", 2), ("few", 1)]
+    assert [type(name) for name in named] == [str] * 3
 
 
 async def test_a_line_ends_although_a_library_has_swallowed_its_cancellation() -> None:

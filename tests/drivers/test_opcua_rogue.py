@@ -174,6 +174,7 @@ async def test_a_server_that_floods_is_heard_no_faster_than_it_should_be(server:
             await server.server.look()
             await asyncio.sleep(0)
     assert notifications <= MAX_NOTIFICATIONS_PER_S + 2
+    assert client.troubles()["flooded"] == client.flooded
     await client.leave()
     client.drop()
 

@@ -1,4 +1,7 @@
-"""The RSMP driver and the bench's junction together: what is asked for is what the lamps do."""
+"""The RSMP driver and the bench's junction together: what is asked for is what the lamps do.
+
+Both are ours, so a third looks on: every message that either of them writes is held against the published schemas.
+"""
 
 import asyncio
 import contextlib
@@ -18,11 +21,16 @@ from sim.junction_settings import JunctionSettings
 from sim.schedule import LoopSchedule, VirtualSchedule
 from sim.signal_controller import SignalController
 from tests.drivers.rsmp_site import CODE
+from tests.drivers.rsmp_tap import End, Tap
 from tests.drivers.test_driver_rsmp import DEVICES, JUNCTION, LOOP, Cabinet, free_port, settings
 
 PREFIX = "KK+AG0503=001"
 GROUP = f"{PREFIX}SG002"
 BAD = FaultSettings()
+ALWAYS_SAID = {
+    End.SITE: {"Version", "MessageAck", "Watchdog", "AggregatedStatus", "StatusUpdate"},
+    End.SUPERVISOR: {"Version", "MessageAck", "Watchdog", "StatusSubscribe"},
+}
 
 
 class Site:
@@ -49,18 +57,23 @@ class Site:
 
 @contextlib.asynccontextmanager
 async def street() -> AsyncIterator[tuple[Cabinet, Site]]:
+    """Run a cabinet and its site; whatever they say to each other passes the published schemas."""
     port = free_port()
-    cabinet, site = Cabinet(settings(port), DEVICES), Site(port)
-    site.controller.start()
-    site.run(12)
-    try:
-        await cabinet.up()
-        yield cabinet, site
-    finally:
-        await site.controller.stop()
-        await cabinet.end()
+    async with Tap(port) as tap:
+        cabinet, site = Cabinet(settings(port), DEVICES), Site(tap.port)
+        site.controller.start()
+        site.run(12)
+        try:
+            await cabinet.up()
+            yield cabinet, site
+        finally:
+            await site.controller.stop()
+            await cabinet.end()
     assert cabinet.driver.violations == {}
     assert site.controller.counters().violations == {}
+    assert tap.types(End.SITE) >= ALWAYS_SAID[End.SITE]
+    assert tap.types(End.SUPERVISOR) >= ALWAYS_SAID[End.SUPERVISOR]
+    assert tap.wrong() == []
 
 
 def states(cabinet: Cabinet, name: str) -> list[RequestState]:
@@ -154,6 +167,28 @@ async def test_a_network_that_comes_back_finds_the_controller_as_it_is_now() -> 
         site.run(200)
         site.controller.clear_fault(JunctionFault.DISCONNECTED)
         await cabinet.until(lambda: cabinet.last(JUNCTION, "time_plan") == 2)
+
+
+async def test_a_message_against_the_schemas_is_seen_whichever_end_writes_it() -> None:
+    sound = b'{"mType":"rSMsg","type":"MessageAck","oMId":"8b4f0e2a-6f0f-4c9a-9a57-0d1c4a3b2e10"}\x0c'
+    wrong = b'{"mType":"rSMsg","type":"MessageAck"}\x0c'
+
+    async def supervisor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sound + wrong)
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(supervisor, "127.0.0.1", 0)
+    async with listening, Tap(listening.sockets[0].getsockname()[1]) as tap:
+        reader, writer = await asyncio.open_connection("127.0.0.1", tap.port)
+        assert await reader.readexactly(len(sound + wrong)) == sound + wrong
+        writer.write(wrong + sound)
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+    found = tap.wrong()
+    assert {why.split(":")[0] for why in found} == {"site", "supervisor"}
+    assert all("'oMId' is a required property" in why for why in found), found
 
 
 def test_the_devices_are_those_of_the_site() -> None:

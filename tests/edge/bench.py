@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge.ballast import Ballast
 from edge.config import OutboxSettings
 from edge.outbox.outbox import Outbox
 from edge.outbox.store import Gathered, OutboxStore
@@ -59,9 +60,11 @@ async def until(holds: Callable[[], bool], what: str = "") -> None:
 OPENED: list[OutboxStore] = []
 
 
-def open_store(folder: Path, clock: HandClock | None = None, **settings: float) -> OutboxStore:
+def open_store(
+    folder: Path, clock: HandClock | None = None, ballast: Ballast | None = None, **settings: float
+) -> OutboxStore:
     plain = msgspec.convert(settings, OutboxSettings)
-    store = OutboxStore(folder / "outbox.db", CABINET, "boot-1", clock or HandClock(), plain)
+    store = OutboxStore(folder / "outbox.db", CABINET, "boot-1", clock or HandClock(), plain, ballast)
     OPENED.append(store)
     return store
 

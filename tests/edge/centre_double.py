@@ -19,6 +19,7 @@ from protocols.backhaul.messages import (
     Hello,
     Presence,
     SignedPolicy,
+    Snapshot,
     StreamMark,
 )
 from protocols.backhaul.topics import Down, Up, UpTopic, down, parse_up, up_filter
@@ -37,6 +38,7 @@ class CentreDouble:
         repeated: how many came that could not be committed.
         marks: by epoch and stream.
         presence: what the state topic said last.
+        snapshots: of the present, in order.
         silent: whether nothing is acknowledged.
     """
 
@@ -48,6 +50,7 @@ class CentreDouble:
         self.repeated = 0
         self.marks: dict[tuple[int, StreamClass], StreamMark] = {}
         self.presence: list[Presence] = []
+        self.snapshots: list[Snapshot] = []
         self.silent = False
         self._port = port
         self._changed = threading.Condition()
@@ -137,7 +140,7 @@ class CentreDouble:
             case Up.STATE:
                 self.presence.append(codec.decode_presence(payload))
             case Up.NOW:
-                pass
+                self.snapshots.append(codec.decode_snapshot(payload))
 
     def _batch(self, payload: bytes) -> None:
         floor, sealed = codec.unframe_batch(payload)

@@ -38,6 +38,7 @@ class EveningClock(SystemClock):
 
     def __init__(self, local: str) -> None:
         super().__init__()
+        self.later_ms = 0
         self.put(local)
 
     def put(self, local: str) -> None:
@@ -46,9 +47,9 @@ class EveningClock(SystemClock):
         self.civil_ms = round(moment.astimezone(UTC).timestamp() * 1000)
 
     def civil(self) -> Instant:
-        """Return the moment that was put."""
+        """Return the moment that was put, `later_ms` of monotonic time later than it is."""
         now = self.now()
-        return Instant(now.monotonic_ms, self.civil_ms, now.quality)
+        return Instant(now.monotonic_ms + self.later_ms, self.civil_ms, now.quality)
 
 
 def scenario(lamps: int = 3, counters: int = 0) -> Scenario:

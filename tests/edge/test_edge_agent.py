@@ -175,7 +175,7 @@ def test_a_line_without_devices_ends_nothing(cabinet: Whole) -> None:
 def test_a_second_agent_is_turned_away(cabinet: Whole) -> None:
     cabinet.start()
     second = cabinet.cli("run")
-    assert second.returncode == 2
+    assert second.returncode == 1
     assert "runs already" in second.stderr
     assert cabinet.status().pid == (cabinet.agent.pid if cabinet.agent else 0)
     assert cabinet.stop() == 0

@@ -2,38 +2,23 @@
 
 import asyncio
 import contextlib
+import random
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from edge import backhaul, mqtt
-from edge.backhaul import Backhaul, Identity
-from edge.config import BackhaulSettings
-from edge.mqtt import MqttLink, Will
 from edge.outbox import outbox as outbox_module
-from edge.outbox.outbox import Outbox
 from protocols.backhaul import codec
-from protocols.backhaul.messages import Ack, CommandMessage, Hello, LastEnd, SignedPolicy, StreamMark
-from protocols.backhaul.topics import Down, Up, up
-from protocols.clock import ClockQuality
-from tests.edge.bench import (
-    CABINET,
-    EVENTS,
-    NOON_MS,
-    ORDINARY,
-    HandClock,
-    open_outbox,
-    open_store,
-    taken,
-    until,
-)
+from protocols.backhaul.messages import Ack, CommandMessage, GapEvent, StreamMark
+from protocols.backhaul.topics import Down
+from tests.edge.bench import CABINET, EVENTS, ORDINARY, gathered, open_outbox, open_store, taken, until
 from tests.edge.broker import Broker
 from tests.edge.centre_double import CentreDouble
+from tests.edge.delivering import cabinet, has, hears
 from tests.protocols.backhaul import examples
 
 
@@ -55,74 +40,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "BACKOFF_BOUND_S", 0.2)
     monkeypatch.setattr(outbox_module, "ACK_WAIT_S", 0.05)
     monkeypatch.setattr(backhaul, "HELLO_EVERY_S", 0.2)
-
-
-class Cabinet:
-    """Outbox, link and backhaul as the agent wires them."""
-
-    def __init__(self, folder: Path, url: str, silence_s: float) -> None:
-        self.store = open_store(folder)
-        self.outbox: Outbox = open_outbox(self.store, seal_readings=1)
-        self.commands: list[CommandMessage] = []
-        self.policies: list[SignedPolicy] = []
-        settings = BackhaulSettings(url=url, silence_s=silence_s)
-        will = Will(up(CABINET, Up.STATE), b"")
-        self.link = MqttLink(settings, folder, f"cabinet-{CABINET}", will)
-        identity = Identity(CABINET, "boot-1")
-        self.backhaul = Backhaul(identity, HandClock(), self.link, self.outbox, silence_s)
-        self.link.will = Will(will.topic, self.backhaul.presence(online=False))
-        self.backhaul.make_hello = self._hello
-        self.backhaul.on_command = self.commands.append
-        self.backhaul.on_policy = self.policies.append
-
-    async def _hello(self) -> Hello:
-        figures = await self.outbox.figures()
-        return msgspec.structs.replace(
-            examples.HELLO,
-            epoch=figures.epoch,
-            streams=figures.heads,
-            last_end=LastEnd.CLEAN,
-            utc_ms=NOON_MS,
-            clock=ClockQuality.SYNCHRONISED,
-        )
-
-    def take(self, *numbers: int) -> None:
-        for number in numbers:
-            self.outbox.add(ORDINARY, taken(number))
-
-    async def empty(self) -> None:
-        """Wait until the centre has everything and it is let go."""
-        loop = asyncio.get_running_loop()
-        end_s = loop.time() + 20
-        while (await self.outbox.figures()).batches:
-            assert loop.time() < end_s, self.backhaul.figures()
-            turn = loop.create_future()
-            loop.call_later(0.01, turn.set_result, None)
-            await turn
-
-
-@asynccontextmanager
-async def cabinet(folder: Path, url: str, silence_s: float = 60.0) -> AsyncIterator[Cabinet]:
-    one = Cabinet(folder, url, silence_s)
-    tasks = [asyncio.create_task(one.link.run()), asyncio.create_task(one.backhaul.run())]
-    try:
-        yield one
-        for task in tasks:
-            assert not task.done(), task
-    finally:
-        await one.link.leave()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await one.outbox.close()
-
-
-async def hears(centre: CentreDouble, what: str, count: int = 1) -> None:
-    await asyncio.to_thread(centre.wait, lambda: centre.heard.count(what) >= count, what)
-
-
-async def has(centre: CentreDouble, numbers: list[int]) -> None:
-    await asyncio.to_thread(centre.wait, lambda: centre.numbers() == numbers, f"{len(numbers)} readings")
 
 
 async def test_hello_comes_first_and_nothing_else_before_the_centre_s_word(
@@ -436,3 +353,61 @@ async def test_a_subscription_that_the_broker_refuses_is_said(tmp_path: Path) ->
             assert one.link.up
     server.close()
     await server.wait_closed()
+
+
+def tear(folder: Path) -> None:
+    """Put noise into two pages of batches of an outbox that nobody has open."""
+    path = folder / "outbox.db"
+    content = bytearray(path.read_bytes())
+    leaves = [n for n in range(8, len(content) // 4096) if content[n * 4096] == 0x0A]
+    for page in leaves[len(leaves) // 2 : len(leaves) // 2 + 2]:
+        content[page * 4096 : (page + 1) * 4096] = random.Random(page).randbytes(4096)
+    path.write_bytes(content)
+
+
+async def test_what_was_salvaged_is_sent_first_and_then_what_was_taken_since(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    """The centre has some of it already, of which the acknowledgement never came."""
+    store = open_store(tmp_path)
+    sealed = [store.commit([gathered(ORDINARY, [n])], [])[0] for n in range(300)]
+    store.end_run()
+    centre.marks[store.epoch, ORDINARY] = StreamMark(ORDINARY, 50, codec.batch_hash(sealed[49].sealed))
+    tear(tmp_path)
+    async with cabinet(tmp_path, broker.url) as one:
+        new = one.store.epoch
+        one.take(*range(1000, 1010))
+        await asyncio.to_thread(
+            centre.wait, lambda: centre.numbers()[-10:] == list(range(1000, 1010)), "what was taken since"
+        )
+        assert await one.backhaul.drained(20)
+        await one.empty()
+    ordinary = [batch for batch in centre.batches if batch.stream is ORDINARY]
+    assert [(batch.epoch, batch.number) for batch in ordinary] == [
+        *((store.epoch, n) for n in range(51, 301)),
+        *((new, n) for n in range(1, 11)),
+    ]
+    numbers = [n for n in centre.numbers() if isinstance(n, int)]
+    assert len(numbers) == len(set(numbers)) > 200
+    gaps = [event for event in centre.events(GapEvent) if isinstance(event, GapEvent) and event.first]
+    lost = {n for gap in gaps for n in range(gap.first, gap.last + 1)}
+    assert {*range(50, 300)} - set(numbers) <= {n - 1 for n in lost}
+    assert [hello.epoch for hello in centre.hellos] == [store.epoch, new]
+
+
+async def test_a_centre_that_has_all_of_what_was_salvaged_goes_on_with_the_next_epoch(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    store = open_store(tmp_path)
+    for number in range(300):
+        store.commit([gathered(ORDINARY, [number])], [])
+    store.end_run()
+    for stream in (ORDINARY, EVENTS):  # more than came back: what was sent last was lost here
+        centre.marks[store.epoch, stream] = StreamMark(stream, 400, "f" * 16)
+    tear(tmp_path)
+    async with cabinet(tmp_path, broker.url) as one:
+        one.take(1)
+        await has(centre, [1])
+        await one.empty()
+    assert {batch.epoch for batch in centre.batches} == {one.store.epoch}
+    assert one.store.epoch != store.epoch

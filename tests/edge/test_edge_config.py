@@ -143,6 +143,57 @@ def test_a_fault_is_named_with_its_key_and_what_was_expected(
     assert why in texts(file)
 
 
+LONG = "x" * 400
+RTU = '[[line]]\nid = "rs485"\ndriver = "modbus-rtu"\nport = "/dev/ttyS1"\n'
+RSMP = '[[line]]\nid = "tlc"\ndriver = "rsmp"\nsite = "KK"\n'
+OPCUA = '[[line]]\nid = "opc"\ndriver = "opcua"\nurl = "opc.tcp://192.0.2.1:4840"\n'
+REGISTERS = '[[map]]\nname = "m"\n[[map.entry]]\npoint = "p"\naddress = 0\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key", "choices"),
+    [
+        ('centre.example"', f'centre.example"\nmqtt = "{LONG}"', "backhaul.mqtt", '"5", "3.1.1"'),
+        (
+            'id = "city"',
+            f'id = "city"\nkinds = ["{LONG}"]',
+            "trusted_key[0].kinds[0]",
+            '"lighting", "priority"',
+        ),
+        ('driver = "dali-luba"', f'driver = "{LONG}"', "line[0].driver", '"lorawan-udp", "ble"'),
+        ("[[device]]", f'{RTU}parity = "{LONG}"\n[[device]]', "line[1].parity", '"N", "E", "O"'),
+        ("[[device]]", f"{RTU}stopbits = {'1' * 18}\n[[device]]", "line[1].stopbits", "1, 2"),
+        ("[[device]]", f'{RSMP}versions = ["{LONG}"]\n[[device]]', "line[1].versions[0]", '"3.2.1", "3.2.2"'),
+        ("[[device]]", f'{RSMP}sxl = "{LONG}"\n[[device]]', "line[1].sxl", '"1.1.0", "1.2.0", "1.2.1"'),
+        (
+            "[[device]]",
+            f'{OPCUA}security = "{LONG}"\n[[device]]',
+            "line[1].security",
+            '"Aes256Sha256RsaPss", "none"',
+        ),
+        ('kind = "lamp"', f'kind = "{LONG}"', "device[0].kind", '"weather_station", "vehicle"'),
+        ("address = 0", f'address = 0\nreport = "{LONG}"', "device[0].report", '"change", "each"'),
+        ("address = 0", f'address = 0\nstream = "{LONG}"', "device[0].stream", '"ordinary", "bulk"'),
+        (
+            "[[device]]",
+            f'{REGISTERS}table = "{LONG}"\n[[device]]',
+            "map[0].entry[0].table",
+            '"holding", "input"',
+        ),
+    ],
+)
+def test_of_a_value_out_of_a_list_the_list_is_told_however_long_the_value_is(
+    tmp_path: Path, before: str, after: str, key: str, choices: str
+) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load(write(tmp_path, SOUND.replace(before, after)))
+    (line,) = [str(one) for one in refusal.value.faults]
+    file, named, expected = line.split(": ", 2)
+    assert (Path(file).name, named) == ("cabinet.toml", key)
+    assert expected.startswith("expected one of ")
+    assert f"{choices} (" in expected
+
+
 @pytest.mark.parametrize(
     ("limits", "key"),
     [

@@ -4,14 +4,18 @@ import asyncio
 import json
 import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from drivers.errors import LineDownError
 from edge import control
-from edge.answers import Buffer, Request, Watch
-from edge.control import AskedWrongError, ControlServer
+from edge.answers import Buffer, Devices, PolicyShow, PriorityShow, Read, Request, Watch
+from edge.control import AskedWrongError, ControlServer, NotDoneError
+from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.model.ids import DeviceId, PointName
 from protocols.model.reading import Sample, sample
 from tests.edge.bench import until
@@ -27,6 +31,14 @@ async def answer(request: Request) -> object:
             return None
         case Buffer():
             raise sqlite3.OperationalError("database or disk is full")
+        case Devices():
+            raise LineDownError("the line is down")
+        case Read():
+            raise RemoteProtocolError("3 bytes are no answer")
+        case PolicyShow():
+            raise NotDoneError("not asked: the rule allows no more")
+        case PriorityShow():
+            raise LocalProtocolError("there is no such point")
         case _:
             return 1 // 0
 
@@ -82,7 +94,8 @@ async def test_there_is_room_for_so_many_and_the_next_is_told(
     callers = [Caller(tmp_path, b'{"ask": "watch"}') for _ in range(2)]
     await until(lambda: len(server.watchers) == 2)
     callers.append(Caller(tmp_path, b'{"ask": "watch"}'))
-    assert (await callers[-1].line())["error"] == "2 are watching already"
+    said = await callers[-1].line()
+    assert (said["error"], said["understood"]) == ("2 are watching already", True)
     for caller in callers:
         caller.leave()
 
@@ -114,7 +127,8 @@ async def test_a_watcher_that_lags_is_shown_the_present(
 
 async def test_a_device_that_is_not_there_cannot_be_watched(tmp_path: Path, server: ControlServer) -> None:
     caller = Caller(tmp_path, b'{"ask": "watch", "device": "lamp-99"}')
-    assert (await caller.line())["error"] == "there is no lamp-99"
+    said = await caller.line()
+    assert (said["error"], said["understood"]) == ("there is no lamp-99", False)
     assert not server.watchers
     caller.leave()
 
@@ -124,6 +138,44 @@ async def test_an_answer_that_breaks_is_said_to_have_broken(tmp_path: Path) -> N
     caller = Caller(tmp_path, b'{"ask": "status"}')
     assert "the agent cannot answer" in str((await caller.line())["error"])
     caller.leave()
+
+
+CABINET_TOML = """
+[cabinet]
+id = "dijon-0001"
+directory = "."
+socket = "agent.sock"
+[backhaul]
+url = "mqtt://127.0.0.1"
+"""
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(
+    ("arguments", "status", "why"),
+    [
+        (("buffer",), 1, "it was not done: database or disk is full"),
+        (("devices",), 1, "it was not done: the line is down"),
+        (("read", "lamp-01"), 1, "it was not done: 3 bytes are no answer"),
+        (("policy", "show"), 1, "not asked: the rule allows no more"),
+        (("status",), 1, "the agent cannot answer: integer division"),
+        (("watch",), 1, "0 are watching already"),
+        (("priority",), 2, "there is no such point"),
+        (("watch", "lamp-99"), 2, "there is no lamp-99"),
+    ],
+)
+async def test_a_sound_question_that_comes_to_nothing_is_1_and_a_wrong_one_is_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], status: int, why: str
+) -> None:
+    monkeypatch.setattr(control, "MAX_WATCHERS", 0)
+    (tmp_path / "cabinet.toml").write_text(CABINET_TOML, encoding="utf-8")
+    ran = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "edge.cli", *arguments, "-c", str(tmp_path / "cabinet.toml")),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    _, stderr = await ran.communicate()
+    assert (ran.returncode, why in stderr.decode()) == (status, True), stderr.decode()
 
 
 async def test_a_disk_that_refuses_is_no_bug_and_leaves_no_trace_of_one(

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from drivers.database import NewerSchemaError, open_database, transaction
-from edge.clock import EARLIEST_PLAUSIBLE_MS
 from edge.outbox.store import OutboxStore
 from protocols.backhaul.messages import AlarmEvent, GapCause, GapEvent, LastEnd, StreamMark
-from protocols.clock import ClockQuality
+from protocols.clock import EARLIEST_PLAUSIBLE_MS, ClockQuality
 from protocols.model.alarm import AlarmType
 from protocols.model.device import StreamClass
 from protocols.model.ids import DeviceId
@@ -31,6 +30,7 @@ from tests.edge.bench import (
 )
 
 DAY_S = 86_400
+DATABASES = Path(__file__).parents[1] / "databases"
 ALARM = AlarmEvent(DeviceId("lamp-01"), AlarmType.LAMP_FAILURE, NOON_MS, None, "")
 
 
@@ -107,6 +107,12 @@ def test_two_outboxes_never_share_an_epoch(tmp_path: Path) -> None:
     assert len({open_store(folder).epoch for folder in folders}) == 5
 
 
+def crash_gap(store: OutboxStore) -> GapEvent:
+    """Return what a start says of the ordinary stream."""
+    (gap,) = [one for one in store.birth_events if one.stream is ORDINARY]
+    return gap
+
+
 class TestEndOfRun:
     def test_the_first_run_says_that_it_is_the_first(self, tmp_path: Path) -> None:
         store = open_store(tmp_path)
@@ -128,9 +134,9 @@ class TestEndOfRun:
         clock.advance(60)
         again = open_store(tmp_path, clock)
         assert again.last_end is LastEnd.CRASH
-        assert again.birth_events == [
-            GapEvent(ORDINARY, GapCause.CRASH, sealed_ms, clock.utc_ms, None, epoch=store.epoch)
-        ]
+        assert crash_gap(again) == GapEvent(
+            ORDINARY, GapCause.CRASH, sealed_ms, clock.utc_ms, None, epoch=store.epoch
+        )
 
     def test_a_run_that_crashed_before_it_sealed_anything_does_not_own_the_week_before(
         self, tmp_path: Path
@@ -143,8 +149,7 @@ class TestEndOfRun:
         began_ms = clock.utc_ms
         open_store(tmp_path, clock).db.close()
         clock.advance(5)
-        (gap,) = open_store(tmp_path, clock).birth_events
-        assert isinstance(gap, GapEvent)
+        gap = crash_gap(open_store(tmp_path, clock))
         assert (gap.from_ms, gap.to_ms) == (began_ms, began_ms + 5000)
 
     def test_a_crash_right_after_a_start_hides_no_gap_of_the_crash_before(self, tmp_path: Path) -> None:
@@ -170,8 +175,7 @@ class TestEndOfRun:
         fill(store, ORDINARY, 1)
         store.db.close()
         cold = HandClock(utc_ms=5_000, quality=ClockQuality.UNSYNCHRONISED)
-        (gap,) = open_store(tmp_path, cold).birth_events
-        assert isinstance(gap, GapEvent)
+        gap = crash_gap(open_store(tmp_path, cold))
         assert gap.from_ms <= gap.to_ms
 
 
@@ -256,28 +260,15 @@ class TestBound:
 
 
 class TestDamage:
-    def test_a_damaged_file_is_put_aside_and_every_stream_says_so(self, tmp_path: Path) -> None:
-        store = open_store(tmp_path)
-        fill(store, ORDINARY, 200, text="y" * 500)
-        store.end_run()
+    def test_a_file_that_is_no_database_is_put_aside_and_every_stream_says_so(self, tmp_path: Path) -> None:
         path = tmp_path / "outbox.db"
-        content = bytearray(path.read_bytes())
-        content[4096 : 4096 * 6] = b"\xff" * 4096 * 5
-        path.write_bytes(content)
-        again = open_store(tmp_path)
-        assert [
-            (gap.stream, gap.cause, gap.count) for gap in again.birth_events if isinstance(gap, GapEvent)
-        ] == [(stream, GapCause.CORRUPT, None) for stream in StreamClass]
-        assert again.epoch != store.epoch
-        (aside,) = tmp_path.glob("outbox.db.damaged-*")
-        assert aside.read_bytes() == bytes(content)
-        assert again.commit([gathered(ORDINARY, [1])], [])[0].number == 1
-
-    def test_a_file_that_is_no_database_is_put_aside(self, tmp_path: Path) -> None:
-        (tmp_path / "outbox.db").write_bytes(b"this is no database, whatever its name says" * 100)
+        path.write_bytes(b"this is no database, whatever its name says" * 100)
         store = open_store(tmp_path)
-        assert len(store.birth_events) == len(StreamClass)
-        assert len(list(tmp_path.glob("outbox.db.damaged-*"))) == 1
+        assert [(gap.stream, gap.cause, gap.count) for gap in gaps_in(held(path))] == [
+            (stream, GapCause.CORRUPT, None) for stream in StreamClass
+        ]
+        assert (tmp_path / "outbox.db.damaged").read_bytes().startswith(b"this is no database")
+        assert store.commit([gathered(ORDINARY, [1])], [])[0].number == 1
 
     def test_a_newer_schema_is_refused_and_left_alone(self, tmp_path: Path) -> None:
         store = open_store(tmp_path)
@@ -300,8 +291,7 @@ class TestDamage:
         fetched = store.fetch(ORDINARY, 1, 10).batches
         assert [one.number for one in fetched] == [1, 2, 3]
         assert numbers_in(held(tmp_path / "outbox.db")) == [0, 1]
-        store.commit([], [])
-        (gap,) = gaps_in(held(tmp_path / "outbox.db"))
+        (gap,) = gaps_in(held(tmp_path / "outbox.db"))  # told in the same transaction
         assert (gap.cause, gap.stream, gap.count, gap.first, gap.last) == (
             GapCause.CORRUPT,
             ORDINARY,
@@ -309,7 +299,8 @@ class TestDamage:
             1,
             1,
         )
-        store.commit([], [])
+        assert [(one.stream, one.number) for one in store.commit([], [])] == [(EVENTS, 1)]
+        assert store.fetch(ORDINARY, 1, 10).batches == fetched
         assert len(gaps_in(held(tmp_path / "outbox.db"))) == 1
         assert store.figures(0).readings == 2
 
@@ -399,21 +390,6 @@ class TestRenewedEpoch:
 
 
 class TestFullDisk:
-    def test_a_commit_that_fails_changes_nothing_and_the_next_one_works(self, tmp_path: Path) -> None:
-        store = open_store(tmp_path)
-        fill(store, ORDINARY, 3)
-        pages = store.db.execute("PRAGMA page_count").fetchone()[0]
-        store.db.execute(f"PRAGMA max_page_count={pages}")
-        figures = store.figures(0)
-        with pytest.raises(sqlite3.OperationalError, match="full"):
-            store.commit([gathered(ORDINARY, [n], text=chr(33 + n) * 900) for n in range(90)], [])
-        assert store.figures(0) == figures
-        assert len(held(tmp_path / "outbox.db")) == 3
-        store.commit([gathered(ORDINARY, [1])], [StreamMark(ORDINARY, 2)])
-        store.db.execute("PRAGMA max_page_count=100000")
-        fill(store, ORDINARY, 1)
-        assert state(store) == (2, 3, 6)
-
     def test_a_real_limit_on_the_file_leaves_the_connection_usable(self, tmp_path: Path) -> None:
         """The write-ahead log cannot grow any more, which is noticed at COMMIT only."""
         script = """
@@ -478,3 +454,24 @@ class TestDatabase:
             db.execute("INSERT INTO a VALUES (2)")
         assert db.execute("SELECT x FROM a").fetchall() == [(2,)]
         db.close()
+
+
+class TestMigration:
+    def test_a_file_of_schema_1_opens_keeps_its_epoch_and_goes_on(self, tmp_path: Path) -> None:
+        db = sqlite3.connect(tmp_path / "outbox.db")
+        db.executescript((DATABASES / "outbox_v1.sql").read_text(encoding="utf-8"))
+        db.close()
+        store = open_store(tmp_path)
+        assert store.epoch == 3_021_431_753_222_813
+        assert store.last_end is LastEnd.CLEAN
+        assert (state(store), state(store, EVENTS)) == ((2, 3, 7), (0, 1, 2))
+        assert not store.disagrees(StreamMark(ORDINARY, 2, "b32a607188b9cab7"))
+        assert [one.number for one in store.fetch(ORDINARY, 1, 10).batches] == [3, 4, 5, 6]
+        assert numbers_in(held(tmp_path / "outbox.db")) == [7, 2, 3, 4, 5]
+        assert store.commit([gathered(ORDINARY, [6])], [])[0].number == 7
+        store.end_run()
+        again = open_store(tmp_path)
+        assert (again.epoch, again.figures(0).salvaged) == (store.epoch, None)
+        for table in ("meta", "epoch", "stream", "batch"):
+            unchecked = f"SELECT count(*) FROM {table} WHERE crc IS NULL"  # noqa: S608  our own names
+            assert again.db.execute(unchecked).fetchone() == (0,)

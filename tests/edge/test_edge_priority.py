@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -10,13 +11,15 @@ import pytest
 from edge.asking import RefusedError
 from edge.state import State
 from protocols.backhaul import codec
-from protocols.backhaul.messages import AlarmEvent, PolicyEvent, Source
+from protocols.backhaul.messages import AlarmEvent, CommandEvent, PolicyEvent, Source
 from protocols.backhaul.topics import position as position_topic
 from protocols.model.alarm import AlarmType
+from protocols.model.command import Command, CommandState
+from protocols.model.ids import CommandId, PointName
 from protocols.model.priority import PriorityPolicy, RequestState
 from sim.street_thread import StreetThread
 from tests.edge.broker import free_port
-from tests.edge.crossing import APPROACH, JUNCTION, POLICY, RULE, Crossing, crossing, crossing_scenario
+from tests.edge.crossing import APPROACH, JUNCTION, NAME, POLICY, RULE, Crossing, crossing, crossing_scenario
 
 S = RequestState
 
@@ -97,6 +100,10 @@ class TestTheLoop:
         assert seen.local is not None
         assert (seen.local.listening, seen.local.taken) == (True, 0)
         assert "tag" in seen.local.last_refusal
+        assert seen.local.named == {"size": 2, "tag": 1}
+        assert shared.status().local == seen.local
+        assert "refused (size 2, tag 1; last: " in shared.cli("status").stdout
+        assert "refused (size 2, tag 1; last: " in shared.cli("priority").stdout
         assert "v-forged" not in str(seen.approaches)
 
     def test_a_technician_s_request_is_made_and_on_record(self, shared: Crossing) -> None:
@@ -106,7 +113,7 @@ class TestTheLoop:
         assert event["reason"].startswith("asked for by technician:")
         shared.centre.wait(lambda: any(e.source is Source.TECHNICIAN for e in shared.events(S.ACTIVATED)))
         busy = shared.cli("priority", "request", "north")
-        assert (busy.returncode, "another request" in busy.stderr) == (2, True)
+        assert (busy.returncode, "another request" in busy.stderr) == (1, True)
         shadow = shared.cli("priority", "request", "north", "--shadow")
         assert (shadow.returncode, "shadow, nothing was asked" in shadow.stdout) == (0, True)
         wrong = shared.cli("priority", "request", "south")
@@ -132,6 +139,8 @@ class TestTheLoop:
         shared.centre.wait(lambda: self.reasons(shared, "v-late") == told, "the refusal")
         assert shared.requested() == requested
         assert json.loads(shared.cli("priority", "--json").stdout)["lapsed"] is True
+        asked = shared.cli("priority", "request", "north")
+        assert (asked.returncode, "not asked: the policy's lease is over" in asked.stderr) == (1, True)
 
     def test_a_policy_without_approaches_hears_and_asks_nobody(self, shared: Crossing) -> None:
         shared.go_by(PriorityPolicy((), (), 2**50))
@@ -224,6 +233,8 @@ class TestEndings:
         junction.wait_for(lambda seen: not seen.approaches[0].reachable)
         junction.fleet.drive()
         junction.wait_for(lambda seen: [one.phase for one in seen.requests] == ["returning"])
+        asked = junction.cli("priority", "request", "north")
+        assert (asked.returncode, "the controller cannot be reached" in asked.stderr) == (1, True)
         junction.fleet.say(230, "v-2")
         junction.centre.wait(
             lambda: (
@@ -280,6 +291,60 @@ class TestRefusals:
         told = "not asked: the controller is not in control of its lamps"
         junction.centre.wait(lambda: told in {event.reason for event in junction.events()}, "the refusal")
         assert junction.requested() == 0
+
+
+class TestTheSecurityCode:
+    """What a cabinet without the controller's code of level 2 says to who wants to set its time plan."""
+
+    WHY = (
+        "time_plan of crossing can only be read: "
+        "security_code of line tlc-1, the controller's code of level 2, is not set"
+    )
+
+    def test_the_technician_is_told_which_key_of_which_line_is_missing(self, shared: Crossing) -> None:
+        before = orders(shared)
+        refused = shared.cli("set", JUNCTION, "time_plan", "2")
+        assert refused.returncode == 1
+        assert self.WHY in refused.stdout
+        other = shared.cli("set", JUNCTION, "stage", "2")
+        assert other.returncode == 1
+        assert "stage of crossing can only be read" in other.stdout
+        assert "security_code" not in other.stdout
+        assert orders(shared) == before
+
+    def test_the_centre_is_told_too_and_nothing_is_sent(self, shared: Crossing) -> None:
+        before = orders(shared)
+        shared.centre.command(plan_command("c-plan"))
+        shared.centre.wait(lambda: bool(told(shared, "c-plan")), "the refusal")
+        assert told(shared, "c-plan") == [(CommandState.REJECTED, self.WHY)]
+        assert orders(shared) == before
+
+
+def test_with_the_security_code_set_the_plan_is_set(junction: Crossing) -> None:
+    settings = junction.file.read_text(encoding="utf-8")
+    line = 'driver = "rsmp"\n'
+    junction.file.write_text(settings.replace(line, f'{line}security_code = "2222"\n'), encoding="utf-8")
+    junction.begin()
+    before = orders(junction)
+    done = junction.cli("set", JUNCTION, "time_plan", "2")
+    assert done.returncode == 0, done.stdout
+    assert orders(junction) == before + 1
+    assert junction.junction.plan_source == "forced"
+    junction.street.call(partial(junction.junction.command_plan, None))
+
+
+def orders(one: Crossing) -> int:
+    """Return how many commands have reached the controller."""
+    return one.street.counters().junctions[NAME].rsmp.received.get("CommandRequest", 0)
+
+
+def plan_command(name: str) -> Command:
+    return Command(CommandId(name), JUNCTION, PointName("time_plan"), 2, "operator:test", 2**50)
+
+
+def told(one: Crossing, name: str) -> list[tuple[CommandState, str]]:
+    events = [event for event in one.centre.events(CommandEvent) if isinstance(event, CommandEvent)]
+    return [(event.state, event.reason) for event in events if event.id == name]
 
 
 def test_without_an_agent_and_without_files_there_is_nothing_to_show(junction: Crossing) -> None:

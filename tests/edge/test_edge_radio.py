@@ -139,7 +139,7 @@ def test_a_technicians_command_waits_as_long_as_its_device_may_be_silent(corner:
     now_ms = SystemClock().now().utc_ms
 
     def expires_s(device: str, expires: str | None) -> float:
-        command = technician_command(settings, device, "switch_1", "on", ("30m", expires, 0.0))
+        command = technician_command(settings, device, "switch_1", "on", ("30m", expires, 0.0)).command
         return (command.expires_ms - now_ms) / 1000
 
     assert 3600 <= expires_s(SWITCH, None) < 3660

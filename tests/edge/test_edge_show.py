@@ -1,5 +1,6 @@
 """What the command line shows, on a terminal of 100 columns and in a pipe."""
 
+import json
 import tomllib
 from collections.abc import Iterator
 
@@ -8,9 +9,10 @@ import pytest
 
 from drivers.base import Admission, Found, LineHealth, LineState
 from edge import show, show_priority
-from edge.answers import DeviceAnswer, JoinAnswer, LatestValue, PriorityAnswer
+from edge.answers import DeviceAnswer, JoinAnswer, LatestValue, PriorityAnswer, StatusAnswer
 from edge.searching import Searched
-from protocols.backhaul.messages import PriorityEvent, Source
+from protocols.backhaul.messages import ClockEvent, PriorityEvent, Source
+from protocols.clock import ClockQuality, Instant
 from protocols.model.device import Device, Kind
 from protocols.model.ids import DeviceId, LineId, PointName
 from protocols.model.priority import RequestState
@@ -21,6 +23,7 @@ from tests.edge.whole import Whole
 MOVE = (
     "mv /var/lib/luciole/opcua/rejected/7394858a6317a28785b28290a3f015ce.der /var/lib/luciole/opcua/trusted/"
 )
+HOLDOVER = ClockQuality.HOLDOVER
 ESCAPE = "\x1b[2J"
 PUMPS = DeviceId("quai-nicolas-rolin-pumps")
 
@@ -95,6 +98,32 @@ class TestOnATerminal:
         assert "6 s more green" in " ".join(shown.split())
 
 
+class TestNamed:
+    FORGED = LineHealth(
+        LineId("air-1"), LineState.UP, "", 0, failures=15, named={"wrong_mic": 12, "replay": 3}
+    )
+
+    def test_what_went_wrong_on_a_line_is_shown_by_name(
+        self, running: Whole, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        quiet = LineHealth(LineId("dali-1"), LineState.UP, "", 0)
+        answer = msgspec.structs.replace(running.status(), lines=(self.FORGED, quiet))
+        show.status(answer, as_json=False)
+        shown = capsys.readouterr().out
+        assert "air-1: counted since the start: wrong_mic 12, replay 3" in shown
+        assert "dali-1: " not in shown
+        show.status(answer, as_json=True)
+        lines = json.loads(capsys.readouterr().out)["lines"]
+        assert [line["named"] for line in lines] == [{"wrong_mic": 12, "replay": 3}, {}]
+
+    def test_an_agent_that_does_not_name_them_yet_is_understood(self, running: Whole) -> None:
+        said = json.loads(msgspec.json.encode(running.status()))
+        del said["local"]
+        for line in said["lines"]:
+            del line["named"]
+        assert msgspec.convert(said, StatusAnswer).lines[0].named == {}
+
+
 class TestValues:
     def test_what_is_wrong_with_all_values_of_a_device_is_said_once(
         self, capsys: pytest.CaptureFixture[str]
@@ -141,3 +170,36 @@ class TestFound:
         assert capsys.readouterr() == ("", "Everything that was found is declared.\n")
         show.device_tables([Searched(LineId("air-1"), (), "air-1 is down: nobody speaks")])
         assert capsys.readouterr() == ("", "air-1: air-1 is down: nobody speaks\n")
+
+
+class TestTheClock:
+    """A technician sees what the cabinet knows of the time, and when that changed."""
+
+    NOW_MS = 1_795_521_600_000
+
+    def shown(self, running: Whole, capsys: pytest.CaptureFixture[str], **parts: object) -> str:
+        answer = msgspec.structs.replace(running.status(), **parts)
+        show.status(answer, as_json=False)
+        return capsys.readouterr().out
+
+    def test_a_clock_that_was_never_set_is_said_to_be_none(
+        self, running: Whole, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        unset = Instant(1, self.NOW_MS, ClockQuality.UNSYNCHRONISED)
+        assert "was never set: this is the last known good time" in self.shown(running, capsys, now=unset)
+
+    def test_a_step_is_shown_with_its_size(self, running: Whole, capsys: pytest.CaptureFixture[str]) -> None:
+        set_now = ClockEvent(
+            "b", 1_000, self.NOW_MS, self.NOW_MS + 90_000 - 1_000, HOLDOVER, ClockQuality.SYNCHRONISED, True
+        )
+        now = Instant(1, self.NOW_MS)
+        said = self.shown(running, capsys, now=now, known_ms=self.NOW_MS, clock_steps=2, clock_moved=set_now)
+        assert "moved 2 times, last by -90.0 s" in said
+        assert "from holdover to synchronised" in said
+        assert "behind" not in said
+
+    def test_a_clock_behind_what_was_known_says_by_what_expiries_go(
+        self, running: Whole, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        now = Instant(1, self.NOW_MS)
+        assert "expiries go by" in self.shown(running, capsys, now=now, known_ms=self.NOW_MS + 1)

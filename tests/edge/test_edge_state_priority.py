@@ -98,7 +98,7 @@ def test_a_state_of_the_first_release_is_taken_on(tmp_path: Path) -> None:
     db.executescript((DATABASES / "state_v1.sql").read_text(encoding="utf-8"))
     db.close()
     state = State.open(tmp_path / "state.db")
-    assert (state.left_priority(), state.trusted_ms()) == ([], NOW.utc_ms)
+    assert (state.left_priority(), state.floor_ms(), state.clock()) == ([], NOW.utc_ms, None)
     assert [alarm.type for alarm in state.alarms()] == [AlarmType.LINE_DOWN]
     state.open_priority(EVENT, "boot-1")
     assert state.left_priority() == [EVENT]

@@ -196,10 +196,26 @@ async def test_an_override_goes_before_the_program_and_the_lamp_returns_by_itsel
     assert LAMP in cabinet.state.overrides()
     cabinet.clock.civil_ms += 600_000
     await until(lambda: cabinet.arc() == ARC[100])
-    assert cabinet.state.overrides() == {}
+    assert LAMP in cabinet.state.overrides()
+    assert cabinet.lighting.in_force() == 0
+    cabinet.clock.later_ms += 600_000
+    await until(lambda: cabinet.state.overrides() == {})
     decision = cabinet.lighting.lamps[LAMP].decision
     assert decision is not None
     assert decision.reason is LightReason.PROGRAM
+
+
+async def test_a_clock_that_leaps_ahead_and_comes_back_ends_no_override(cabinet: Cabinet) -> None:
+    await cabinet.policies.receive(signed())
+    await cabinet.commands.outcome(command("c-1", cabinet, value=20))
+    cabinet.clock.civil_ms += 10**10
+    await until(lambda: cabinet.arc() == ARC[100])
+    cabinet.clock.later_ms += 590_000
+    cabinet.clock.civil_ms -= 10**10
+    await until(lambda: cabinet.arc() == ARC[20])
+    cabinet.clock.later_ms += 20_000
+    assert cabinet.lighting.in_force() == 1
+    assert LAMP in cabinet.state.overrides()
 
 
 async def test_an_override_is_written_once(cabinet: Cabinet) -> None:
@@ -460,6 +476,7 @@ class TestPolicies:
         await cabinet.policies.receive(signed(1))
         cold = msgspec.structs.replace(now, utc_ms=86_400_000, quality=ClockQuality.UNSYNCHRONISED)
         monkeypatch.setattr(cabinet.clock, "now", lambda: cold)
+        cabinet.policies.known_ms = lambda: now.utc_ms
         reasons = await cabinet.policies.receive(signed(2, expires_ms=now.utc_ms - 1))
         assert reasons == ("expires_ms: no longer valid",)
 

@@ -121,6 +121,11 @@ class WindowMachine(RuleBasedStateMachine):
         self.window.acknowledged(marks, self.now_s, anew=True)
 
     @rule()
+    def be_stuck(self) -> None:
+        self.window.hold(self.now_s)
+        assert not self.window.silent_for_too_long(self.now_s)
+
+    @rule()
     def lose_the_connection(self) -> None:
         self.reconnect()
 
@@ -137,6 +142,12 @@ class WindowMachine(RuleBasedStateMachine):
             )
             assert len(way.ready) <= WINDOW
             assert self.committed[stream] == sorted(set(self.committed[stream]))
+
+    @invariant()
+    def it_is_behind_while_more_waits_than_a_window_holds(self) -> None:
+        waiting = sum(way.committed - way.mark for way in self.window.ways.values())
+        assert self.window.behind == (waiting > WINDOW)
+        assert not (self.window.behind and self.window.drained)
 
     def teardown(self) -> None:
         """In the end everything that was not shed arrives, once and in order."""
@@ -192,6 +203,15 @@ def test_events_go_first_and_within_a_stream_the_oldest() -> None:
 
 def test_a_window_is_no_larger_than_the_broker_allows() -> None:
     assert len(send(filled(ordinary=30), receive_maximum=5)) == 5
+
+
+def test_what_is_stuck_on_its_way_is_not_the_centre_s_silence() -> None:
+    window = filled(ordinary=1)
+    send(window, 0.0)
+    for second in range(1, 60):
+        window.hold(float(second))
+        assert not window.silent_for_too_long(float(second) + SILENCE_S - 0.1)
+    assert window.silent_for_too_long(59.0 + SILENCE_S)
 
 
 def test_a_lost_reading_is_noticed_although_events_go_through() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge.known_time import ClockRecord
 from edge.state import CommandRecord, State
 from protocols.backhaul.messages import PriorityEvent, SignedPolicy, Source
 from protocols.clock import Instant
@@ -83,8 +84,8 @@ def take_up_grants(state: State) -> None:
     state.take_up_grants("boot-2", NOW)
 
 
-def store_trusted_ms(state: State) -> None:
-    state.store_trusted_ms(NOW.utc_ms)
+def store_clock(state: State) -> None:
+    state.store_clock(ClockRecord("boot-2", NOW.monotonic_ms, NOW.utc_ms, NOW.quality, True, NOW.utc_ms))
 
 
 def known(state: State) -> CommandRecord:
@@ -103,7 +104,7 @@ OPERATIONS: tuple[Callable[[State], None], ...] = (
     open_priority,
     note_priority,
     take_up_grants,
-    store_trusted_ms,
+    store_clock,
 )
 Rows = list[tuple[object, ...]]
 
@@ -202,7 +203,7 @@ def test_a_state_that_could_not_be_opened_can_be_once_the_disk_lets_it(
         except (sqlite3.Error, OSError):
             pass
         else:
-            store_trusted_ms(opened)  # what is open can be written
+            add_command(opened)  # what is open can be written
             opened.close()
         if attempt.end is not End.CLOSED:
             attempt.disk.power_cut(attempt.seed)

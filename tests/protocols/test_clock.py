@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.clock import BenchTime, ClockQuality, Instant
+from protocols.clock import BenchTime, ClockQuality, Correction, Instant
 
 MOMENTS = st.integers(0, 2**41)
 
@@ -82,3 +82,21 @@ def test_a_bench_that_stands_still_runs_backwards_or_leaps_is_refused(speed: flo
 def test_an_instant_is_trusted_unless_it_says_otherwise() -> None:
     assert Instant(1, 2).quality is ClockQuality.SYNCHRONISED
     assert ClockQuality.UNSYNCHRONISED < ClockQuality.HOLDOVER < ClockQuality.SYNCHRONISED
+
+
+def test_a_correction_moves_what_the_boot_told_and_nothing_else() -> None:
+    correction = Correction(before_ms=-50, after_ms=1_000_000, until_ms=600)
+    assert correction.corrected(-50) == 1_000_000
+    assert correction.corrected(550) == 1_000_600
+    assert correction.corrected(-51) == -51
+    assert correction.corrected(551) == 551
+
+
+@given(MOMENTS, MOMENTS, MOMENTS, MOMENTS, MOMENTS)
+def test_a_correction_keeps_the_order_of_what_it_moves(
+    before_ms: int, after_ms: int, until_ms: int, one: int, other: int
+) -> None:
+    correction = Correction(before_ms, after_ms, until_ms)
+    early, late = sorted((before_ms + one % (until_ms + 1), before_ms + other % (until_ms + 1)))
+    moved = correction.corrected(late) - correction.corrected(early)
+    assert moved == late - early

@@ -1,5 +1,6 @@
 """Settings: every fault at once, each with its key, in words that somebody in the rain understands."""
 
+from enum import IntEnum, StrEnum
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -28,6 +29,16 @@ class Loose(msgspec.Struct, frozen=True):
     size: int = 0
 
 
+class Shape(StrEnum):
+    ROUND = "round"
+    LONG = "long"
+
+
+class Rank(IntEnum):
+    FIRST = 1
+    SECOND = 2
+
+
 class Root(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     leaf: Leaf
     leaves: tuple[Leaf, ...] = ()
@@ -41,6 +52,13 @@ class Root(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nickname: Annotated[str, ID_META] | None = None
     numbers: tuple[int, ...] | int = 0
     ratio: float = 0.0
+    shape: Shape = Shape.ROUND
+    rank: Annotated[Rank, msgspec.Meta(description="a rank")] = Rank.FIRST
+    shape_or_none: Shape | None = None
+    bits: Literal[1, 2] = 1
+    any_of: Rank | Literal["none"] | None = None
+    rank_or_text: Rank | str = ""
+    shapes: tuple[Shape, ...] = ()
 
 
 GOOD: dict[str, object] = {"leaf": {"size": 3}}
@@ -92,7 +110,38 @@ def test_every_fault_is_named_at_once_with_its_key() -> None:
     assert found["leaves[3].size"] == "missing"
     assert found["leaves[2]"] == "expected a table, got 7"
     assert found["leaf.size"] == "expected `int` <= 9 (10)"
-    assert found["unknown"].startswith("unknown key; known here are by_name, colour, few, leaf")
+    assert found["unknown"].startswith("unknown key; known here are any_of, bits, by_name, colour")
+
+
+@pytest.mark.parametrize("value", ["green", "x" * 10_000, 7, None, True, [], {}])
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("colour", 'expected one of "red", "blue"'),
+        ("shape", 'expected one of "round", "long"'),
+        ("rank", "expected one of 1, 2"),
+        ("bits", "expected one of 1, 2"),
+    ],
+)
+def test_what_may_stand_there_is_told_before_what_stands_there(
+    key: str, expected: str, value: object
+) -> None:
+    found = faults({**GOOD, key: value})
+    assert list(found) == [key]
+    assert found[key].startswith(f"{expected} ({value!r}"[: MAX_FAULT - 1])
+
+
+def test_what_may_stand_there_is_told_of_a_union_of_closed_sets_and_of_no_other() -> None:
+    assert faults({**GOOD, "shape_or_none": "odd"}) == {
+        "shape_or_none": 'expected one of "round", "long" (\'odd\')'
+    }
+    assert faults({**GOOD, "any_of": "odd"}) == {"any_of": "expected one of 1, 2, \"none\" ('odd')"}
+    assert faults({**GOOD, "rank_or_text": 1.5}) == {
+        "rank_or_text": "expected `int | str`, got `float` (1.5)"
+    }
+    assert faults({**GOOD, "shapes": ["long", "odd"]}) == {
+        "shapes[1]": 'expected one of "round", "long" (\'odd\')'
+    }
 
 
 def test_a_missing_section_is_named() -> None:
@@ -117,9 +166,10 @@ def test_a_name_of_the_wrong_type_is_said_to_be_of_the_wrong_type() -> None:
 @pytest.mark.parametrize(
     ("pet", "key", "start"),
     [
-        ({"kind": "bird"}, "pets[0].kind", '\'bird\'; expected one of "cat", "dog"'),
-        ({}, "pets[0].kind", "missing; expected one of"),
-        ({"kind": ["cat"]}, "pets[0].kind", "['cat']; expected one of"),
+        ({"kind": "bird"}, "pets[0].kind", 'expected one of "cat", "dog" (\'bird\')'),
+        ({"kind": "b" * 999}, "pets[0].kind", 'expected one of "cat", "dog" (\'bbb'),
+        ({}, "pets[0].kind", 'missing; expected one of "cat", "dog"'),
+        ({"kind": ["cat"]}, "pets[0].kind", 'expected one of "cat", "dog" ([\'cat\'])'),
         (7, "pets[0]", "expected `object`, got `int`"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.counter import counting_device
+from sim.counter import CountingDevice
 from sim.modbus_framing import (
     RtuReceiver,
     RtuRequest,
@@ -170,7 +170,7 @@ class TestRequests:
         assert serve(bytes.fromhex(request_), Shelf().device).pdu == bytes.fromhex(response)
 
     def test_read_only_tables_are_not_written(self) -> None:
-        device = counting_device(4)
+        device = CountingDevice("counter-1", 4)
         assert serve(bytes.fromhex("06 0000 0001"), device).pdu == bytes.fromhex("86 01")
 
     @given(st.binary(max_size=260))
@@ -180,7 +180,7 @@ class TestRequests:
 
 
 def test_a_counting_device_gives_each_register_its_read_number() -> None:
-    device = counting_device(4)
+    device = CountingDevice("counter-1", 4)
     seen = []
     for request in ("03 0000 0002", "03 0001 0003", "03 0000 0004"):
         reply = serve(bytes.fromhex(request), device)
@@ -192,13 +192,13 @@ def test_a_counting_device_gives_each_register_its_read_number() -> None:
 
 
 def test_a_spread_counting_device_begins_each_register_at_a_number_of_its_own() -> None:
-    devices = [counting_device(20, name) for name in ("counter-1", "counter-2")]
+    devices = [CountingDevice(name, 20, spread=True) for name in ("counter-1", "counter-2")]
     first = [value for device in devices for value in device.read(Table.HOLDING_REGISTERS, Span(0, 20))]
     assert len(set(first)) == 40
 
 
 def test_a_read_that_never_left_is_not_counted() -> None:
-    device = counting_device(1)
+    device = CountingDevice("counter-1", 1)
     first, again = (serve(bytes.fromhex("03 0000 0001"), device) for _ in range(2))
     assert first.pdu == again.pdu
     assert device.reads[Table.HOLDING_REGISTERS][0] == 0

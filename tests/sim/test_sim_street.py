@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sim.counter import read_journal
 from sim.scenario import Scenario, parse
 from sim.street import Street
 from sim.street_thread import StreetThread
@@ -215,6 +216,41 @@ async def test_fifty_counting_devices_stand_on_ports_of_their_own(tmp_path: Path
         tcp = street.ports().tcp
         assert len({port for _, port in tcp.values()}) == 50
         assert "counter-50" in tcp
+
+
+def test_a_journal_holds_each_answer_that_left_whole_with_its_moment_and_its_counts(tmp_path: Path) -> None:
+    groups = [
+        f'[[counter]]\nname = "{name}"\nregisters = {registers}\njournal = "given.jsonl"\n'
+        for name, registers in (("fast", 4), ("slow", 2))
+    ]
+    (tmp_path / "given.jsonl").write_text("of an earlier street")
+    with StreetThread(scenario(*groups), tmp_path) as street:
+        began_ms = street.state().civil_utc_ms
+        for name, span in (("fast", "0000 0004"), ("slow", "0001 0001"), ("fast", "0002 0002")):
+            with socket.create_connection(street.ports().tcp[name], timeout=SOON_S) as client:
+                client.sendall(bytes.fromhex(f"0001 0000 0006 01 03 {span}"))
+                assert client.recv(100)
+        street.fault("slow", "silent")
+        with socket.create_connection(street.ports().tcp["slow"], timeout=SOON_S) as client:
+            client.sendall(bytes.fromhex("0001 0000 0006 01 03 0000 0001"))
+        ended_ms = street.state().civil_utc_ms
+    given = read_journal(tmp_path / "given.jsonl")
+    assert [(one.device, one.first, one.counts) for one in given] == [
+        ("fast", 0, [1, 1, 1, 1]),
+        ("slow", 1, [1]),
+        ("fast", 2, [2, 2]),
+    ]
+    assert sorted([began_ms, *(one.at_ms for one in given), ended_ms]) == [
+        began_ms,
+        *(one.at_ms for one in given),
+        ended_ms,
+    ]
+
+
+async def test_a_journal_that_cannot_be_written_keeps_the_street_from_starting(tmp_path: Path) -> None:
+    street = Street(scenario('[[counter]]\njournal = "no/such/folder"\n'), tmp_path)
+    with pytest.raises(FileNotFoundError):
+        await street.start()
 
 
 def test_a_street_in_a_thread_serves_a_client_that_blocks(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from protocols.backhaul.messages import Position, PriorityEvent, Source
-from protocols.clock import ClockQuality, Instant
+from protocols.clock import Instant
 from protocols.geo import Located, Missed
 from protocols.model.command import CommandState
 from protocols.model.device import Device
@@ -78,6 +78,7 @@ class Generator:
         lanes: the approaches, by id.
         followed: the vehicles, wherever they are.
         idle: the junctions whose controllers are not in control of their lamps.
+        known_ms: UTC milliseconds before which it cannot be, by which a lease ends too; whoever keeps the time says.
     """
 
     def __init__(self, prefix: str, run: str, known_ms: int = 0) -> None:
@@ -86,7 +87,7 @@ class Generator:
         Args:
             prefix: with which every request id of this cabinet begins, and none of anybody else.
             run: what makes the ids of this run of the agent differ from those of any other.
-            known_ms: the latest UTC milliseconds ever known to be good; 0 if none.
+            known_ms: UTC milliseconds before which it cannot be; 0 if nobody knows.
         """
         self.counts = Counts()
         self.book = Book(prefix, self.counts)
@@ -96,7 +97,7 @@ class Generator:
         self._groups: dict[tuple[DeviceId, str], Group] = {}
         self._pulses: dict[str, int] = {}
         self._policy: PriorityPolicy | None = None
-        self._known_ms = known_ms
+        self.known_ms = known_ms
         self._prefix = f"{prefix}{run}-"
         self._number = 0
 
@@ -244,8 +245,6 @@ class Generator:
 
     def tick(self, now: Instant) -> list[Action]:
         """Notice what time has done."""
-        if now.quality is ClockQuality.SYNCHRONISED:
-            self._known_ms = max(self._known_ms, now.utc_ms)
         actions: list[Action] = []
         for lane in self.lanes.values():
             for passage in list(lane.passages.values()):
@@ -262,7 +261,7 @@ class Generator:
 
     def lapsed(self, now: Instant) -> bool:
         """Tell whether nothing is to be asked for any more: no policy, or its lease is over."""
-        return self._policy is None or max(now.utc_ms, self._known_ms) >= self._policy.lease_until_ms
+        return self._policy is None or max(now.utc_ms, self.known_ms) >= self._policy.lease_until_ms
 
     # Vehicles
 

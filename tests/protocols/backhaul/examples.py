@@ -5,6 +5,7 @@ from protocols.backhaul.messages import (
     Ack,
     AlarmEvent,
     Batch,
+    ClockEvent,
     Columns,
     CommandEvent,
     CommandMessage,
@@ -19,6 +20,7 @@ from protocols.backhaul.messages import (
     Presence,
     PriorityEvent,
     SignedPolicy,
+    Snapshot,
     Source,
     StartEvent,
     StreamHead,
@@ -79,6 +81,25 @@ BATCH = Batch(
         faults=((3, Quality.BAD, Reason.NO_ANSWER),),
     ),
     events=EVENTS,
+)
+
+SNAPSHOT = Snapshot(
+    version=VERSION,
+    cabinet=CABINET,
+    boot="boot-1",
+    base_monotonic_ms=1_002_000,
+    utc_offset_ms=NOON_MS - 1_000_000,
+    clock=ClockQuality.SYNCHRONISED,
+    columns=Columns(
+        layouts=(
+            Layout(LAMP, (LEVEL, PointName("lamp_failure"))),
+            Layout(DeviceId("meter-1"), (PointName("active_power"),)),
+        ),
+        layout=(0, 1),
+        at_ms=(-1_500, 0),
+        values=(40.5, None, 812.25),
+        faults=((1, Quality.BAD, Reason.NO_ANSWER),),
+    ),
 )
 
 HELLO = Hello(
@@ -163,4 +184,14 @@ PRIORITY_EVENT = PriorityEvent(
     reduction_s=12,
     shadow=True,
     over=True,
+)
+
+CLOCK_EVENT = ClockEvent(
+    boot="boot-1",
+    monotonic_ms=1_000_000,
+    utc_ms=NOON_MS,
+    before_ms=-30_000,
+    before=ClockQuality.UNSYNCHRONISED,
+    clock=ClockQuality.SYNCHRONISED,
+    corrects=True,
 )

@@ -40,7 +40,9 @@ def samples(draw: st.DrawFn) -> Sample:
 def batches(draw: st.DrawFn) -> Batch:
     taken = draw(st.lists(samples(), max_size=8))
     base_ms = taken[0].monotonic_ms if taken else 0
-    events: tuple[Event, ...] = tuple(draw(st.lists(st.sampled_from(examples.EVENTS), max_size=4)))
+    events: tuple[Event, ...] = tuple(
+        draw(st.lists(st.sampled_from((*examples.EVENTS, examples.CLOCK_EVENT)), max_size=4))
+    )
     return Batch(
         version=VERSION,
         cabinet=examples.CABINET,
@@ -120,6 +122,7 @@ DECODERS: list[Callable[[bytes], object]] = [
     codec.decode_command,
     codec.decode_policy,
     codec.unframe_batch,
+    codec.decode_snapshot,
 ]
 PACKED = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
@@ -138,11 +141,14 @@ def test_noise_is_the_peer_s_fault_and_nothing_else(decode: Callable[[bytes], ob
         return
 
 
-@given(PACKED)
-def test_noise_within_a_sound_frame_is_the_peer_s_fault_and_nothing_else(content: object) -> None:
+@pytest.mark.parametrize("decode", [unseal, codec.decode_snapshot])
+@given(content=PACKED)
+def test_noise_within_a_sound_frame_is_the_peer_s_fault_and_nothing_else(
+    decode: Callable[[bytes], object], content: object
+) -> None:
     sealed = zstandard.ZstdCompressor(write_checksum=True).compress(msgspec.msgpack.encode(content))
     with pytest.raises(RemoteProtocolError):
-        unseal(sealed)
+        decode(sealed)
 
 
 def test_a_small_message_never_becomes_a_large_memory() -> None:
@@ -182,6 +188,44 @@ def test_a_batch_that_nobody_would_unpack_is_not_sealed() -> None:
     columns = Columns((Layout(DeviceId("d"), points),), (0,) * 5000, (0,) * 5000, values)
     with pytest.raises(LocalProtocolError, match="at most"):
         seal(msgspec.structs.replace(examples.BATCH, columns=columns))
+
+
+@given(st.lists(samples(), max_size=8), st.none() | st.integers(-(2**42), 2**42))
+def test_a_snapshot_comes_back_as_it_was_told(taken: list[Sample], offset_ms: int | None) -> None:
+    made_ms = max((one.monotonic_ms for one in taken), default=0)
+    said = msgspec.structs.replace(
+        examples.SNAPSHOT,
+        base_monotonic_ms=made_ms,
+        utc_offset_ms=offset_ms,
+        columns=codec.columns(taken, made_ms),
+    )
+    heard = codec.decode_snapshot(codec.encode_snapshot(said))
+    assert heard == said
+    assert typed(list(codec.samples(heard))) == typed(taken)
+
+
+def test_a_snapshot_of_what_is_to_come_is_refused() -> None:
+    columns = msgspec.structs.replace(examples.SNAPSHOT.columns, at_ms=(-1, 1))
+    early = codec.encode_snapshot(msgspec.structs.replace(examples.SNAPSHOT, columns=columns))
+    with pytest.raises(RemoteProtocolError, match="after it was made"):
+        codec.decode_snapshot(early)
+
+
+def test_a_snapshot_is_bounded_at_both_ends() -> None:
+    text = (Layout(DeviceId("d"), (PointName("text"),)),)
+    large = Columns(text, (0,), (0,), ("x" * codec.MAX_SNAPSHOT_BYTES,))
+    with pytest.raises(LocalProtocolError, match="a snapshot of"):
+        codec.encode_snapshot(msgspec.structs.replace(examples.SNAPSHOT, columns=large))
+    bomb = zstandard.ZstdCompressor(level=19).compress(bytes(codec.MAX_SNAPSHOT_BYTES + 1))
+    with pytest.raises(RemoteProtocolError, match=f"a snapshot of {codec.MAX_SNAPSHOT_BYTES + 1} bytes"):
+        codec.decode_snapshot(bomb)
+
+
+def test_a_damaged_snapshot_is_refused_as_one() -> None:
+    damaged = bytearray(codec.encode_snapshot(examples.SNAPSHOT))
+    damaged[-1] ^= 1
+    with pytest.raises(RemoteProtocolError, match="a damaged snapshot"):
+        codec.decode_snapshot(bytes(damaged))
 
 
 @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, "\ud800"])
@@ -228,6 +272,9 @@ def test_a_published_batch_without_content_is_refused(size: int) -> None:
     "refused",
     [
         lambda: unseal(seal(msgspec.structs.replace(examples.BATCH, version=2))),
+        lambda: codec.decode_snapshot(
+            codec.encode_snapshot(msgspec.structs.replace(examples.SNAPSHOT, version=2))
+        ),
         lambda: codec.decode_hello(codec.encode(msgspec.structs.replace(examples.HELLO, version=2))),
         lambda: codec.decode_command(codec.encode(msgspec.structs.replace(examples.COMMAND, version=2))),
     ],

@@ -13,6 +13,8 @@ from protocols.backhaul.datagram import (
     KEY_BYTES,
     MAX_DATAGRAM_BYTES,
     TAG_BYTES,
+    DatagramError,
+    DatagramRefusal,
     open_position,
     seal_position,
 )
@@ -99,6 +101,24 @@ def test_what_the_fleet_itself_says_wrongly_is_named() -> None:
     newer = msgspec.structs.replace(POSITION, version=2)
     with pytest.raises(RemoteProtocolError, match="position of version 2"):
         open_position(sealed(b"\x01" + codec.encode(newer)), KEY)
+
+
+@pytest.mark.parametrize(
+    ("datagram", "refusal"),
+    [
+        (b"", DatagramRefusal.SIZE),
+        (bytes(1 + TAG_BYTES), DatagramRefusal.SIZE),
+        (bytes(MAX_DATAGRAM_BYTES + 1), DatagramRefusal.SIZE),
+        (bytes(2 + TAG_BYTES), DatagramRefusal.TAG),
+        (seal_position(POSITION, bytes(KEY_BYTES)), DatagramRefusal.TAG),
+        (sealed(b"\x02" + codec.encode(POSITION)), DatagramRefusal.VERSION),
+        (sealed(b"\x01\x00"), DatagramRefusal.CONTENT),
+    ],
+)
+def test_each_refusal_has_its_name(datagram: bytes, refusal: DatagramRefusal) -> None:
+    with pytest.raises(DatagramError) as caught:
+        open_position(datagram, KEY)
+    assert caught.value.refusal is refusal
 
 
 def test_a_key_has_thirty_two_bytes() -> None:

@@ -22,8 +22,11 @@ MESSAGES: dict[str, tuple[Any, Callable[[bytes], Any]]] = {
     "policy": (examples.POLICY, codec.decode_policy),
     "position": (examples.POSITION, codec.decode_position),
     "priority_event": (examples.PRIORITY_EVENT, msgspec.msgpack.Decoder(Event).decode),
+    "clock_event": (examples.CLOCK_EVENT, msgspec.msgpack.Decoder(Event).decode),
     "batch": (examples.BATCH, codec.unseal),
+    "snapshot": (examples.SNAPSHOT, codec.decode_snapshot),
 }
+COMPRESSED: dict[str, Callable[[Any], bytes]] = {"batch": codec.seal, "snapshot": codec.encode_snapshot}
 
 
 def golden(name: str) -> bytes:
@@ -31,13 +34,14 @@ def golden(name: str) -> bytes:
 
 
 def packed(name: str, content: bytes) -> bytes:
-    """Return a message's MessagePack: a batch's is within zstd, whose next version may pack it otherwise."""
-    return zstandard.ZstdDecompressor().decompress(content) if name == "batch" else content
+    """Return a message's MessagePack: some is within zstd, whose next version may pack it otherwise."""
+    return zstandard.ZstdDecompressor().decompress(content) if name in COMPRESSED else content
 
 
 def written(name: str) -> bytes:
     message, _ = MESSAGES[name]
-    return codec.seal(message) if name == "batch" else codec.encode(message)
+    write = COMPRESSED.get(name)
+    return codec.encode(message) if write is None else write(message)
 
 
 def test_there_are_golden_bytes_of_each_message() -> None:
@@ -63,7 +67,7 @@ def test_an_older_reader_ignores_what_a_newer_writer_adds(name: str) -> None:
     message, decode = MESSAGES[name]
     fields = msgspec.msgpack.decode(packed(name, golden(name)))
     content = msgspec.msgpack.encode([*fields, "something new", {"and": 1}])
-    newer = zstandard.ZstdCompressor(write_checksum=True).compress(content) if name == "batch" else content
+    newer = zstandard.ZstdCompressor(write_checksum=True).compress(content) if name in COMPRESSED else content
     assert decode(newer) == message
 
 

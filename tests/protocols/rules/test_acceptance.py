@@ -22,7 +22,7 @@ from protocols.model.lighting import (
     Place,
 )
 from protocols.model.policy import LampLimit, Limits, Policy, PolicyKind
-from protocols.rules.acceptance import Standing, judge
+from protocols.rules.acceptance import Standing, judge, signed_not_before_ms
 
 SECRET = Ed25519PrivateKey.from_private_bytes(bytes(32))
 STRANGER = Ed25519PrivateKey.from_private_bytes(bytes(31) + b"\1")
@@ -179,3 +179,22 @@ def test_several_reasons_are_all_named_limits_included() -> None:
         "expires_ms",
         "program night, active period",
     ]
+
+
+class TestSignedTime:
+    """A cabinet that does not know the time learns from a signature when it cannot be yet."""
+
+    def test_a_trusted_signature_says_before_when_it_cannot_be(self) -> None:
+        assert signed_not_before_ms(proposed(), STANDING) == NOW_MS - 1
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            sign(POLICY, STRANGER),
+            msgspec.structs.replace(sign(POLICY, SECRET), key=KeyId("nobody")),
+            proposed(cabinet=CabinetId("dijon-0002")),
+            SignedPolicy(b"{}", KEY, SECRET.sign(b"{}")),
+        ],
+    )
+    def test_nothing_else_does(self, wrong: SignedPolicy) -> None:
+        assert signed_not_before_ms(wrong, STANDING) == 0

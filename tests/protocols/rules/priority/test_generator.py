@@ -477,6 +477,7 @@ class TestLimits:
     def test_a_clock_that_goes_back_revives_no_lease(self) -> None:
         one = Junction(msgspec.structs.replace(POLICY, lease_until_ms=START_MS + 10_000))
         one.tick(11)
+        one.generator.known_ms = one.now.utc_ms
         one.after(1, step_utc_s=-3600)
         one.bus(100)
         assert one.asks == []
