@@ -201,8 +201,7 @@ class Writer:
             db = self._open(lock)
             try:
                 while db is not None and (not self._stopping.is_set() or self._inbox.depth()[0]):
-                    jobs = self._inbox.take(JOBS_PER_COMMIT, TICK_S)
-                    self._round(db, lock, jobs)
+                    self.step(db, lock, TICK_S)
             finally:
                 if db is not None:
                     _close(db, lock)
@@ -217,6 +216,10 @@ class Writer:
                 self._give_back(self._inbox.take(JOBS_PER_COMMIT, 0.0), error)
                 if self._stopping.is_set():
                     return None
+
+    def step(self, db: sqlite3.Connection, lock: WriteLock, wait_s: float) -> None:
+        """Wait at most `wait_s` for jobs and do them, in the only thread that uses `db` and `lock`."""
+        self._round(db, lock, self._inbox.take(JOBS_PER_COMMIT, wait_s))
 
     def _round(self, db: sqlite3.Connection, lock: WriteLock, jobs: list[_Job]) -> None:
         now = self._clock.now()

@@ -242,23 +242,23 @@ def test_after_the_machine_restarted_nobody_waits_for_who_was_there_before(stree
 
 
 def test_what_another_process_says_of_a_devices_owner_is_heard(street: Street) -> None:
-    old, new = CabinetDouble("cab-1", lamps=1), CabinetDouble("cab-2", lamps=1)
-    assert shard(old.id) != shard(new.id)
-    one, two = street.begin("w1"), street.begin("w2")
+    """A device is moved to a cabinet that another process ingests; this one remembered whose it was."""
+    here, there = street.begin("w1"), street.begin("w2")
     street.pass_s(5, "w1", "w2")
-    first, second = (one, two) if shard(old.id) in one.shards.held else (two, one)
-    old.seal([taken(old.lamp(), 1)])
-    old.seal([taken(old.lamp(), 2)])
-    assert first.deliver(old.hello())
-    assert first.deliver(old.message(1))
-    moved = old.inventory
-    old.inventory, new.inventory = (), moved
-    if first.deliver(old.hello()) and not second.deliver(new.hello()):
-        assert first.deliver(new.hello())
-    assert first.deliver(old.message(2))
-    values = first.db.execute("SELECT value FROM reading").fetchall()
-    assert values == [(1,)]
-    assert first.db.execute("SELECT owner FROM refused_device").fetchall() == [("cab-2",)]
+    names = [f"cab-{number}" for number in range(100)]
+    old = CabinetDouble(next(one for one in names if shard(CabinetId(one)) in here.shards.held), lamps=1)
+    new = CabinetDouble(next(one for one in names if shard(CabinetId(one)) in there.shards.held), lamps=0)
+    for number in range(3):
+        old.seal([taken(old.lamp(), number)])
+    device, old.inventory = old.inventory, ()
+    assert here.deliver(old.hello())
+    assert here.deliver(old.message(1))
+    assert here.deliver(old.message(2))
+    new.inventory = device
+    assert there.deliver(new.hello())
+    assert here.deliver(old.message(3))
+    assert here.db.execute("SELECT value FROM reading").fetchall() == [(0,), (1,)]
+    assert here.db.execute("SELECT owner FROM refused_device").fetchall() == [(new.id,)]
 
 
 class Body(msgspec.Struct, frozen=True):

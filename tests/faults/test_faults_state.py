@@ -203,7 +203,7 @@ def test_a_state_that_could_not_be_opened_can_be_once_the_disk_lets_it(
         except (sqlite3.Error, OSError):
             pass
         else:
-            add_command(opened)  # what is open can be written
+            store_clock(opened)  # what is open can be written
             opened.close()
         if attempt.end is not End.CLOSED:
             attempt.disk.power_cut(attempt.seed)
