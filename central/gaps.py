@@ -89,6 +89,8 @@ def _prolong(tx: Tx, gap: Gap) -> bool:
     row_id, from_ms, to_ms, count = last
     if not (from_ms is None or from_ms <= gap.from_ms) or gap.from_ms > to_ms + SAME_MS:
         return False
+    if gap.to_ms <= to_ms:
+        return True  # a cabinet that had to drop the report tells it again; it came all the same
     total = None if count is None or gap.count is None else count + gap.count
     tx.db.execute("UPDATE gap SET to_ms = ?, count = ? WHERE id = ?", (max(to_ms, gap.to_ms), total, row_id))
     _tell(tx, gap.cabinet, row_id)

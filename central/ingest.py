@@ -94,6 +94,7 @@ class Counts:
         self.elsewhere = 0
         self._refused: Counter[RefusedFor] = Counter()
         self._logged: set[tuple[str, RefusedFor]] = set()
+        self._cloned: set[str] = set()
         self._lock = threading.Lock()
 
     def refuse(self, sender: str, reason: RefusedFor, detail: str) -> None:
@@ -104,6 +105,15 @@ class Counts:
             self._logged.add((sender, reason)) if first else None
         if first:
             log.warning("refused", sender=sender, reason=reason.value, detail=detail[:300])
+
+    def conflict(self, cabinet: str, detail: str) -> None:
+        """Count a batch that is another one than the committed one of its number; log the first of a cabinet."""
+        with self._lock:
+            self.conflicting += 1
+            first = cabinet not in self._cloned and len(self._cloned) < MAX_REMEMBERED
+            self._cloned.add(cabinet) if first else None
+        if first:
+            log.warning("another_batch_of_that_number", sender=cabinet, detail=detail)
 
     def refused(self) -> dict[str, int]:
         """Return the refusals by reason."""
@@ -203,7 +213,9 @@ class Ingest:
             "SELECT hash FROM batch WHERE stream_id = ? AND number = ?", (stream.id, came.batch.number)
         ).fetchone()
         if known is not None and known[0] != came.hash:
-            self.counts.conflicting += 1
+            self.counts.conflict(
+                came.batch.cabinet, f"batch {came.batch.number} of {stream.stream.name.lower()}"
+            )
 
     def _commit(self, tx: Tx, stream: Stream, came: Arrival) -> None:
         batch_id = _enter_batch(tx, stream, came)
@@ -294,10 +306,10 @@ def _check_sender(where: UpTopic, came: Arrival) -> None:
 def _after_floor(tx: Tx, stream: Stream, came: Arrival) -> Stream:
     """Follow a batch's floor.
 
-    Of an epoch of which this centre has nothing, the cabinet must have had its acknowledgements from a
-    centre that remembered more: a hello would have said so, but a batch may come first.
+    What a cabinet has shed it reports, and events go first. What is below the floor and in no report it must
+    have let go on the word of a centre that remembered more; a late report takes the place of that conclusion.
     """
-    acknowledged = came.floor - 1 if stream.fresh else 0
+    acknowledged = came.floor - 1
     before_ms = readings.stamp_of(tx, came.batch).utc_ms(came.batch.base_monotonic_ms)
     return follow_floor(tx, stream, came.floor, acknowledged, before_ms)
 

@@ -170,6 +170,7 @@ class Agent:
                 *([] if self._positions is None else [self._supervise("positions", self._positions.run)]),
                 self._look_at_lines(),
                 self._timekeeping.run(),
+                self._timekeeping.keep_on(),
                 self._control.run(),
                 self._outbox.watch(),
             ]

@@ -110,6 +110,7 @@ class Backhaul:
         self._hello_wait_s = 0.0
         self._hello_retry = Retry(HELLO_EVERY_S, HELLO_BOUND_S, steady=0.5)
         self._acks: deque[Ack] = deque(maxlen=ACKS_KEPT)
+        self._is_contradicted = False
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._since_monotonic_ms = clock.now().monotonic_ms
@@ -121,6 +122,7 @@ class Backhaul:
         link.on_message = self._message
         outbox.on_committed = self._committed
         outbox.on_next_epoch = self._next_epoch
+        outbox.on_contradicted = self._contradicted
 
     async def run(self) -> None:
         """Keep the window full and notice silence, until cancelled."""
@@ -138,6 +140,9 @@ class Backhaul:
             await self._wait()
 
     async def _go_on(self) -> None:
+        if self._is_contradicted:
+            self._is_contradicted = False
+            await self._renew_epoch(())
         await self._take_acks()
         if self._link.up and not self._welcomed:
             await self._say_hello()
@@ -273,6 +278,7 @@ class Backhaul:
         if self.present is None or not self._window.behind or not self.present.claim(now_s):
             return
         if self._link.busy:
+            self.present.drop(now_s)
             self._snapshots_dropped += 1
             return
         snapshot = self.present.snapshot(now_s)
@@ -333,11 +339,18 @@ class Backhaul:
             if disagrees:
                 await self._renew_epoch(marks)
                 return
+            is_news = not self._welcomed or self._window.advances(marks)
             self._window.acknowledged(marks, self._loop.time(), anew=not self._welcomed)
             self._welcomed = True
             self._hello_retry.worked()
-            self._outbox.acknowledge(ack)
+            if is_news:  # so that what is repeated without end does not pile up before a slow disk
+                self._outbox.acknowledge(ack)
             self._progress.set()
+
+    def _contradicted(self) -> None:
+        """Take note that somebody else, with a copy of our card, has given our numbers to other batches."""
+        self._is_contradicted = True
+        self._wake.set()
 
     async def _disagrees(self, marks: tuple[StreamMark, ...]) -> bool:
         """Tell whether the centre knows of batches that this outbox never made; hashes at the first word."""

@@ -120,3 +120,5 @@ def _held(settings: Settings) -> Iterator[None]:
         raise NothingHereError(f"{error}, but does not answer at {settings.socket}") from error
     except (sqlite3.Error, PermissionError) as error:
         raise NothingHereError(f"{settings.directory}: {error}") from error
+    except (KeyError, ValueError) as error:
+        raise NothingHereError(f"{settings.directory}: damaged; the next start salvages it") from error

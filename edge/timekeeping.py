@@ -37,14 +37,15 @@ class Timekeeping:
 
     async def run(self) -> None:
         """Look at the clock, until cancelled."""
-        loop = asyncio.get_running_loop()
-        keep_s = loop.time() + KEEP_S
         while True:
             self.look()
-            if loop.time() >= keep_s:
-                keep_s = loop.time() + KEEP_S
-                await self.keep()
             await asyncio.sleep(LOOK_S)
+
+    async def keep_on(self) -> None:
+        """Write the time down now and then, until cancelled; a disk that hangs keeps nobody from looking."""
+        while True:
+            await asyncio.sleep(KEEP_S)
+            await self.keep()
 
     def look(self) -> None:
         """Look at the clock once."""

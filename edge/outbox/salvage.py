@@ -6,6 +6,7 @@ can go on. What is sealed from now on gets a new epoch, because nobody knows whi
 """
 
 import contextlib
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from drivers.pages import Pages
 from edge.outbox.rows import (
     MIGRATIONS,
     BatchRow,
+    Draw,
     Salvaged,
     StreamState,
     batch_row,
@@ -50,8 +52,8 @@ HANDED_OVER_MS: Final = 1000
 """More than lies between taking a sample and having it in the next batch."""
 BATCH_COLUMNS: Final = 8
 """Of a row of `batch`."""
-LOOK_AT_ROOM_EVERY: Final = 256
-"""Batches between two looks at how large the new file has become."""
+LOOK_AT_ROOM_BYTES: Final = 256 << 10
+"""Of batches between two looks at how large the new file has become."""
 
 
 class Sealing(msgspec.Struct, frozen=True):
@@ -63,6 +65,7 @@ class Sealing(msgspec.Struct, frozen=True):
         oldest_ms: UTC milliseconds before which nothing is kept.
         max_bytes: the outbox's bound: what it may still need of the disk.
         make: makes a batch of an epoch, a stream, a number and some events, with nothing else in it.
+        draw: where new epochs come from.
     """
 
     cabinet: CabinetId
@@ -70,6 +73,7 @@ class Sealing(msgspec.Struct, frozen=True):
     oldest_ms: int
     max_bytes: int
     make: Callable[[int, StreamClass, int, tuple[Event, ...]], Batch]
+    draw: Draw = secrets.randbits
 
 
 def ensure_sound(path: Path, sealing: Sealing) -> bool:
@@ -201,7 +205,7 @@ class _Salvage:
         self._sealing = sealing
         self._room = free_bytes(damaged.parent) - RESERVE_BYTES
         self._page_bytes = into.execute("PRAGMA page_size").fetchone()[0]
-        self._written = 0
+        self._unlooked = 0
         self._is_full = False
         self._floors: dict[tuple[int, StreamClass], int] = {}
         self._unread: dict[tuple[int, StreamClass], dict[int, int]] = {}
@@ -322,7 +326,7 @@ class _Salvage:
         if is_empty(batch):
             self._empty.setdefault((epoch, stream), {})[row.number] = told.utc_ms
         write_batch(self._into, batch, row.sealed, utc_ms=told.utc_ms, readings=told.readings, how=how)
-        self._look_at_room()
+        self._look_at_room(len(row.sealed))
 
     def _unlisted_epochs(self, listed: list[int]) -> list[int]:
         """Return the epochs of what came back although no list names them, the oldest first."""
@@ -396,13 +400,16 @@ class _Salvage:
         )
         write_stream(self._into, state)
 
-    def _look_at_room(self) -> None:
-        self._written += 1
-        if self._written % LOOK_AT_ROOM_EVERY == 0 and not self._is_full:
-            pages = self._into.execute("PRAGMA page_count").fetchone()[0]
-            self._is_full = pages * self._page_bytes > self._room
-            if self._is_full:
-                log.error("outbox_salvage_has_no_room", bytes=pages * self._page_bytes)
+    def _look_at_room(self, size: int) -> None:
+        """Stop copying when the disk has no room for more: what is left behind is told like what is lost."""
+        self._unlooked += size
+        if self._unlooked < LOOK_AT_ROOM_BYTES or self._is_full:
+            return
+        self._unlooked = 0
+        used = self._into.execute("PRAGMA page_count").fetchone()[0] * self._page_bytes
+        self._is_full = used > self._room
+        if self._is_full:
+            log.error("outbox_salvage_has_no_room", bytes=used)
 
     # What is told
 
@@ -442,7 +449,7 @@ class _Salvage:
 
     def _open_epoch(self, place: int, streams: Sequence[_Stream], gaps: Sequence[GapEvent]) -> None:
         """Begin the epoch that is sealed in from now on, with what is to be told."""
-        epoch = random_epoch()
+        epoch = random_epoch(self._sealing.draw)
         write_epoch(self._into, place, epoch)
         states = {stream: StreamState(epoch, stream) for stream in StreamClass}
         for one in streams:

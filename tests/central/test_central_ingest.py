@@ -4,6 +4,7 @@ import math
 
 import msgspec
 import pytest
+import structlog
 
 from protocols.backhaul.codec import frame_batch, seal, unseal
 from protocols.backhaul.messages import Columns, Layout
@@ -281,9 +282,11 @@ def test_a_cloned_card_is_noticed_by_the_bytes_of_its_batch(desk: Desk, cabinet:
     clone = CabinetDouble(epoch=cabinet.epoch)
     cabinet.seal([taken(cabinet.lamp(), 1)])
     clone.seal([taken(cabinet.lamp(), 99)])
-    desk.deliver(cabinet.message(1), clone.message(1))
+    with structlog.testing.capture_logs() as logs:
+        desk.deliver(cabinet.message(1), clone.message(1), clone.message(1))
     assert desk.values(cabinet.lamp()) == [1]
-    assert desk.ingest.counts.conflicting == 1
+    assert desk.ingest.counts.conflicting == 2
+    assert [(one["event"], one["sender"]) for one in logs] == [("another_batch_of_that_number", cabinet.id)]
 
 
 def test_a_hello_that_is_larger_than_any_cabinet_is_refused(desk: Desk, cabinet: CabinetDouble) -> None:

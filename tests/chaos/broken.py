@@ -34,7 +34,11 @@ from protocols.backhaul.topics import Down, Up, parse_up
 from protocols.errors import RemoteProtocolError
 
 COMMIT_DELAY_S = 0.3
-"""What nobody waits for takes its time; on an idle machine it would be done before anybody could be killed."""
+"""A centre that has much to do; with an idle one a commit is over before anybody could be killed in it."""
+TWICE_EVERY = 20
+"""Of so many batches one is sent twice."""
+LOST_EVERY = 50
+"""Of so many one is not sent at all."""
 
 
 def _plant(where: object, name: str, what: object) -> None:
@@ -102,7 +106,7 @@ def forgotten_readings() -> None:
 
 def acknowledge_before_commit() -> None:
     """Let the centre acknowledge what it has received, in order, and commit it a moment later."""
-    deliver, round_ = Intake._deliver, Writer._round
+    deliver = Intake._deliver
     acked: dict[tuple[str, int, int], int] = {}
 
     def delivering(self: Intake, topic: str, payload: bytes) -> None:
@@ -119,17 +123,52 @@ def acknowledge_before_commit() -> None:
             ack = Ack(batch.epoch, (StreamMark(batch.stream, batch.number),))
             self.link.send(Downlink(batch.cabinet, Down.ACK, encode(ack)))
 
+    _plant(Intake, "_deliver", delivering)
+    round_ = Writer._round
+
     def slowly(self: Writer, db: sqlite3.Connection, lock: WriteLock, jobs: Any) -> None:  # noqa: ANN401  passed on
         if jobs:
             time.sleep(COMMIT_DELAY_S)
         round_(self, db, lock, jobs)
 
-    _plant(Intake, "_deliver", delivering)
     _plant(Writer, "_round", slowly)
 
 
+def lose_on_the_way() -> None:
+    """Let some batches vanish between cabinet and broker. It breaks nothing: the centre misses them."""
+    publish = MqttLink.publish
+    count = 0
+
+    def publishing(self: MqttLink, topic: str, payload: bytes, **how: Any) -> bool:  # noqa: ANN401  passed on
+        nonlocal count
+        count += "/batch/" in topic
+        if "/batch/" in topic and count % LOST_EVERY == 0:
+            return True
+        return publish(self, topic, payload, **how)
+
+    _plant(MqttLink, "publish", publishing)
+
+
+def send_twice() -> None:
+    """Let the cabinet send some batches twice, as a broker may at QoS 1. It breaks nothing: the centre knows them."""
+    publish = MqttLink.publish
+    count = 0
+
+    def publishing(self: MqttLink, topic: str, payload: bytes, **how: Any) -> bool:  # noqa: ANN401  passed on
+        nonlocal count
+        taken = publish(self, topic, payload, **how)
+        if taken and "/batch/" in topic:
+            count += 1
+            if count % TWICE_EVERY == 0:
+                publish(self, topic, payload, **how)
+        return taken
+
+    _plant(MqttLink, "publish", publishing)
+
+
 def commit_duplicates() -> None:
-    """Let the centre store again what it has already, a millisecond later."""
+    """Let the centre store again what it knows, a millisecond later; the cabinet sends some batches twice."""
+    send_twice()
 
     def storing(_self: Ingest, tx: Tx, stream: Stream, came: Arrival) -> None:
         known = tx.db.execute(
@@ -142,7 +181,8 @@ def commit_duplicates() -> None:
 
 
 def commit_ahead() -> None:
-    """Let the centre take a batch that does not follow its mark, as if those between did not matter."""
+    """Let the centre take a batch that does not follow its mark; some get lost before the broker."""
+    lose_on_the_way()
     commit = Ingest._commit
 
     def standing(mark: int, number: int) -> Standing:
@@ -180,8 +220,10 @@ KINDS: dict[str, Callable[[], None]] = {
         late_gap,
         forgotten_readings,
         acknowledge_before_commit,
-        commit_duplicates,
+        lose_on_the_way,
         commit_ahead,
+        send_twice,
+        commit_duplicates,
         synchronous_off,
     )
 }

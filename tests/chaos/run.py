@@ -66,11 +66,12 @@ class Chaos:
         self._folder = folder
         self._seed = seed
         self._seconds = seconds
+        self._journal = folder / files.JOURNAL
         self._plan = make_plan(seed, seconds)
         self._broken = broken
         self._mosquitto = find_mosquitto()
         self._api_port = steady_port()
-        self._began_s = 0.0
+        self._began_s = time.monotonic()
         self._processes: dict[Victim, Process] = {}
         self._proxies: dict[str, FaultyProxy] = {}
         self._cuts = 0
@@ -85,7 +86,7 @@ class Chaos:
             counters = await asyncio.to_thread(self._counters)
             found = await asyncio.to_thread(self._read_centre)
             self._look_at_clock()
-        given = read_journal(self._folder / files.JOURNAL)
+        given = read_journal(self._journal)
         return self._report(given, counters, found, drain_s)
 
     # --- starting ---
@@ -104,6 +105,7 @@ class Chaos:
         await self._until("the centre listens", lambda: listens(self._api_port), START_S)
         for victim in AGENTS.values():
             self._processes[victim].start()
+        await self._until("both agents read", self._all_read, START_S)
         self._began_s = time.monotonic()
         say(f"seed {self._seed}: {len(self._plan.kills)} kills and {len(self._plan.cuts)} cuts")
 
@@ -115,7 +117,7 @@ class Chaos:
         return self._ports
 
     def _ports(self) -> Mapping[str, int]:
-        """Wait for the street, and return where its devices are."""
+        """Wait for the street, and return where its devices are: all of them, the socket answers before they do."""
         end_s = time.monotonic() + START_S
         while True:
             try:
@@ -123,9 +125,10 @@ class Chaos:
             except OSError:
                 if time.monotonic() > end_s:
                     raise
-                time.sleep(LOOK_S)
             else:
-                return {name: int(where[1]) for name, where in tcp.items()}
+                if all(where[1] for where in tcp.values()):
+                    return {name: int(where[1]) for name, where in tcp.items()}
+            time.sleep(LOOK_S)
 
     def _prepare(self, broker_port: int, ports: Mapping[str, int]) -> None:
         """Write every file and every command line; nothing is started."""
@@ -158,7 +161,9 @@ class Chaos:
                 group.create_task(self._kill_all([one for one in self._plan.kills if one.victim is victim]))
             group.create_task(self._cut_all())
             group.create_task(self._at(self._seconds))
-        await self._until_all_read_again()
+        await self._until(
+            "both agents read again", self._all_read, START_S, look_s=0.5
+        )  # their downtime ends
 
     async def _kill_all(self, kills: list[Kill]) -> None:
         for kill in kills:
@@ -187,20 +192,13 @@ class Chaos:
         """Wait for a moment of the plan."""
         await asyncio.sleep(max(0.0, self._began_s + when_s - time.monotonic()))
 
-    async def _until_all_read_again(self) -> None:
-        """Let each agent take something after its last start, so that its downtime has an end."""
-        since = {
-            cabinet: max((kill.back_ms for kill in self._processes[victim].kills), default=0)
+    def _all_read(self) -> bool:
+        """Tell whether each agent has read something since its last start."""
+        last = {files.OWNERS[one.device].cabinet: one.at_ms for one in read_journal(self._journal)}
+        return all(
+            last.get(cabinet, 0) > max((kill.back_ms for kill in self._processes[victim].kills), default=0)
             for cabinet, victim in AGENTS.items()
-        }
-
-        def read_again() -> bool:
-            last: dict[str, int] = defaultdict(int)
-            for one in read_journal(self._folder / files.JOURNAL):
-                last[files.OWNERS[one.device].cabinet] = one.at_ms
-            return all(last[cabinet] > moment for cabinet, moment in since.items())
-
-        await self._until("both agents read again", read_again, START_S, look_s=0.5)
+        )
 
     # --- the end ---
 

@@ -188,6 +188,23 @@ async def test_a_centre_whose_last_batch_was_another_opens_a_new_epoch(
         assert one.store.epoch != before
 
 
+async def test_what_a_cloned_card_s_other_cabinet_has_had_acknowledged_is_not_let_go_here(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    """Both are connected, and the other was first with the same numbers."""
+    async with cabinet(tmp_path, broker.url) as one:
+        one.take(1, 2, 3)
+        await has(centre, [1, 2, 3])
+        before = one.store.epoch
+        await until(lambda: one.backhaul.figures().in_flight == 0)
+        centre.marks[before, ORDINARY] = StreamMark(ORDINARY, 5, "0123456789abcdef")
+        one.take(4, 5)
+        await has(centre, [1, 2, 3, 4, 5])
+        await one.empty()
+        assert one.store.epoch != before
+    assert centre.batches[-1].epoch == one.store.epoch
+
+
 async def test_a_centre_that_was_restored_from_yesterday_is_given_all_that_is_still_here(
     tmp_path: Path, broker: Broker, centre: CentreDouble
 ) -> None:
@@ -260,6 +277,22 @@ async def test_commands_and_policies_are_handed_on_as_they_came(
         centre.policy(examples.POLICY)
         await until(lambda: bool(one.commands and one.policies))
     assert (one.commands, one.policies) == ([examples.COMMAND], [examples.POLICY])
+
+
+async def test_an_acknowledgement_that_is_repeated_without_end_piles_up_nowhere(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    async with cabinet(tmp_path, broker.url) as one:
+        one.take(1, 2, 3)
+        await has(centre, [1, 2, 3])
+        await one.empty()
+        passed_on: list[Ack] = []
+        one.outbox.acknowledge = passed_on.append  # type: ignore[method-assign,assignment]  # to see what comes this far
+        for _ in range(500):
+            centre.acknowledge(one.store.epoch)
+        centre.say(Down.ACK, b"the last one")
+        await until(lambda: one.backhaul.figures().refused == 1)
+        assert passed_on == []
 
 
 async def test_marks_of_another_epoch_mean_nothing(

@@ -1,6 +1,7 @@
 """The outbox at work: what gathers, what is told as committed, and what a crash or a full disk leaves."""
 
 import asyncio
+import random
 import sqlite3
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge.config import OutboxSettings
@@ -27,6 +29,7 @@ from tests.edge.bench import (
     ORDINARY,
     HandClock,
     gaps_in,
+    gathered,
     held,
     let_go,
     numbers_in,
@@ -195,6 +198,42 @@ async def test_what_memory_cannot_hold_any_more_is_counted(
 
 
 @pytest.mark.usefixtures("soon")
+async def test_a_storm_of_events_that_memory_cannot_hold_is_counted_too(
+    disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_UNSEALED_EVENTS", 300)
+    outbox = open_outbox(open_store(disk.folder), seal_readings=10)
+    told = Told(outbox)
+    disk.fill()
+    for number in range(1000):
+        text = random.Random(number).randbytes(100).hex()
+        outbox.add_event(msgspec.structs.replace(ALARM, text=text))
+    assert (await outbox.figures()).unsealed == 300
+    disk.free()
+    await until(lambda: len(told.batches) >= 2)
+    assert (await outbox.figures()).unsealed == 0
+    outbox.add_event(ALARM)
+    await outbox.close()
+    batches = held(disk.folder / "outbox.db")
+    (gap,) = gaps_in(batches)
+    assert (gap.stream, gap.cause, gap.count) == (EVENTS, GapCause.SHED, 700)
+    assert sum(isinstance(event, AlarmEvent) for batch in batches for event in batch.events) == 301
+
+
+async def test_a_lower_mark_that_comes_later_takes_nothing_back(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    outbox = open_outbox(store, seal_readings=1)
+    told = Told(outbox)
+    for number in range(6):
+        outbox.add(ORDINARY, taken(number))
+    await until(lambda: len(told.batches) == 6)
+    outbox.acknowledge(Ack(store.epoch, (StreamMark(ORDINARY, 5),)))
+    outbox.acknowledge(Ack(store.epoch, (StreamMark(ORDINARY, 2),)))
+    await outbox.close()
+    assert numbers_in(held(tmp_path / "outbox.db")) == [5]
+
+
+@pytest.mark.usefixtures("soon")
 async def test_an_end_that_could_not_commit_is_no_clean_end(disk: SmallDisk) -> None:
     outbox = open_outbox(open_store(disk.folder), seal_readings=10)
     told = Told(outbox)
@@ -230,6 +269,27 @@ async def test_a_file_that_is_damaged_at_work_ends_the_agent_so_that_the_next_st
         await asyncio.wait_for(watching, 10)
     await outbox.close()
     store.db.close()
+
+
+async def test_a_question_that_finds_the_file_damaged_ends_the_agent_and_no_later_one_waits_for_ever(
+    tmp_path: Path,
+) -> None:
+    store = open_store(tmp_path)
+    for number in range(200):
+        store.commit([gathered(ORDINARY, [number], text="y" * 200)], [])
+    store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    outbox = open_outbox(store)
+    watching = asyncio.create_task(outbox.watch())
+    path = tmp_path / "outbox.db"
+    path.write_bytes(path.read_bytes()[: 8 * 4096] + b"\xff" * (path.stat().st_size - 8 * 4096))
+    store.db.execute("PRAGMA shrink_memory")
+    with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        await outbox.ask(lambda one: one.fetch(ORDINARY, 1, 200))
+    with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        await asyncio.wait_for(watching, 10)
+    with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        await asyncio.wait_for(outbox.figures(), 10)
+    await outbox.close()
 
 
 async def test_a_question_that_breaks_harms_only_who_asked(tmp_path: Path) -> None:

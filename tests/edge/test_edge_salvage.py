@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from drivers.damage import Replacement
 from edge.outbox.salvage import Sealing, build, ensure_sound
 from edge.outbox.store import OutboxStore
-from protocols.backhaul.codec import unseal
+from protocols.backhaul.codec import batch_hash, seal, unseal
 from protocols.backhaul.messages import Ack, GapCause, GapEvent, LastEnd, StreamMark
 from protocols.model.device import StreamClass
+from protocols.model.ids import CabinetId
 from tests.edge.bench import (
     BULK,
     EVENTS,
@@ -29,6 +30,7 @@ from tests.edge.bench import (
     numbers_in,
     open_store,
 )
+from tests.edge.small_disk import small_disk
 
 PAGE = 4096
 Key: TypeAlias = tuple[int, StreamClass, int]
@@ -280,6 +282,38 @@ class TestWhatComesBack:
         open_store(tmp_path, clock)
         assert numbers_in(held(tmp_path / "outbox.db")) == [0, 1, 3]
 
+    @pytest.mark.parametrize("hashed", [True, False])
+    def test_bytes_that_another_cabinet_sealed_or_whose_hash_is_another_do_not_come_back(
+        self, tmp_path: Path, hashed: bool
+    ) -> None:
+        clock = HandClock()
+        store = open_store(tmp_path, clock)
+        for number in range(4):
+            store.commit([gathered(ORDINARY, [number])], [])
+        batch = unseal(store.fetch(ORDINARY, 3, 1).batches[0].sealed)
+        if hashed:
+            sealed = seal(msgspec.structs.replace(batch, cabinet=CabinetId("dijon-0002")))
+            store.db.execute("UPDATE batch SET hash = ? WHERE number = 3", (batch_hash(sealed),))
+        else:
+            sealed = seal(msgspec.structs.replace(batch, base_monotonic_ms=7))
+        store.db.execute("UPDATE batch SET sealed = ? WHERE number = 3", (sealed,))
+        store.db.execute("UPDATE stream SET taken = taken + 1")  # so that the file is found to be damaged
+        store.end_run()
+        open_store(tmp_path, clock)
+        assert numbers_in(held(tmp_path / "outbox.db")) == [0, 1, 3]
+
+    def test_what_was_let_go_and_stands_in_free_pages_does_not_come_back(self, tmp_path: Path) -> None:
+        clock = HandClock()
+        store = open_store(tmp_path, clock)
+        for number in range(300):
+            store.commit([gathered(ORDINARY, [number])], [])
+        store.commit([], [StreamMark(ORDINARY, 280)])
+        store.db.execute("UPDATE meta SET value = value + 1 WHERE key = 'run_began_ms'")  # damage enough
+        store.end_run()
+        again = open_store(tmp_path, clock)
+        assert again.figures(0).salvaged is not None
+        assert numbers_in(held(tmp_path / "outbox.db")) == list(range(280, 300))
+
     def test_how_the_last_run_ended_is_not_forgotten(self, tmp_path: Path) -> None:
         clock = HandClock()
         damaged(tmp_path, clock)
@@ -526,3 +560,23 @@ class TestAtWork:
         store.fetch(ORDINARY, 1, 10)
         (gap,) = gaps_in(held(tmp_path / "outbox.db"))
         assert gap.count is None
+
+
+def test_a_disk_without_room_for_a_copy_keeps_what_fits_and_tells_the_rest(tmp_path: Path) -> None:
+    clock = HandClock()
+    with small_disk(tmp_path / "disk", 16) as disk:
+        store = open_store(disk.folder, clock)
+        before: dict[Key, Written] = {}
+        for number in range(900):
+            text = random.Random(number).randbytes(4500).hex()
+            for one in store.commit([gathered(BULK, [number], text=text), gathered(EVENTS, [number])], []):
+                before[one.epoch, one.stream, one.number] = Written(one.sealed, clock.utc_ms)
+        store.db.execute("UPDATE stream SET taken = 7")
+        store.end_run()
+        disk.fill(leave_bytes=4 << 20)
+        again = open_store(disk.folder, clock)
+        count = back(disk.folder / "outbox.db", before)
+        assert 300 < count < len(before)
+        contiguous(again)
+        assert not list(disk.folder.glob("outbox.db.*"))
+        again.db.close()

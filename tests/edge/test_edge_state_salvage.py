@@ -137,3 +137,15 @@ def test_when_it_cannot_be_is_not_forgotten_with_what_was_known_of_the_time(path
     state = State.open(path)
     assert (state.clock(), state.floor_ms()) == (None, NOON_MS - 9)
     state.close()
+
+
+def test_a_policy_whose_body_is_not_what_was_accepted_is_not_believed(path: Path) -> None:
+    db = sqlite3.connect(path)
+    (body,) = db.execute("SELECT body FROM policy").fetchone()
+    db.execute("UPDATE policy SET body = ?", (body.replace(b"dijon-0001", b"dijon-0002"),))
+    db.commit()
+    db.close()
+    overwrite(path, [leaf_of(path, b"c-0200")])
+    state = State.open(path)
+    assert state.policies() == {}
+    state.close()

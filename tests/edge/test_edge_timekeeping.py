@@ -5,8 +5,10 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
+import pytest
 import structlog
 
+from edge import timekeeping
 from edge.alarms import Alarms
 from edge.answering import by_our_clock
 from edge.answers import Set
@@ -61,6 +63,16 @@ async def test_a_disk_that_refuses_the_time_is_told_of_once_and_stops_nothing() 
         await keeping.keep()
         await keeping.keep()
     assert [entry["event"] for entry in logs] == ["time_not_written"]
+
+
+async def test_the_time_is_written_down_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timekeeping, "KEEP_S", 0.01)
+    kept: list[ClockRecord] = []
+    keeping = asyncio.create_task(Timekeeping(clock_of(HandClock()), kept.append).keep_on())
+    await until(lambda: len(kept) >= 2)
+    keeping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await keeping
 
 
 def test_what_is_known_of_the_time_outlasts_the_run(tmp_path: Path) -> None:
