@@ -112,7 +112,7 @@ def naive(desk: Desk, device: str, first: int, last: int, *, newest_first: bool)
     return line
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(
     readings=st.lists(st.lists(moments, min_size=1, max_size=4), max_size=8),
     gaps=st.lists(
@@ -249,7 +249,7 @@ classes = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     told=classes,
     lost_spans=st.lists(st.tuples(spans, st.sampled_from([ORDINARY, BULK, CRITICAL])), max_size=5),
