@@ -5,7 +5,7 @@ BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit bench chaos tools clean
+.PHONY: help demo test lint unit bench chaos simulate tools clean
 
 help:             ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,9 @@ bench: $(READY) tools  ## figures beside their references; NAME=street for one
 
 chaos: $(READY) tools  ## kill and cut at random for two minutes, then count every reading; CHAOS_SECONDS, CHAOS_SEED
 	@$(BIN)/python -m tests.chaos
+
+simulate: $(READY)  ## simulated faults, the same for the same seed; SEEDS=1000, or SEED=123 for one of them again
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace) $(if $(MUTANT),--mutant $(MUTANT)),$(if $(SEEDS),--seeds $(SEEDS)))
 
 tools:
 	@scripts/tools

@@ -6,7 +6,7 @@ those without (`first` is 0) are readings that had no number yet: taken, and los
 
 import msgspec
 
-from central.api.bodies import GapChange
+from central.api.bodies import GapChange, GapView
 from central.effects import Change, ChangeKind
 from central.marks import without
 from central.store.writer import Tx
@@ -89,6 +89,8 @@ def _prolong(tx: Tx, gap: Gap) -> bool:
     row_id, from_ms, to_ms, count = last
     if not (from_ms is None or from_ms <= gap.from_ms) or gap.from_ms > to_ms + SAME_MS:
         return False
+    if gap.to_ms <= to_ms:
+        return True  # a cabinet that had to drop the report tells it again; it came all the same
     total = None if count is None or gap.count is None else count + gap.count
     tx.db.execute("UPDATE gap SET to_ms = ?, count = ? WHERE id = ?", (max(to_ms, gap.to_ms), total, row_id))
     _tell(tx, gap.cabinet, row_id)
@@ -170,4 +172,5 @@ def known(
 def _tell(tx: Tx, cabinet: CabinetId, row_id: int) -> None:
     found = row(tx.db, "SELECT * FROM gap WHERE id = ?", (row_id,))
     assert found is not None  # noqa: S101  the caller has just stored it
-    tx.effects.changes.append(Change(ChangeKind.GAP, cabinet, GapChange(cabinet, gaps=[gap_view(found)])))
+    told = GapChange(cabinet, gaps=[gap_view(found, GapView)])
+    tx.effects.changes.append(Change(ChangeKind.GAP, cabinet, told))

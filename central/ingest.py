@@ -306,10 +306,10 @@ def _check_sender(where: UpTopic, came: Arrival) -> None:
 def _after_floor(tx: Tx, stream: Stream, came: Arrival) -> Stream:
     """Follow a batch's floor.
 
-    Of an epoch of which this centre has nothing, the cabinet must have had its acknowledgements from a
-    centre that remembered more: a hello would have said so, but a batch may come first.
+    What a cabinet has shed it reports, and events go first. What is below the floor and in no report it must
+    have let go on the word of a centre that remembered more; a late report takes the place of that conclusion.
     """
-    acknowledged = came.floor - 1 if stream.fresh else 0
+    acknowledged = came.floor - 1
     before_ms = readings.stamp_of(tx, came.batch).utc_ms(came.batch.base_monotonic_ms)
     return follow_floor(tx, stream, came.floor, acknowledged, before_ms)
 

@@ -123,7 +123,7 @@ class Intake:
         """Tell the world what a round has committed (in the store's thread)."""
         self.totals.batches += effects.batches
         self.totals.readings += effects.readings
-        for cabinet, epoch in effects.acks:
+        for cabinet, epoch in sorted(effects.acks):  # the same order each time
             marks = db.execute(
                 "SELECT stream, mark, hash FROM stream WHERE cabinet = ? AND epoch = ? ORDER BY stream",
                 (cabinet, epoch),

@@ -26,7 +26,6 @@ class Stream(msgspec.Struct, frozen=True):
         id: its row.
         mark: up to which number it is committed.
         last_utc_ms: time of the last reading that is committed; None before the first.
-        fresh: whether this centre sees the stream for the first time.
     """
 
     id: int
@@ -35,7 +34,6 @@ class Stream(msgspec.Struct, frozen=True):
     stream: StreamClass
     mark: int
     last_utc_ms: int | None
-    fresh: bool = False
 
 
 def check_number(number: int, what: str) -> None:
@@ -64,7 +62,7 @@ def open_stream(tx: Tx, cabinet: CabinetId, epoch: int, stream: StreamClass) -> 
     )
     opened = _find(tx, cabinet, epoch, stream)
     assert opened is not None  # noqa: S101  inserted above, in this transaction
-    return msgspec.structs.replace(opened, fresh=True)
+    return opened
 
 
 def _find(tx: Tx, cabinet: CabinetId, epoch: int, stream: StreamClass) -> Stream | None:

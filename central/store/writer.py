@@ -21,6 +21,7 @@ from central.effects import Effects
 from central.errors import CentralError, StoreError
 from central.inbox import Inbox
 from central.store.lock import WaitedTooLongError, WriteLock
+from central.store.log import refuse_read_only
 from protocols.clock import Clock
 
 T = TypeVar("T")
@@ -203,8 +204,7 @@ class Writer:
             db = self._open(lock)
             try:
                 while db is not None and (not self._stopping.is_set() or self._inbox.depth()[0]):
-                    jobs = self._inbox.take(JOBS_PER_COMMIT, TICK_S)
-                    self._round(db, lock, jobs)
+                    self.step(db, lock, TICK_S)
             finally:
                 if db is not None:
                     _close(db, lock)
@@ -219,6 +219,10 @@ class Writer:
                 self._give_back(self._inbox.take(JOBS_PER_COMMIT, 0.0), error)
                 if self._stopping.is_set():
                     return None
+
+    def step(self, db: sqlite3.Connection, lock: WriteLock, wait_s: float) -> None:
+        """Wait at most `wait_s` for jobs and do them, in the only thread that uses `db` and `lock`."""
+        self._round(db, lock, self._inbox.take(JOBS_PER_COMMIT, wait_s))
 
     def _round(self, db: sqlite3.Connection, lock: WriteLock, jobs: list[_Job]) -> None:
         now = self._clock.now()
@@ -353,6 +357,7 @@ def connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
+    refuse_read_only(db)
     db.execute("PRAGMA foreign_keys=ON")
     db.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
     db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")

@@ -6,7 +6,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -33,6 +33,8 @@ HANDED_OVER_MS = 200
 """Between the moment at which a sample is taken and that at which it comes here lie some turns of the loop."""
 MAX_UNSEALED = 50_000
 """Readings that may wait in memory while the disk refuses, about 10 MB; more are lost and counted."""
+MAX_UNSEALED_EVENTS = 5_000
+"""The same of events, about 5 MB: hours of a street where much happens."""
 
 
 def _nothing(_answer: object) -> None:
@@ -67,6 +69,58 @@ class _Stop(msgspec.Struct, frozen=True):
     pass
 
 
+Job = Gathered | Ack | _Ask | _Stop
+"""What the database's thread is given."""
+Step = Callable[[Sequence[Job]], bool]
+"""Deals with jobs, in the database's thread; tells whether there will be another step."""
+Patience = Callable[[], float | None]
+"""Tells for how many seconds the next step may wait for a job; None for ever."""
+
+
+class Worker(Protocol):
+    """Who takes the database's steps, one after another."""
+
+    def put(self, job: Job) -> None:
+        """Give a job to a later step; what is given first is dealt with first."""
+        ...
+
+    async def ended(self) -> None:
+        """Wait until the last step has been taken."""
+        ...
+
+
+class DatabaseThread:
+    """A thread that waits for jobs and hands them on; whatever happens to them happens in the step."""
+
+    def __init__(self, patience: Patience, step: Step) -> None:
+        self._patience = patience
+        self._step = step
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._thread.start()
+
+    def put(self, job: Job) -> None:
+        """Give a job to the next step."""
+        self._jobs.put(job)
+
+    async def ended(self) -> None:
+        """Wait until the thread has ended."""
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while self._step(self._take(self._patience())):
+            pass
+
+    def _take(self, timeout_s: float | None) -> list[Job]:
+        """Wait for a job, then take all that wait with it."""
+        jobs: list[Job] = []
+        with contextlib.suppress(queue.Empty):
+            jobs.append(self._jobs.get(timeout=timeout_s))
+            while True:
+                jobs.append(self._jobs.get_nowait())
+        return jobs
+
+
 class Outbox:
     """Takes readings and events on the loop, and tells on the loop when they are committed.
 
@@ -79,7 +133,13 @@ class Outbox:
             that is here; it was not let go.
     """
 
-    def __init__(self, store: OutboxStore, clock: Clock, settings: OutboxSettings) -> None:
+    def __init__(
+        self,
+        store: OutboxStore,
+        clock: Clock,
+        settings: OutboxSettings,
+        worker: Callable[[Patience, Step], Worker] = DatabaseThread,
+    ) -> None:
         self.on_committed: Callable[[Sequence[Sealed], Mapping[StreamClass, int]], None] = _deaf
         self.on_next_epoch: Callable[[OutboxFigures], None] = _nothing
         self.on_contradicted: Callable[[], None] = _unheard
@@ -91,20 +151,21 @@ class Outbox:
         self._hurry_until = self._loop.time() + HURRY_FOR_S
         self._open = {stream: _Open([], []) for stream in StreamClass}
         self._timer: asyncio.TimerHandle | None = None
-        self._jobs: queue.SimpleQueue[Gathered | Ack | _Ask | _Stop] = queue.SimpleQueue()
         self._unsealed = 0
+        self._unsealed_events = 0
         self._lost: dict[StreamClass, tuple[int, int]] = {}
         self._damaged = 0
         self._broken: asyncio.Future[None] = self._loop.create_future()
-        self._thread = threading.Thread(target=self._guarded, name="outbox", daemon=True)
-        self._thread.start()
+        self._waiting: list[Gathered] = []
+        self._marks: dict[tuple[int, StreamClass], StreamMark] = {}
+        self._marks_due_s = 0.0
+        self._worker = worker(self._patience_s, self._step)
 
     def add(self, stream: StreamClass, sample: Sample) -> None:
         """Gather a sample. It is taken when `on_committed` has named its batch."""
         count = len(sample.values)
         if self._unsealed + count > MAX_UNSEALED:
-            since, lost = self._lost.get(stream, (self._clock.now().utc_ms, 0))
-            self._lost[stream] = (since, lost + count)
+            self._lose(stream, count)
             return
         gathering = self._open[stream]
         gathering.samples.append(sample)
@@ -119,6 +180,17 @@ class Outbox:
 
     def add_event(self, event: Event) -> None:
         """Gather an event; what is gathered in one turn of the loop is sealed together, at once."""
+        if self._unsealed_events >= MAX_UNSEALED_EVENTS:
+            self._lose(StreamClass.EVENTS, 1)
+        else:
+            self._gather_event(event)
+
+    def _lose(self, stream: StreamClass, count: int) -> None:
+        since, lost = self._lost.get(stream, (self._clock.now().utc_ms, 0))
+        self._lost[stream] = (since, lost + count)
+
+    def _gather_event(self, event: Event) -> None:
+        self._unsealed_events += 1
         gathering = self._open[StreamClass.EVENTS]
         if not gathering.events:
             self._loop.call_soon(self._seal, StreamClass.EVENTS)
@@ -141,7 +213,7 @@ class Outbox:
 
     def acknowledge(self, ack: Ack) -> None:
         """Let go of what the centre has committed; marks of an epoch that is not here say nothing."""
-        self._jobs.put(ack)
+        self._worker.put(ack)
 
     async def ask(self, question: Callable[[OutboxStore], T], then: Callable[[T], None] = _nothing) -> T:
         """Run something in the database's thread, after all that was given to it before.
@@ -154,7 +226,7 @@ class Outbox:
             Exception: whatever the question raised, or what broke the thread before it could be asked.
         """
         answer: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Ask(lambda: question(self._store), answer, then))
+        self._worker.put(_Ask(lambda: question(self._store), answer, then))
         try:
             either: list[asyncio.Future[Any]] = [answer, self._broken]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -170,20 +242,20 @@ class Outbox:
 
     async def figures(self) -> OutboxFigures:
         """Return how full it is."""
-        unsealed = self._unsealed + len(self._open[StreamClass.EVENTS].events)
+        unsealed = self._unsealed + self._unsealed_events
         return await self.ask(lambda store: store.figures(unsealed))
 
     async def close(self) -> None:
         """Commit whatever has gathered and end the run cleanly. Nothing may be added any more."""
         self.seal_all()
-        self._jobs.put(_Stop())
-        await asyncio.to_thread(self._thread.join)
+        self._worker.put(_Stop())
+        await self._worker.ended()
 
     def _seal(self, stream: StreamClass) -> None:
         gathering = self._open[stream]
         if gathering.samples or gathering.events:
             self._open[stream] = _Open([], [])
-            self._jobs.put(
+            self._worker.put(
                 Gathered(stream, gathering.samples, gathering.events, gathering.readings, self._reaches_ms())
             )
 
@@ -196,8 +268,11 @@ class Outbox:
             for stream, gathering in self._open.items()
         }
 
-    def _committed(self, batches: Sequence[Sealed], floors: Mapping[StreamClass, int], readings: int) -> None:
+    def _sealed(self, readings: int, events: int) -> None:
         self._unsealed -= readings
+        self._unsealed_events -= events
+
+    def _committed(self, batches: Sequence[Sealed], floors: Mapping[StreamClass, int]) -> None:
         self._report_lost()
         self.on_committed(batches, floors)
 
@@ -210,54 +285,46 @@ class Outbox:
     def _report_lost(self) -> None:
         for stream, (since_ms, count) in self._lost.items():
             now_ms = self._clock.now().utc_ms
-            self.add_event(GapEvent(stream, GapCause.SHED, since_ms, now_ms, count, epoch=self._store.epoch))
+            gap = GapEvent(stream, GapCause.SHED, since_ms, now_ms, count, epoch=self._store.epoch)
+            self._gather_event(gap)
         self._lost.clear()
 
     # From here on: the database's thread.
 
-    def _guarded(self) -> None:
+    def _patience_s(self) -> float | None:
+        if self._waiting:
+            return RETRY_S
+        return max(0.0, self._marks_due_s - self._loop.time()) if self._marks else None
+
+    def _step(self, jobs: Sequence[Job]) -> bool:
         try:
-            self._run()
+            return self._deal_with(jobs)
         except BaseException as error:  # noqa: BLE001  nothing may be taken any more: the agent has to end
             self._on_loop(_fail, self._broken, error)
+            return False
 
-    def _run(self) -> None:
-        waiting: list[Gathered] = []
-        marks: dict[tuple[int, StreamClass], StreamMark] = {}
-        marks_due_s = 0.0
+    def _deal_with(self, jobs: Sequence[Job]) -> bool:
+        asks = []
         stopping = False
-        while not stopping:
-            jobs = self._take(RETRY_S if waiting else self._until(marks_due_s) if marks else None)
-            asks = []
-            for job in jobs:
-                match job:
-                    case Gathered():
-                        waiting.append(job)
-                    case Ack():
-                        marks_due_s = marks_due_s if marks else self._loop.time() + ACK_WAIT_S
-                        marks.update(((job.epoch, mark.stream), mark) for mark in job.marks)
-                    case _Ask():
-                        asks.append(job)
-                    case _Stop():
-                        stopping = True
-            due = waiting or (marks and (stopping or self._loop.time() >= marks_due_s))
-            if due and self._commit(waiting, marks):
-                waiting, marks = [], {}
-            for ask in asks:
-                self._answer(ask)
-        self._end(clean=not waiting)
-
-    def _until(self, when_s: float) -> float:
-        return max(0.0, when_s - self._loop.time())
-
-    def _take(self, timeout_s: float | None) -> list[Gathered | Ack | _Ask | _Stop]:
-        """Wait for a job, then take all that wait with it."""
-        jobs: list[Gathered | Ack | _Ask | _Stop] = []
-        with contextlib.suppress(queue.Empty):
-            jobs.append(self._jobs.get(timeout=timeout_s))
-            while True:
-                jobs.append(self._jobs.get_nowait())
-        return jobs
+        for job in jobs:
+            match job:
+                case Gathered():
+                    self._waiting.append(job)
+                case Ack():
+                    self._marks_due_s = self._marks_due_s if self._marks else self._loop.time() + ACK_WAIT_S
+                    _take_marks(self._marks, job)
+                case _Ask():
+                    asks.append(job)
+                case _Stop():
+                    stopping = True
+        due = self._waiting or (self._marks and (stopping or self._loop.time() >= self._marks_due_s))
+        if due and self._commit(self._waiting, self._marks):
+            self._waiting, self._marks = [], {}
+        for ask in asks:
+            self._answer(ask)
+        if stopping:
+            self._end(clean=not self._waiting)
+        return not stopping
 
     def _commit(self, waiting: list[Gathered], marks: dict[tuple[int, StreamClass], StreamMark]) -> bool:
         sending = self._store.sending
@@ -275,10 +342,12 @@ class Outbox:
         if self._store.error:
             log.warning("outbox_commits_again")
             self._store.error = ""
-        readings = sum(one.readings for one in waiting)
+        self._on_loop(
+            self._sealed, sum(one.readings for one in waiting), sum(len(one.events) for one in waiting)
+        )
         if self._store.sending != sending:
             self._on_loop(self._moved_on, self._store.figures(0))
-        self._on_loop(self._committed, batches, self._store.floors(), readings)
+        self._on_loop(self._committed, batches, self._store.floors())
         if self._store.contradicted:
             self._store.contradicted = False
             self._on_loop(self._contradicted)
@@ -294,7 +363,7 @@ class Outbox:
         else:
             self._on_loop(_settle, ask, result)
         if aside := self._store.take_aside():
-            self._on_loop(self._committed, aside, self._store.floors(), 0)
+            self._on_loop(self._committed, aside, self._store.floors())
 
     def _end(self, *, clean: bool) -> None:
         if not clean:  # the next start must say that something is missing
@@ -310,6 +379,14 @@ class Outbox:
             self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:  # the loop has ended before us; what is committed stays committed
             log.debug("outbox_loop_gone")
+
+
+def _take_marks(marks: dict[tuple[int, StreamClass], StreamMark], ack: Ack) -> None:
+    """Remember of each stream the highest mark, in whatever order they come."""
+    for mark in ack.marks:
+        known = marks.get((ack.epoch, mark.stream))
+        if known is None or known.mark < mark.mark:
+            marks[ack.epoch, mark.stream] = mark
 
 
 def _settle(ask: _Ask, result: object) -> None:

@@ -7,7 +7,7 @@ counts can be checked without reading them.
 import secrets
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -171,9 +171,13 @@ class Salvaged(msgspec.Struct, frozen=True):
     kept: str = ""
 
 
-def random_epoch() -> int:
+Draw: TypeAlias = Callable[[int], int]
+"""Gives so many random bits."""
+
+
+def random_epoch(draw: Draw = secrets.randbits) -> int:
     """Return a new epoch: random, so that no two cards share one, and below 2^53 for every JSON reader."""
-    return secrets.randbits(52) | 1
+    return draw(52) | 1
 
 
 def check_of(*columns: object) -> int:

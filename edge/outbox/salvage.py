@@ -6,6 +6,7 @@ can go on. What is sealed from now on gets a new epoch, because nobody knows whi
 """
 
 import contextlib
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from drivers.pages import Pages
 from edge.outbox.rows import (
     MIGRATIONS,
     BatchRow,
+    Draw,
     Salvaged,
     StreamState,
     batch_row,
@@ -63,6 +65,7 @@ class Sealing(msgspec.Struct, frozen=True):
         oldest_ms: UTC milliseconds before which nothing is kept.
         max_bytes: the outbox's bound: what it may still need of the disk.
         make: makes a batch of an epoch, a stream, a number and some events, with nothing else in it.
+        draw: where new epochs come from.
     """
 
     cabinet: CabinetId
@@ -70,6 +73,7 @@ class Sealing(msgspec.Struct, frozen=True):
     oldest_ms: int
     max_bytes: int
     make: Callable[[int, StreamClass, int, tuple[Event, ...]], Batch]
+    draw: Draw = secrets.randbits
 
 
 def ensure_sound(path: Path, sealing: Sealing) -> bool:
@@ -445,7 +449,7 @@ class _Salvage:
 
     def _open_epoch(self, place: int, streams: Sequence[_Stream], gaps: Sequence[GapEvent]) -> None:
         """Begin the epoch that is sealed in from now on, with what is to be told."""
-        epoch = random_epoch()
+        epoch = random_epoch(self._sealing.draw)
         write_epoch(self._into, place, epoch)
         states = {stream: StreamState(epoch, stream) for stream in StreamClass}
         for one in streams:

@@ -1,5 +1,6 @@
 """The outbox on disk. Everything here runs in the thread that owns the database, or before it starts."""
 
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -14,9 +15,11 @@ from drivers.database import is_readable, open_database, transaction
 from edge.ballast import Ballast, reserve
 from edge.config import OutboxSettings
 from edge.outbox.ages import Ages
+from edge.outbox.reports import joined
 from edge.outbox.rows import (
     MIGRATIONS,
     BatchRow,
+    Draw,
     Salvaged,
     StreamState,
     WaitingBatch,
@@ -46,7 +49,7 @@ from edge.outbox.rows import (
     write_stream,
 )
 from edge.outbox.salvage import Sealing, ensure_sound
-from protocols.backhaul.codec import batch_hash, columns, seal
+from protocols.backhaul.codec import batch_hash, columns, seal, unseal
 from protocols.backhaul.messages import (
     VERSION,
     Ack,
@@ -59,6 +62,7 @@ from protocols.backhaul.messages import (
     StreamMark,
 )
 from protocols.clock import Clock, ClockQuality, Correction
+from protocols.errors import RemoteProtocolError
 from protocols.model.device import StreamClass
 from protocols.model.ids import CabinetId
 from protocols.model.reading import Sample
@@ -68,6 +72,8 @@ SHED_SHARE = 0.02
 """How much of the bound is freed at once when it is reached, so that shedding is not done at each commit."""
 SPARE_PAGES = 8
 """Below the bound: the outbox's own tables, and the splits of a tree that a batch goes into."""
+REPORTS_KEPT = 1_000
+"""Reports of gaps that are told again one by one: some 50 kB."""
 GAPS_BYTES = 1024
 """What an event of each stream's shedding takes at most."""
 LOOK_EVERY_MS = 10_000
@@ -166,7 +172,10 @@ class OutboxStore:
         clock: Clock,
         settings: OutboxSettings,
         ballast: Ballast | None = None,
+        *,
+        draw: Draw = secrets.randbits,
     ) -> None:
+        self._draw = draw
         self._cabinet = cabinet
         self._boot = boot
         self._clock = clock
@@ -176,6 +185,7 @@ class OutboxStore:
         self._path = path
         self._ballast = ballast
         self._aside: list[Sealed] = []
+        self._again: list[GapEvent] = []
         self.contradicted = False
         self._ages = Ages()
         self._epochs: dict[int, dict[StreamClass, StreamState]] = {}
@@ -253,6 +263,7 @@ class OutboxStore:
         return self._commit(seals, let_go)
 
     def _commit(self, seals: Sequence[Gathered], marks: Sequence[StreamMark | Ack]) -> list[Sealed]:
+        self._again.clear()
         with self._all_or_nothing():
             for mark in marks:
                 self._acknowledge(mark if isinstance(mark, Ack) else Ack(self.sending, (mark,)))
@@ -262,7 +273,7 @@ class OutboxStore:
                 self._note_reach(seals[-1])
             if shed:
                 self._make_room(StreamClass.EVENTS, GAPS_BYTES, shed)
-            done += self._insert_gaps(list(shed.values()))
+            done += self._insert_gaps([*_bounded(self._again), *shed.values()])
             self._retire()
         self.commits += 1
         return [one for one in [*self.take_aside(), *done] if one.number >= self.streams[one.stream].floor]
@@ -401,7 +412,12 @@ class OutboxStore:
     def _sealing(self) -> Sealing:
         now_ms = self._clock.now().utc_ms
         return Sealing(
-            self._cabinet, now_ms, max(0, now_ms - self._max_age_ms), self._max_bytes, self._placeholder
+            self._cabinet,
+            now_ms,
+            max(0, now_ms - self._max_age_ms),
+            self._max_bytes,
+            self._placeholder,
+            self._draw,
         )
 
     def _placeholder(
@@ -410,7 +426,7 @@ class OutboxStore:
         return self._new_batch(Gathered(stream, (), events, 0), epoch, number)
 
     def _first_epoch(self) -> dict[int, dict[StreamClass, StreamState]]:
-        epoch = random_epoch()
+        epoch = random_epoch(self._draw)
         states = {stream: StreamState(epoch, stream) for stream in StreamClass}
         with transaction(self.db):
             write_epoch(self.db, 1, epoch)
@@ -540,7 +556,7 @@ class OutboxStore:
 
     def _renew(self, before: int) -> list[GapEvent]:
         """Put a new epoch in the place of one, and seal its batches again; return what cannot be read."""
-        after = random_epoch()
+        after = random_epoch(self._draw)
         states = {
             stream: StreamState(after, stream, sealed_ms=state.sealed_ms, taken=state.taken)
             for stream, state in self._epochs[before].items()
@@ -770,6 +786,7 @@ class OutboxStore:
             "SELECT utc_ms FROM batch WHERE epoch = ? AND stream = ? AND number = ?",
             (state.epoch, state.stream, last),
         ).fetchone()[0]
+        self._again += self._reports_in(state, last)
         batches, readings, from_ms = self._drop(state, last)
         write_stream(self.db, state)
         log.warning("shed", stream=state.stream.name.lower(), batches=batches, readings=readings)
@@ -778,6 +795,16 @@ class OutboxStore:
             state.stream, GapCause.SHED, from_ms, to_ms, readings, first=first, last=last, epoch=state.epoch
         )
         self._note_shed(gap, shed)
+
+    def _reports_in(self, state: StreamState, last: int) -> list[GapEvent]:
+        """Return the reports of gaps in what is about to be dropped: untold, a hole would be silent."""
+        if state.stream is not StreamClass.EVENTS:
+            return []
+        rows = self.db.execute(
+            "SELECT sealed FROM batch WHERE epoch = ? AND stream = ? AND number <= ? ORDER BY number",
+            (state.epoch, state.stream, last),
+        )
+        return [gap for (sealed,) in rows for gap in _gaps_in(sealed)]
 
     def _note_shed(self, gap: GapEvent, shed: Shed) -> None:
         self.shed_readings += gap.count or 0
@@ -839,3 +866,15 @@ def _joined(earlier: GapEvent | None, gap: GapEvent) -> GapEvent:
 
 def _pages_of(size: int, page_bytes: int) -> int:
     return size // page_bytes + 1
+
+
+def _bounded(gaps: list[GapEvent]) -> list[GapEvent]:
+    """Return the reports as they were, so that the centre knows those that came already; too many are joined."""
+    return gaps if len(gaps) <= REPORTS_KEPT else joined(gaps)
+
+
+def _gaps_in(sealed: bytes) -> list[GapEvent]:
+    try:
+        return [event for event in unseal(sealed).events if isinstance(event, GapEvent)]
+    except RemoteProtocolError:
+        return []  # it could not have been told any more

@@ -37,8 +37,43 @@ def test_a_floor_above_the_mark_moves_it_and_leaves_a_gap(desk: Desk, cabinet: C
     cabinet.shed(4)
     desk.deliver(cabinet.message(5), cabinet.message(6))
     assert desk.mark(cabinet) == 6
-    assert gaps(desk) == [("shed", 2, 4, None, 0)]
+    assert gaps(desk) == [("unknown_to_centre", 2, 4, None, 0)]  # what is shed is reported
     assert desk.ask("SELECT from_ms, to_ms FROM gap") == [(START_MS + 1, START_MS + 4_000)]
+    cabinet.seal_event(said(2, 4, 6))
+    desk.deliver(cabinet.message(1, StreamClass.EVENTS))
+    assert gaps(desk) == [("shed", 2, 4, 6, 1)]
+
+
+def test_a_centre_that_was_put_back_does_not_say_of_what_it_forgot_that_it_was_shed(
+    desk: Desk, cabinet: CabinetDouble
+) -> None:
+    """The cabinet stays connected, so a batch comes before any hello, with a floor that an acknowledgement raised."""
+    filled(cabinet, 6)
+    desk.deliver(cabinet.hello(), cabinet.message(1))
+    cabinet.mark[ORDINARY] = 5
+    cabinet.shed(5)
+    desk.deliver(cabinet.message(6))
+    assert gaps(desk) == [("unknown_to_centre", 2, 5, None, 0)]
+
+
+def test_reports_that_are_told_again_are_known_already(desk: Desk, cabinet: CabinetDouble) -> None:
+    """The cabinet had to drop its reports, and told of them again; they were on their way already."""
+    filled(cabinet, 9)
+    cabinet.shed(6)
+    cabinet.seal_event(said(0, 0, 7))
+    for _ in range(2):
+        cabinet.seal_event(said(1, 2, 4))
+        cabinet.seal_event(said(3, 4, 4))
+        cabinet.seal_event(said(0, 0, 7))
+    cabinet.seal_event(said(5, 6, 4))
+    for number in range(1, 9):
+        desk.deliver(cabinet.message(number, StreamClass.EVENTS))
+    assert gaps(desk) == [
+        ("shed", 0, 0, 7, 1),
+        ("shed", 1, 2, 4, 1),
+        ("shed", 3, 4, 4, 1),
+        ("shed", 5, 6, 4, 1),
+    ]
 
 
 def test_the_mark_follows_the_floor_even_when_the_batch_is_ahead(desk: Desk, cabinet: CabinetDouble) -> None:
