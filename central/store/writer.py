@@ -32,8 +32,8 @@ TICK_S = 0.5
 """How often due work (commands to send again, expiries) is looked for."""
 WAL_LIMIT_BYTES = 64 << 20
 CHECKPOINT_PAGES = 12_000
-"""After so much, 50 MB, the log is written back. Every series has its own page, so that a commit of a draining backlog
-writes a page for nearly each reading; SQLite's usual 1,000 would write each of them twice at every commit."""
+"""After so much, 50 MB, the log is written back. Every series has its own page, so that a commit of a draining
+backlog writes a page for nearly each reading; SQLite's usual 1,000 would write each of them twice at every commit."""
 
 log = structlog.get_logger(__name__)
 
