@@ -6,7 +6,7 @@ those without (`first` is 0) are readings that had no number yet: taken, and los
 
 import msgspec
 
-from central.api.bodies import GapChange
+from central.api.bodies import GapChange, GapView
 from central.effects import Change, ChangeKind
 from central.marks import without
 from central.store.writer import Tx
@@ -172,4 +172,5 @@ def known(
 def _tell(tx: Tx, cabinet: CabinetId, row_id: int) -> None:
     found = row(tx.db, "SELECT * FROM gap WHERE id = ?", (row_id,))
     assert found is not None  # noqa: S101  the caller has just stored it
-    tx.effects.changes.append(Change(ChangeKind.GAP, cabinet, GapChange(cabinet, gaps=[gap_view(found)])))
+    told = GapChange(cabinet, gaps=[gap_view(found, GapView)])
+    tx.effects.changes.append(Change(ChangeKind.GAP, cabinet, told))

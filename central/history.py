@@ -80,11 +80,7 @@ def _backwards(placed: _Placed) -> Place:
 
 
 def _item(place: Place, found: Row) -> HistoryReading | HistoryGap:
-    if place[1]:
-        gap = gap_view(found)
-        return HistoryGap(**{name: getattr(gap, name) for name in gap.__struct_fields__})
-    reading = reading_view(found)
-    return HistoryReading(**{name: getattr(reading, name) for name in reading.__struct_fields__})
+    return gap_view(found, HistoryGap) if place[1] else reading_view(found, HistoryReading)
 
 
 _READINGS = """

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -33,6 +33,9 @@ QUALITIES = tuple(QualityName)
 CLOCKS = tuple(ClockName)
 STREAMS = tuple(StreamName)
 STAMPERS = tuple(StampedBy)
+
+R = TypeVar("R", bound=ReadingView)
+G = TypeVar("G", bound=GapView)
 
 Row = Mapping[str, Any]
 """A row by its columns' names: SQLite's columns have no types that Python could know."""
@@ -77,9 +80,9 @@ def _native(found: Row) -> Value:
     return bool(value) if found["boolean"] else value
 
 
-def reading_view(found: Row) -> ReadingView:
-    """Return a row of readings."""
-    return ReadingView(
+def reading_view(found: Row, shape: type[R]) -> R:
+    """Return a row of readings in one of the shapes that a reading has in the API."""
+    return shape(
         time=moment(found["utc_ms"]),
         value=_native(found),
         quality=QUALITIES[found["quality"]],
@@ -91,7 +94,7 @@ def reading_view(found: Row) -> ReadingView:
 
 def point_reading(found: Row) -> PointReading:
     """Return a row of latest values, with `device` and `point`."""
-    plain = reading_view(found)
+    plain = reading_view(found, ReadingView)
     return PointReading(
         device=found["device"],
         point=found["point"],
@@ -100,9 +103,9 @@ def point_reading(found: Row) -> PointReading:
     )
 
 
-def gap_view(found: Row) -> GapView:
-    """Return a row of gaps."""
-    return GapView(
+def gap_view(found: Row, shape: type[G]) -> G:
+    """Return a row of gaps in one of the shapes that a gap has in the API."""
+    return shape(
         id=found["id"],
         cabinet=found["cabinet"],
         stream=STREAMS[found["stream"]],

@@ -53,17 +53,22 @@ def _write_log_again(connection: sqlite3.Connection, path: Path) -> None:
     A sync that failed has dropped pages that reading still shows, and no later sync writes them (Linux, fsync(2)).
     While a connection lives that does no harm: it writes those frames again. But recovery takes them for
     committed and goes on behind them: a power cut would leave a hole there, and every later commit would be lost.
-    The folder is synced too, because SQLite, when it makes the log, does not look whether that succeeded.
+    The folder is synced too, because SQLite, when it makes the log, does not look whether that succeeded. Nor does it
+    say that a file which could not be opened for writing is open for reading only, and will never be written again.
     """
-    with (
-        transaction(connection),
-        path.with_name(path.name + "-wal").open("r+b") as log,
-    ):  # nobody writes meanwhile
-        while chunk := log.read(_CHUNK_BYTES):
-            log.seek(-len(chunk), os.SEEK_CUR)
-            log.write(chunk)
-        log.flush()
-        os.fsync(log.fileno())
+    connection.execute("BEGIN IMMEDIATE")  # nobody writes meanwhile
+    try:
+        connection.execute(
+            "PRAGMA user_version=0"
+        )  # taken back; fails on a file that is open for reading only
+        with path.with_name(path.name + "-wal").open("r+b") as log:
+            while chunk := log.read(_CHUNK_BYTES):
+                log.seek(-len(chunk), os.SEEK_CUR)
+                log.write(chunk)
+            log.flush()
+            os.fsync(log.fileno())
+    finally:
+        connection.execute("ROLLBACK")
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)

@@ -247,14 +247,15 @@ class Store:
 
 
 def _kept(connection: sqlite3.Connection) -> Kept:
+    """Read everything, cursor by cursor to its end: one that a traceback holds would keep SQLite from closing."""
     nonces: dict[str, set[int]] = {}
-    for eui, nonce in connection.execute("SELECT eui, nonce FROM nonce"):
+    for eui, nonce in connection.execute("SELECT eui, nonce FROM nonce").fetchall():
         nonces.setdefault(eui, set()).add(nonce)
-    devices = connection.execute("SELECT eui, key, join_eui, join_nonce FROM device")
-    sessions = connection.execute("SELECT * FROM session ORDER BY id")
+    devices = connection.execute("SELECT eui, key, join_eui, join_nonce FROM device").fetchall()
+    sessions = connection.execute("SELECT * FROM session ORDER BY id").fetchall()
     sent = connection.execute(
         "SELECT gateway, band, airtime_us, boot, monotonic_ms, utc_ms FROM transmission ORDER BY id"
-    )
+    ).fetchall()
     return Kept(
         tuple(
             DeviceRow(eui, key, join_eui, join_nonce, frozenset(nonces.get(eui, ())))

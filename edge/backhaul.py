@@ -278,6 +278,7 @@ class Backhaul:
         if self.present is None or not self._window.behind or not self.present.claim(now_s):
             return
         if self._link.busy:
+            self.present.drop(now_s)
             self._snapshots_dropped += 1
             return
         snapshot = self.present.snapshot(now_s)
@@ -338,10 +339,12 @@ class Backhaul:
             if disagrees:
                 await self._renew_epoch(marks)
                 return
+            is_news = not self._welcomed or self._window.advances(marks)
             self._window.acknowledged(marks, self._loop.time(), anew=not self._welcomed)
             self._welcomed = True
             self._hello_retry.worked()
-            self._outbox.acknowledge(ack)
+            if is_news:  # so that what is repeated without end does not pile up before a slow disk
+                self._outbox.acknowledge(ack)
             self._progress.set()
 
     def _contradicted(self) -> None:

@@ -91,6 +91,7 @@ class MqttLink:
         self._up_since_s: float | None = None
         self._gone = asyncio.Event()
         self._socket: SocketLike | None = None
+        self._wants_write = False
         self._client_id = client_id
         self._base = base
         self._dated_tls: tls.DatedContext | None = None
@@ -290,6 +291,7 @@ class MqttLink:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
             self._socket = None
+        self._wants_write = False
 
     def _readable(self) -> None:
         result = self._client.loop_read()
@@ -303,7 +305,11 @@ class MqttLink:
         """Let paho write, now if the socket takes it and otherwise when it does."""
         if self._socket is None or self._client.socket() is None:
             return
-        if self._client.want_write():
+        wants = self._client.want_write()
+        if wants is self._wants_write:  # asking the loop for what it does already is dearer than a publish
+            return
+        self._wants_write = wants
+        if wants:
             self._loop.add_writer(self._socket, self._writable)
         else:
             self._loop.remove_writer(self._socket)

@@ -68,11 +68,15 @@ class Present:
         self._due_s = float("-inf")
 
     def claim(self, now_s: float) -> bool:
-        """Tell whether a snapshot is due, and take its turn: one that cannot go now is dropped, not late."""
+        """Tell whether a snapshot is due, and take its turn."""
         if now_s < self._due_s:
             return False
         self._due_s = now_s + EVERY_S
         return True
+
+    def drop(self, now_s: float) -> None:
+        """Give a turn up that came while the way was busy; the next comes soon, with what has changed by then."""
+        self._due_s = now_s + EVERY_S / 4
 
     def forget(self) -> None:
         """Tell everything again: the connection is another, and what was told on the last may be lost."""

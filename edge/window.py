@@ -17,6 +17,9 @@ from protocols.model.device import StreamClass
 WINDOW = 20
 """Batches on their way at a time, at most; a broker may accept fewer."""
 PATIENCE_BOUND_S = 30.0
+HOLD_BOUND_S = 60.0
+"""For so long a way that is stuck excuses the centre. Where each answer takes seconds the way always seems stuck, and
+a batch that was lost beyond it has to be noticed all the same."""
 SPREAD = 0.5
 """So much longer may a patience be, by chance: those whom the centre left at one instant do not all return at one."""
 
@@ -36,6 +39,7 @@ class Way(msgspec.Struct):
         floor: the lowest number that can still be sent.
         ready: batches that follow `sent`, in order, kept to spare the disk.
         progress_s: monotonic seconds when the centre last took something of it, or all of it was there.
+        held_s: monotonic seconds before which the centre can have heard nothing since.
     """
 
     stream: StreamClass
@@ -45,6 +49,12 @@ class Way(msgspec.Struct):
     floor: int = 1
     ready: deque[Sealed] = msgspec.field(default_factory=deque)
     progress_s: float = 0.0
+    held_s: float = 0.0
+
+    @property
+    def owed_since_s(self) -> float:
+        """Since when the centre owes us a word."""
+        return max(self.progress_s, min(self.held_s, self.progress_s + HOLD_BOUND_S))
 
     @property
     def in_flight(self) -> int:
@@ -151,6 +161,10 @@ class Window:
         """Tell whether the centre claims to have what this outbox never made."""
         return self._growing and any(mark.mark > self.ways[mark.stream].committed for mark in marks)
 
+    def advances(self, marks: Iterable[StreamMark]) -> bool:
+        """Tell whether the centre has more than we knew."""
+        return any(mark.mark > self.ways[mark.stream].mark for mark in marks)
+
     def acknowledged(self, marks: Iterable[StreamMark], now_s: float, *, anew: bool) -> None:
         """Take the centre's marks.
 
@@ -180,7 +194,7 @@ class Window:
         Each stream by itself: events that go through must not hide that a reading was lost on the way.
         """
         late = (way for way in self.ways.values() if way.in_flight)
-        if not any(now_s - way.progress_s >= self.patience_s for way in late):
+        if not any(now_s - way.owed_since_s >= self.patience_s for way in late):
             return False
         self._silences += 1
         self.patience_s = self._draw_patience()
@@ -189,7 +203,7 @@ class Window:
     def hold(self, now_s: float) -> None:
         """Count the centre's silence from now: what is on its way is stuck there, so nobody can have heard it."""
         for way in self.ways.values():
-            way.progress_s = now_s
+            way.held_s = now_s
 
     def rewind(self, now_s: float) -> None:
         """Send everything since the marks again."""
@@ -206,8 +220,8 @@ class Window:
 
     @property
     def behind(self) -> bool:
-        """Whether more waits than a window holds: what is taken now is sent after what was taken long ago."""
-        return sum(way.committed - way.mark for way in self.ways.values()) > WINDOW
+        """Whether more waits than a window holds, or what was salvaged: what is taken now is sent long after."""
+        return not self._growing or sum(way.committed - way.mark for way in self.ways.values()) > WINDOW
 
     @property
     def drained(self) -> bool:

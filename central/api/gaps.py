@@ -46,7 +46,7 @@ async def list_gaps(
     )
     given = (moment_ms(from_, "from", 0), moment_ms(to, "to", LAST_MS), *before, *values, limit + 1)
     found = await centre.reader.ask(lambda db: rows(db, _GAPS % conditions, given))
-    items = [gap_view(one) for one in found[:limit]]
+    items = [gap_view(one, GapView) for one in found[:limit]]
     last = found[limit - 1] if len(found) > limit else None
     return Page(items, None if last is None else write_cursor((last["to_ms"], last["id"])))
 

@@ -15,6 +15,7 @@ def write_again(connection: sqlite3.Connection, path: Path) -> None:
     committed and goes on behind them: a power cut would leave a hole there, and every later commit would be lost.
     The folder is synced too, because SQLite, when it makes the log, does not look whether that succeeded.
     """
+    refuse_read_only(connection)
     connection.execute("BEGIN IMMEDIATE")  # nobody writes meanwhile
     try:
         with path.with_name(path.name + "-wal").open("r+b") as log:
@@ -28,5 +29,18 @@ def write_again(connection: sqlite3.Connection, path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def refuse_read_only(connection: sqlite3.Connection) -> None:
+    """See that a database can be written to: one that could not be opened for it is silently open for reading only.
+
+    Raises:
+        sqlite3.OperationalError: if it cannot.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute("PRAGMA user_version=0")  # taken back
     finally:
         connection.execute("ROLLBACK")

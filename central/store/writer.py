@@ -21,6 +21,7 @@ from central.effects import Effects
 from central.errors import CentralError, StoreError
 from central.inbox import Inbox
 from central.store.lock import WaitedTooLongError, WriteLock
+from central.store.log import refuse_read_only
 from protocols.clock import Clock
 
 T = TypeVar("T")
@@ -353,6 +354,7 @@ def connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
+    refuse_read_only(db)
     db.execute("PRAGMA foreign_keys=ON")
     db.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
     db.execute("PRAGMA cache_size=-65536")

@@ -33,6 +33,8 @@ HANDED_OVER_MS = 200
 """Between the moment at which a sample is taken and that at which it comes here lie some turns of the loop."""
 MAX_UNSEALED = 50_000
 """Readings that may wait in memory while the disk refuses, about 10 MB; more are lost and counted."""
+MAX_UNSEALED_EVENTS = 5_000
+"""The same of events, about 5 MB: hours of a street where much happens."""
 
 
 def _nothing(_answer: object) -> None:
@@ -150,6 +152,7 @@ class Outbox:
         self._open = {stream: _Open([], []) for stream in StreamClass}
         self._timer: asyncio.TimerHandle | None = None
         self._unsealed = 0
+        self._unsealed_events = 0
         self._lost: dict[StreamClass, tuple[int, int]] = {}
         self._damaged = 0
         self._broken: asyncio.Future[None] = self._loop.create_future()
@@ -162,8 +165,7 @@ class Outbox:
         """Gather a sample. It is taken when `on_committed` has named its batch."""
         count = len(sample.values)
         if self._unsealed + count > MAX_UNSEALED:
-            since, lost = self._lost.get(stream, (self._clock.now().utc_ms, 0))
-            self._lost[stream] = (since, lost + count)
+            self._lose(stream, count)
             return
         gathering = self._open[stream]
         gathering.samples.append(sample)
@@ -178,6 +180,17 @@ class Outbox:
 
     def add_event(self, event: Event) -> None:
         """Gather an event; what is gathered in one turn of the loop is sealed together, at once."""
+        if self._unsealed_events >= MAX_UNSEALED_EVENTS:
+            self._lose(StreamClass.EVENTS, 1)
+        else:
+            self._gather_event(event)
+
+    def _lose(self, stream: StreamClass, count: int) -> None:
+        since, lost = self._lost.get(stream, (self._clock.now().utc_ms, 0))
+        self._lost[stream] = (since, lost + count)
+
+    def _gather_event(self, event: Event) -> None:
+        self._unsealed_events += 1
         gathering = self._open[StreamClass.EVENTS]
         if not gathering.events:
             self._loop.call_soon(self._seal, StreamClass.EVENTS)
@@ -229,7 +242,7 @@ class Outbox:
 
     async def figures(self) -> OutboxFigures:
         """Return how full it is."""
-        unsealed = self._unsealed + len(self._open[StreamClass.EVENTS].events)
+        unsealed = self._unsealed + self._unsealed_events
         return await self.ask(lambda store: store.figures(unsealed))
 
     async def close(self) -> None:
@@ -255,8 +268,11 @@ class Outbox:
             for stream, gathering in self._open.items()
         }
 
-    def _committed(self, batches: Sequence[Sealed], floors: Mapping[StreamClass, int], readings: int) -> None:
+    def _sealed(self, readings: int, events: int) -> None:
         self._unsealed -= readings
+        self._unsealed_events -= events
+
+    def _committed(self, batches: Sequence[Sealed], floors: Mapping[StreamClass, int]) -> None:
         self._report_lost()
         self.on_committed(batches, floors)
 
@@ -269,7 +285,8 @@ class Outbox:
     def _report_lost(self) -> None:
         for stream, (since_ms, count) in self._lost.items():
             now_ms = self._clock.now().utc_ms
-            self.add_event(GapEvent(stream, GapCause.SHED, since_ms, now_ms, count, epoch=self._store.epoch))
+            gap = GapEvent(stream, GapCause.SHED, since_ms, now_ms, count, epoch=self._store.epoch)
+            self._gather_event(gap)
         self._lost.clear()
 
     # From here on: the database's thread.
@@ -295,7 +312,7 @@ class Outbox:
                     self._waiting.append(job)
                 case Ack():
                     self._marks_due_s = self._marks_due_s if self._marks else self._loop.time() + ACK_WAIT_S
-                    self._marks.update(((job.epoch, mark.stream), mark) for mark in job.marks)
+                    _take_marks(self._marks, job)
                 case _Ask():
                     asks.append(job)
                 case _Stop():
@@ -325,10 +342,12 @@ class Outbox:
         if self._store.error:
             log.warning("outbox_commits_again")
             self._store.error = ""
-        readings = sum(one.readings for one in waiting)
+        self._on_loop(
+            self._sealed, sum(one.readings for one in waiting), sum(len(one.events) for one in waiting)
+        )
         if self._store.sending != sending:
             self._on_loop(self._moved_on, self._store.figures(0))
-        self._on_loop(self._committed, batches, self._store.floors(), readings)
+        self._on_loop(self._committed, batches, self._store.floors())
         if self._store.contradicted:
             self._store.contradicted = False
             self._on_loop(self._contradicted)
@@ -344,7 +363,7 @@ class Outbox:
         else:
             self._on_loop(_settle, ask, result)
         if aside := self._store.take_aside():
-            self._on_loop(self._committed, aside, self._store.floors(), 0)
+            self._on_loop(self._committed, aside, self._store.floors())
 
     def _end(self, *, clean: bool) -> None:
         if not clean:  # the next start must say that something is missing
@@ -360,6 +379,14 @@ class Outbox:
             self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:  # the loop has ended before us; what is committed stays committed
             log.debug("outbox_loop_gone")
+
+
+def _take_marks(marks: dict[tuple[int, StreamClass], StreamMark], ack: Ack) -> None:
+    """Remember of each stream the highest mark, in whatever order they come."""
+    for mark in ack.marks:
+        known = marks.get((ack.epoch, mark.stream))
+        if known is None or known.mark < mark.mark:
+            marks[ack.epoch, mark.stream] = mark
 
 
 def _settle(ask: _Ask, result: object) -> None:

@@ -2,10 +2,10 @@
 
 import sys
 
-from tests.bench import protocols, street
+from tests.bench import outbox, protocols, street
 from tests.bench.report import Report
 
-BENCHES = {"street": street.run, "protocols": protocols.run}
+BENCHES = {"street": street.run, "protocols": protocols.run, "outbox": outbox.run}
 
 
 def main() -> int:

@@ -31,9 +31,20 @@ class Process:
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
     def peak_mb(self) -> float:
-        """Return the largest resident memory so far, in 10^6 bytes."""
+        """Return the largest resident memory so far, or since `forget_peak`, in 10^6 bytes."""
+        return self._memory_mb("VmHWM:")
+
+    def resident_mb(self) -> float:
+        """Return the resident memory of now, in 10^6 bytes."""
+        return self._memory_mb("VmRSS:")
+
+    def forget_peak(self) -> None:
+        """Let the peak be looked for anew, from now on: proc(5), clear_refs."""
+        Path(f"/proc/{self._popen.pid}/clear_refs").write_text("5", encoding="ascii")
+
+    def _memory_mb(self, which: str) -> float:
         for line in Path(f"/proc/{self._popen.pid}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(which):
                 return int(line.split()[1]) * 1024 / 1e6
         raise RuntimeError(f"process {self._popen.pid} has no memory; see {self._log}")
 
@@ -77,8 +88,9 @@ class Proxy:
                 near.close()
                 continue
             connection += 1
+            for one in (near, far):
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for source, sink, outward in ((near, far, True), (far, near, False)):
-                sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 way = (connection, source, sink, outward)
                 threading.Thread(target=self._pump, args=way, daemon=True).start()
 

@@ -57,11 +57,11 @@ class Window(msgspec.Struct, frozen=True):
 class Devices:
     """The simulated devices of one side, in a process of their own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, count: int = DEVICES) -> None:
         folder.mkdir()
         self._socket = folder / "sim.sock"
         scenario = folder / "street.toml"
-        counter = f"count = {DEVICES}\nregisters = {REGISTERS}\nspread = true"
+        counter = f"count = {count}\nregisters = {REGISTERS}\nspread = true"
         scenario.write_text(f'control = "sim.sock"\n[[counter]]\n{counter}\n', encoding="utf-8")
         self.process = Process([str(BIN / "luciole-sim"), "run", str(scenario), "--json"], folder / "sim.log")
         said = folder / "sim.log"

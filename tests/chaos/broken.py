@@ -37,6 +37,8 @@ COMMIT_DELAY_S = 0.3
 """A centre that has much to do; with an idle one a commit is over before anybody could be killed in it."""
 TWICE_EVERY = 20
 """Of so many batches one is sent twice."""
+LOST_EVERY = 50
+"""Of so many one is not sent at all."""
 
 
 def _plant(where: object, name: str, what: object) -> None:
@@ -122,10 +124,6 @@ def acknowledge_before_commit() -> None:
             self.link.send(Downlink(batch.cabinet, Down.ACK, encode(ack)))
 
     _plant(Intake, "_deliver", delivering)
-    _commit_slowly()
-
-
-def _commit_slowly() -> None:
     round_ = Writer._round
 
     def slowly(self: Writer, db: sqlite3.Connection, lock: WriteLock, jobs: Any) -> None:  # noqa: ANN401  passed on
@@ -134,6 +132,21 @@ def _commit_slowly() -> None:
         round_(self, db, lock, jobs)
 
     _plant(Writer, "_round", slowly)
+
+
+def lose_on_the_way() -> None:
+    """Let some batches vanish between cabinet and broker. It breaks nothing: the centre misses them."""
+    publish = MqttLink.publish
+    count = 0
+
+    def publishing(self: MqttLink, topic: str, payload: bytes, **how: Any) -> bool:  # noqa: ANN401  passed on
+        nonlocal count
+        count += "/batch/" in topic
+        if "/batch/" in topic and count % LOST_EVERY == 0:
+            return True
+        return publish(self, topic, payload, **how)
+
+    _plant(MqttLink, "publish", publishing)
 
 
 def send_twice() -> None:
@@ -168,8 +181,8 @@ def commit_duplicates() -> None:
 
 
 def commit_ahead() -> None:
-    """Let the centre take a batch that does not follow its mark, as if those between did not matter."""
-    _commit_slowly()
+    """Let the centre take a batch that does not follow its mark; some get lost before the broker."""
+    lose_on_the_way()
     commit = Ingest._commit
 
     def standing(mark: int, number: int) -> Standing:
@@ -207,6 +220,7 @@ KINDS: dict[str, Callable[[], None]] = {
         late_gap,
         forgotten_readings,
         acknowledge_before_commit,
+        lose_on_the_way,
         commit_ahead,
         send_twice,
         commit_duplicates,

@@ -279,6 +279,22 @@ async def test_commands_and_policies_are_handed_on_as_they_came(
     assert (one.commands, one.policies) == ([examples.COMMAND], [examples.POLICY])
 
 
+async def test_an_acknowledgement_that_is_repeated_without_end_piles_up_nowhere(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    async with cabinet(tmp_path, broker.url) as one:
+        one.take(1, 2, 3)
+        await has(centre, [1, 2, 3])
+        await one.empty()
+        passed_on: list[Ack] = []
+        one.outbox.acknowledge = passed_on.append  # type: ignore[method-assign,assignment]  # to see what comes this far
+        for _ in range(500):
+            centre.acknowledge(one.store.epoch)
+        centre.say(Down.ACK, b"the last one")
+        await until(lambda: one.backhaul.figures().refused == 1)
+        assert passed_on == []
+
+
 async def test_marks_of_another_epoch_mean_nothing(
     tmp_path: Path, broker: Broker, centre: CentreDouble
 ) -> None:

@@ -1,6 +1,7 @@
 """The outbox at work: what gathers, what is told as committed, and what a crash or a full disk leaves."""
 
 import asyncio
+import random
 import sqlite3
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge.config import OutboxSettings
@@ -193,6 +195,42 @@ async def test_what_memory_cannot_hold_any_more_is_counted(
     assert (gap.stream, gap.cause, gap.first) == (ORDINARY, GapCause.SHED, 0)
     assert (gap.count or 0) + len(numbers_in(batches)) == 2000
     assert gap.to_ms - gap.from_ms == 30_000
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_storm_of_events_that_memory_cannot_hold_is_counted_too(
+    disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_UNSEALED_EVENTS", 300)
+    outbox = open_outbox(open_store(disk.folder), seal_readings=10)
+    told = Told(outbox)
+    disk.fill()
+    for number in range(1000):
+        text = random.Random(number).randbytes(100).hex()
+        outbox.add_event(msgspec.structs.replace(ALARM, text=text))
+    assert (await outbox.figures()).unsealed == 300
+    disk.free()
+    await until(lambda: len(told.batches) >= 2)
+    assert (await outbox.figures()).unsealed == 0
+    outbox.add_event(ALARM)
+    await outbox.close()
+    batches = held(disk.folder / "outbox.db")
+    (gap,) = gaps_in(batches)
+    assert (gap.stream, gap.cause, gap.count) == (EVENTS, GapCause.SHED, 700)
+    assert sum(isinstance(event, AlarmEvent) for batch in batches for event in batch.events) == 301
+
+
+async def test_a_lower_mark_that_comes_later_takes_nothing_back(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    outbox = open_outbox(store, seal_readings=1)
+    told = Told(outbox)
+    for number in range(6):
+        outbox.add(ORDINARY, taken(number))
+    await until(lambda: len(told.batches) == 6)
+    outbox.acknowledge(Ack(store.epoch, (StreamMark(ORDINARY, 5),)))
+    outbox.acknowledge(Ack(store.epoch, (StreamMark(ORDINARY, 2),)))
+    await outbox.close()
+    assert numbers_in(held(tmp_path / "outbox.db")) == [5]
 
 
 @pytest.mark.usefixtures("soon")

@@ -184,6 +184,13 @@ def test_a_turn_comes_every_so_often_and_one_that_was_not_taken_is_gone(street: 
     assert not street.present.claim(2.5 * EVERY_S + 0.1)
 
 
+def test_after_a_turn_that_was_given_up_the_next_comes_soon_but_not_at_once(street: Street) -> None:
+    assert street.present.claim(0)
+    street.present.drop(0)
+    assert not street.present.claim(0.2 * EVERY_S)
+    assert street.present.claim(0.3 * EVERY_S)
+
+
 STEPS = st.one_of(
     st.tuples(st.just("read"), st.integers(0, 4), st.integers(0, 3)),
     st.tuples(st.just("tell"), st.just(0), st.just(0)),

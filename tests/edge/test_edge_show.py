@@ -124,6 +124,36 @@ class TestNamed:
         assert msgspec.convert(said, StatusAnswer).lines[0].named == {}
 
 
+class TestBackhaul:
+    @pytest.mark.parametrize(
+        ("connected", "welcomed", "expected"),
+        [
+            (True, True, "connected since"),
+            (True, False, "connected, and the centre has not answered yet, since"),
+            (False, False, "gone: refused since"),
+        ],
+    )
+    def test_a_broker_without_a_centre_behind_it_is_told_apart(
+        self,
+        running: Whole,
+        capsys: pytest.CaptureFixture[str],
+        connected: bool,
+        welcomed: bool,
+        expected: str,
+    ) -> None:
+        answer = running.status()
+        way = msgspec.structs.replace(
+            answer.backhaul, connected=connected, welcomed=welcomed, reason="" if connected else "refused"
+        )
+        show.status(msgspec.structs.replace(answer, backhaul=way), as_json=False)
+        assert f"backhaul  {expected}" in capsys.readouterr().out
+
+    def test_an_agent_that_does_not_count_snapshots_yet_is_understood(self, running: Whole) -> None:
+        said = json.loads(msgspec.json.encode(running.status()))
+        del said["backhaul"]["snapshots"], said["backhaul"]["snapshots_dropped"]
+        assert msgspec.convert(said, StatusAnswer).backhaul.snapshots == 0
+
+
 class TestValues:
     def test_what_is_wrong_with_all_values_of_a_device_is_said_once(
         self, capsys: pytest.CaptureFixture[str]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge.outbox.store import Fetched, Sealed
-from edge.window import PATIENCE_BOUND_S, WINDOW, Wanted, Window
+from edge.window import HOLD_BOUND_S, PATIENCE_BOUND_S, WINDOW, Wanted, Window
 from protocols.backhaul.messages import StreamHead, StreamMark
 from protocols.model.device import StreamClass
 from tests.edge.bench import BULK, EVENTS, ORDINARY
@@ -214,6 +214,25 @@ def test_what_is_stuck_on_its_way_is_not_the_centre_s_silence() -> None:
     assert window.silent_for_too_long(59.0 + SILENCE_S)
 
 
+def test_a_way_that_always_seems_stuck_does_not_hide_for_ever_that_something_is_lost() -> None:
+    window = filled(ordinary=1)
+    send(window, 0.0)
+    silent = []
+    for second in range(100):
+        window.hold(float(second))
+        silent.append(window.silent_for_too_long(float(second)))
+    assert silent.index(True) == HOLD_BOUND_S + SILENCE_S
+
+
+def test_what_was_salvaged_goes_before_the_present_however_little_it_is() -> None:
+    window = filled(ordinary=2)
+    behind = [window.behind]
+    for growing in (False, True):
+        window.learn([StreamHead(ORDINARY, 3, 1, 0)], growing=growing)
+        behind.append(window.behind)
+    assert behind == [False, True, False]
+
+
 def test_a_lost_reading_is_noticed_although_events_go_through() -> None:
     window = filled(ordinary=1)
     send(window, 0.0)
@@ -278,3 +297,13 @@ def test_a_centre_that_claims_what_was_never_made_is_noticed() -> None:
     window = filled(ordinary=3)
     assert not window.beyond([StreamMark(ORDINARY, 3)])
     assert window.beyond([StreamMark(ORDINARY, 4)])
+
+
+def test_a_word_that_says_nothing_new_advances_nothing() -> None:
+    window = Window(SILENCE_S)
+    window.committed([batch(ORDINARY, number) for number in range(1, 6)])
+    assert window.advances([StreamMark(ORDINARY, 2), StreamMark(BULK, 0)])
+    window.acknowledged([StreamMark(ORDINARY, 2)], 0.0, anew=True)
+    assert not window.advances([StreamMark(ORDINARY, 2), StreamMark(BULK, 0)])
+    assert not window.advances([StreamMark(ORDINARY, 1)])
+    assert window.advances([StreamMark(BULK, 0), StreamMark(ORDINARY, 3)])

@@ -61,6 +61,7 @@ _FEW = {
     Fault(Kind.TRUNCATE, errno.ENOSPC),
     Fault(Kind.TRUNCATE, lasting=True),
     Fault(Kind.READ),
+    Fault(Kind.OPEN),
     Fault(Kind.OPEN, lasting=True),
     Fault(Kind.REMOVE, lasting=True),
     Fault(Kind.ANY, lasting=True),

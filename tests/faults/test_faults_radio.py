@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 from collections.abc import Coroutine
 from pathlib import Path
 
@@ -72,7 +71,6 @@ async def joins(attempt: Attempt) -> None:
     if attempt.end is not End.CLOSED:
         attempt.disk.power_cut(attempt.seed)
     await store.close()
-    gc.collect()  # a cursor in the traceback of an opening that failed keeps SQLite from closing
     if attempt.end is not End.CLOSED:
         attempt.disk.power_on()
     (device,) = (await kept(attempt.folder)).devices

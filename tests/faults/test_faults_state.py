@@ -200,17 +200,19 @@ def test_a_state_that_could_not_be_opened_can_be_once_the_disk_lets_it(
         try:
             with attempt.failing():
                 opened = State.open(attempt.folder / "state.db")
-                opened.close()
         except (sqlite3.Error, OSError):
             pass
+        else:
+            store_clock(opened)  # what is open can be written
+            opened.close()
         if attempt.end is not End.CLOSED:
             attempt.disk.power_cut(attempt.seed)
             attempt.disk.power_on()
         again = State.open(attempt.folder / "state.db")
-        assert rows(again) == all_of_it
+        assert all(one in rows(again)[at] for at, table in enumerate(all_of_it) for one in table)
         again.close()
 
-    assert at_each_call(prepared, tmp_path, fault, story) > 0
+    assert at_each_call(prepared, tmp_path, fault, story) > 0 or fault.kind is Kind.REMOVE
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
