@@ -58,9 +58,8 @@ def _write_log_again(connection: sqlite3.Connection, path: Path) -> None:
     """
     connection.execute("BEGIN IMMEDIATE")  # nobody writes meanwhile
     try:
-        connection.execute(
-            "PRAGMA user_version=0"
-        )  # taken back; fails on a file that is open for reading only
+        # Taken back below; it fails on a file that is open for reading only.
+        connection.execute("PRAGMA user_version=0")
         with path.with_name(path.name + "-wal").open("r+b") as log:
             while chunk := log.read(_CHUNK_BYTES):
                 log.seek(-len(chunk), os.SEEK_CUR)

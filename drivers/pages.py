@@ -48,16 +48,17 @@ class Pages:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._log: BinaryIO | None = None
         self._frames: dict[int, int] = {}
-        header = self._file.read(_FILE_HEADER_BYTES)
-        self._bytes = _page_bytes(header)
-        with contextlib.suppress(FileNotFoundError):
-            self._log = path.with_name(path.name + "-wal").open("rb")
-            self._read_log(valid_frames(path))
-        in_file = os.fstat(self._file.fileno()).st_size // self._bytes
-        self.count = max(in_file, *self._frames, 0)
+        with contextlib.ExitStack() as opened:
+            self._file = opened.enter_context(path.open("rb"))
+            self._log: BinaryIO | None = None
+            self._bytes = _page_bytes(self._file.read(_FILE_HEADER_BYTES))
+            with contextlib.suppress(FileNotFoundError):
+                self._log = opened.enter_context(path.with_name(path.name + "-wal").open("rb"))
+                self._read_log(valid_frames(path))
+            in_file = os.fstat(self._file.fileno()).st_size // self._bytes
+            self.count = max(in_file, *self._frames, 0)
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -65,9 +66,7 @@ class Pages:
 
     def __exit__(self, *_: object) -> None:
         """Close the files."""
-        self._file.close()
-        if self._log is not None:
-            self._log.close()
+        self._opened.close()
 
     def records(self) -> Iterator[tuple[Column, ...]]:
         """Yield every record that can be read, in the order of the pages; OSError if a page cannot be."""

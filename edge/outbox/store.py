@@ -375,10 +375,15 @@ class OutboxStore:
             self._aside += self._insert_gaps(gaps)
             self._retire()
         log.warning("epoch_renewed", before=before, batches=self._batches, unreadable=len(gaps))
-        with suppress(
-            sqlite3.Error
-        ):  # the log is not cut short any more to before it: that would send all twice
+        # A log that is cut short before the renewal would bring the old numbers back too.
+        with suppress(sqlite3.Error):
             self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._reserve()
+
+    def _reserve(self) -> None:
+        """See to it that the log has its blocks, if room is kept for anything here."""
+        if self._ballast is not None:
+            reserve(self._path.with_name(f"{self._path.name}-wal"))
 
     def end_run(self) -> None:
         """Remember that this run ended as it should, and close."""
@@ -443,8 +448,7 @@ class OutboxStore:
         self._most_pages = self._bound_pages = self._max_bytes // self._page_bytes
         self._look_ms = 0
         self._look_at_disk()
-        if self._ballast is not None:
-            reserve(self._path.with_name(f"{self._path.name}-wal"))
+        self._reserve()
         with transaction(self.db):
             write_missing_checks(self.db)
         self._epochs = read_epochs(self.db) or self._first_epoch()

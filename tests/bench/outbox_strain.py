@@ -45,7 +45,7 @@ class Extent(msgspec.Struct, frozen=True):
     many: int = 400
     at_ease_s: float = 8.0
     overload_s: tuple[float, float, float] = (6.0, 12.0, 6.0)
-    max_mb: float = 1.0
+    max_mb: float = 0.5
 
 
 class Cuttable(Proxy):

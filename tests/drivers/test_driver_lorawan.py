@@ -181,7 +181,7 @@ async def test_a_damaged_file_is_never_begun_anew(tmp_path: Path) -> None:
     (tmp_path / f"{LINE}.db").write_bytes(b"no database" * 1000)
     async with air(tmp_path, admitted=False) as line:
         await line.until(lambda: line.driver.health().state is LineState.DOWN)
-        assert "cannot be opened: file is not a database" in line.driver.health().reason
+        assert "cannot be opened: it is damaged" in line.driver.health().reason
         with pytest.raises(LineDownError, match="cannot be opened"):
             await line.driver.admit(BAY, KEY)
     assert (tmp_path / f"{LINE}.db").read_bytes() == b"no database" * 1000

@@ -4,7 +4,7 @@ Each is the product's own code with one function of it changed, while the simula
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -21,10 +21,11 @@ from central.marks import Standing, standing
 from central.shards import Shards
 from central.store.writer import Tx, Writer
 from central.streams import Stream
+from drivers.database import transaction
 from edge.backhaul import Backhaul
 from edge.outbox.outbox import Outbox
 from edge.outbox.rows import StreamState, write_stream
-from edge.outbox.store import Fetched, Gathered, OutboxStore, Sealed, Shed
+from edge.outbox.store import Fetched, OutboxStore, Shed
 from edge.window import Window
 from protocols.backhaul.messages import Ack, GapEvent, StreamMark
 from protocols.model.device import StreamClass
@@ -189,10 +190,10 @@ def shed_reports_forgotten(soil: Soil) -> None:
 @mutant
 def cabinet_synchronous_normal(soil: Soil) -> None:
     """Commit in the cabinet without syncing."""
-    original = edge.outbox.store.open_database
+    original = vars(edge.outbox.store)["open_database"]
 
     def changed(*arguments: Any) -> sqlite3.Connection:
-        db = original(*arguments)
+        db: sqlite3.Connection = original(*arguments)
         db.execute("PRAGMA synchronous=NORMAL")
         return db
 
@@ -202,10 +203,10 @@ def cabinet_synchronous_normal(soil: Soil) -> None:
 @mutant
 def centre_synchronous_normal(soil: Soil) -> None:
     """Commit at the centre without syncing."""
-    original = tests.simulation.centre.connect
+    original = vars(tests.simulation.centre)["connect"]
 
     def changed(*arguments: Any) -> sqlite3.Connection:
-        db = original(*arguments)
+        db: sqlite3.Connection = original(*arguments)
         db.execute("PRAGMA synchronous=NORMAL")
         return db
 
@@ -282,7 +283,7 @@ def memory_ahead_of_the_disk(soil: Soil) -> None:
 
     @contextmanager
     def changed(self: OutboxStore) -> Iterator[None]:
-        with edge.outbox.store.transaction(self.db):
+        with transaction(self.db):
             yield
 
     soil.put(OutboxStore, "_all_or_nothing", changed)
@@ -323,28 +324,6 @@ def renewal_loses_what_waits(soil: Soil) -> None:
 def crash_not_told(soil: Soil) -> None:
     """Begin after a crash as if nothing had been."""
     soil.put(OutboxStore, "_birth_events", lambda _self: [])
-
-
-@mutant
-def crash_told_after_the_start(soil: Soil) -> None:
-    """Tell of a crash with the first readings, and forget it if this run ends before."""
-    begin, commit = OutboxStore._begin, OutboxStore.commit
-
-    def begun(self: OutboxStore, **options: Any) -> None:
-        insert = OutboxStore._insert_gaps
-        self._insert_gaps = lambda gaps: self._again.extend(gaps) or []  # type: ignore[func-returns-value,method-assign,misc]  # for now
-        begin(self, **options)
-        self._late = list(self._again)  # type: ignore[attr-defined]  # what the defect needs
-        self._insert_gaps = insert.__get__(self)  # type: ignore[method-assign]  # as it was
-
-    def committed(self: OutboxStore, seals: Sequence[Gathered], marks: Iterable[StreamMark]) -> list[Sealed]:
-        late = Gathered(StreamClass.EVENTS, (), self._late, 0)  # type: ignore[attr-defined]  # what the defect needs
-        done = commit(self, [*seals, *([late] if late.events else [])], marks)
-        self._late = []  # type: ignore[attr-defined]  # what the defect needs
-        return done
-
-    soil.put(OutboxStore, "_begin", begun)
-    soil.put(OutboxStore, "commit", committed)
 
 
 @mutant

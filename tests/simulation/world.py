@@ -218,9 +218,12 @@ class World:
             machine.put_back(image)
 
     def _put_back_one(self) -> "Cabinet | Centre":
-        cards = [] if self.put_back == "store" else self.cabinets
-        store = [] if self.put_back == "cards" else [self.centre]
-        return self.chance.choice([*cards, *store])
+        either: list[Cabinet | Centre] = []
+        if self.put_back != "store":
+            either += self.cabinets
+        if self.put_back != "cards":
+            either.append(self.centre)
+        return self.chance.choice(either)
 
     # Afterwards
 
