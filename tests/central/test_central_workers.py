@@ -176,19 +176,25 @@ def test_workers_killed_and_stopped_in_the_middle_lose_and_double_nothing(
 
 
 def stop_between_transactions(worker: Worker, db: Path) -> None:
-    """Stop a worker where it holds up nobody: in the middle of a transaction it would hold the lock."""
+    """Stop a worker where it holds up nobody: in a transaction, or next in turn for one, it would hold a lock."""
     pause = threading.Event()
-    with db.with_name(f"{db.name}.write").open() as lock:
-        for _ in range(1_000):
-            os.kill(worker.process.pid, signal.SIGSTOP)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.kill(worker.process.pid, signal.SIGCONT)
-                pause.wait(0.003)
-            else:
-                return
+    for _ in range(1_000):
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        if all(_is_free(db.with_name(f"{db.name}.{lock}")) for lock in ("turn", "write")):
+            return
+        os.kill(worker.process.pid, signal.SIGCONT)
+        pause.wait(0.003)
     raise AssertionError("it is always in the middle of a transaction")
+
+
+def _is_free(lock: Path) -> bool:
+    """Tell whether nobody holds a lock; whoever else holds it than the one that is stopped lets go in time."""
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def test_what_a_worker_commits_goes_down_and_is_seen_live(
