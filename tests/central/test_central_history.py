@@ -39,10 +39,10 @@ def shown(
     while True:
         one = part(desk.db, found, series["id"] if series else None, wanted)
         assert len(one.items) <= limit
+        assert one.items or wanted.after is None, "the part before said that there was more"
         items += one.items
         if one.next is None:
             return items
-        assert one.items
         place: Place = msgspec.json.decode(
             msgspec.json.encode(one.next), type=Place
         )  # as a cursor carries it
@@ -228,6 +228,32 @@ def test_a_device_that_changed_its_class_shows_the_gaps_of_each_while_it_was_in_
     assert gaps == [("ordinary", (3, 6)), ("ordinary", (12, 18)), ("bulk", (12, 18)), ("bulk", (23, 26))]
     other = [one.stream for one in shown(desk, cabinet.lamp(1)) if isinstance(one, HistoryGap)]
     assert other == [StreamName.ORDINARY] * 3
+
+
+def test_a_device_that_was_in_another_class_for_a_moment_shows_that_class_s_gap(
+    desk: Desk, cabinet: CabinetDouble
+) -> None:
+    """Known by a reading within it, though not by its neighbours, nor by any hello."""
+    for at, stream in ((0, ORDINARY), (10, BULK), (20, ORDINARY)):
+        cabinet.seal([taken(cabinet.lamp(), at, at_ms=STEP_MS * at)], stream=stream)
+    cabinet.seal_event(lost((5, 15), BULK), lost((25, 26), BULK))
+    desk.deliver(cabinet.hello(), *cabinet.waiting())
+    assert brief(shown(desk, cabinet.lamp())) == [0, (5, 15), 10, 20]
+
+
+def test_a_device_that_was_listed_in_another_class_for_a_moment_shows_that_class_s_gap(
+    desk: Desk, cabinet: CabinetDouble
+) -> None:
+    """Nothing that it said then came: only a hello knows of it."""
+    for at, stream in ((0, ORDINARY), (10, BULK), (20, ORDINARY)):
+        desk.clock.utc_ms = START_MS + STEP_MS * at
+        as_class(cabinet, stream)
+        desk.deliver(cabinet.hello())
+    for at in (0, 30):
+        cabinet.seal([taken(cabinet.lamp(), at, at_ms=STEP_MS * at)])
+    cabinet.seal_event(lost((5, 15), BULK), lost((25, 26), BULK))
+    desk.deliver(*cabinet.waiting())
+    assert brief(shown(desk, cabinet.lamp())) == [0, (5, 15), 30]
 
 
 def test_a_device_that_moved_to_another_cabinet_shows_the_gaps_of_both_in_turn(desk: Desk) -> None:
