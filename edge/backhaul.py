@@ -111,6 +111,7 @@ class Backhaul:
         self._hello_retry = Retry(HELLO_EVERY_S, HELLO_BOUND_S, steady=0.5)
         self._acks: deque[Ack] = deque(maxlen=ACKS_KEPT)
         self._is_contradicted = False
+        self._went_back = False
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._since_monotonic_ms = clock.now().monotonic_ms
@@ -144,6 +145,8 @@ class Backhaul:
             self._is_contradicted = False
             await self._renew_epoch(())
         await self._take_acks()
+        if self._went_back and self._loop.time() - self._said_hello_s >= HELLO_EVERY_S:
+            self._welcomed = False  # a hello says what the centre can still have, and what not
         if self._link.up and not self._welcomed:
             await self._say_hello()
         elif self._link.up:
@@ -220,6 +223,7 @@ class Backhaul:
         if self._link.stuck or self._loop.time() - self._said_hello_s < self._hello_wait_s:
             return
         self._said_hello_s = self._loop.time()
+        self._went_back = False
         self._hello_wait_s = self._hello_retry.wait_s()
         hello = await self.make_hello()
         self._link.publish(up(self._identity.cabinet, Up.HELLO), codec.encode(hello))
@@ -339,6 +343,7 @@ class Backhaul:
             if disagrees:
                 await self._renew_epoch(marks)
                 return
+            self._went_back = self._went_back or (self._welcomed and self._window.went_back(marks))
             is_news = not self._welcomed or self._window.advances(marks)
             self._window.acknowledged(marks, self._loop.time(), anew=not self._welcomed)
             self._welcomed = True

@@ -40,6 +40,7 @@ class Way(msgspec.Struct):
         ready: batches that follow `sent`, in order, kept to spare the disk.
         progress_s: monotonic seconds when the centre last took something of it, or all of it was there.
         held_s: monotonic seconds before which the centre can have heard nothing since.
+        told: the highest mark that the centre itself has said.
     """
 
     stream: StreamClass
@@ -50,6 +51,7 @@ class Way(msgspec.Struct):
     ready: deque[Sealed] = msgspec.field(default_factory=deque)
     progress_s: float = 0.0
     held_s: float = 0.0
+    told: int = 0
 
     @property
     def owed_since_s(self) -> float:
@@ -161,6 +163,10 @@ class Window:
         """Tell whether the centre claims to have what this outbox never made."""
         return self._growing and any(mark.mark > self.ways[mark.stream].committed for mark in marks)
 
+    def went_back(self, marks: Iterable[StreamMark]) -> bool:
+        """Tell whether the centre has less than it said before: it was put back to a backup."""
+        return any(mark.mark < self.ways[mark.stream].told for mark in marks)
+
     def advances(self, marks: Iterable[StreamMark]) -> bool:
         """Tell whether the centre has more than we knew."""
         return any(mark.mark > self.ways[mark.stream].mark for mark in marks)
@@ -175,6 +181,7 @@ class Window:
         """
         for mark in marks:
             way = self.ways[mark.stream]
+            way.told = mark.mark if anew else max(way.told, mark.mark)
             if mark.mark > way.mark:
                 way.progress_s = now_s
                 self._silences = 0

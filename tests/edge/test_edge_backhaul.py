@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from edge import backhaul, mqtt
 from edge.outbox import outbox as outbox_module
 from protocols.backhaul import codec
-from protocols.backhaul.messages import Ack, CommandMessage, GapEvent, StreamMark
+from protocols.backhaul.messages import Ack, CommandMessage, GapCause, GapEvent, StreamMark
 from protocols.backhaul.topics import Down
 from tests.edge.bench import CABINET, EVENTS, ORDINARY, gathered, open_outbox, open_store, taken, until
 from tests.edge.broker import Broker
@@ -222,6 +222,23 @@ async def test_a_centre_that_was_restored_from_yesterday_is_given_all_that_is_st
         centre.connect()
         await has(centre, [10, 11])
     assert [batch.number for batch in centre.batches] == [11, 12]
+
+
+async def test_a_centre_that_goes_back_to_a_backup_is_told_at_once_what_it_will_not_get(
+    tmp_path: Path, broker: Broker, centre: CentreDouble
+) -> None:
+    """The connection stands meanwhile, and nothing more comes of that stream."""
+    async with cabinet(tmp_path, broker.url) as one:
+        one.take(*range(10))
+        await has(centre, list(range(10)))
+        await one.empty()
+        hellos = centre.heard.count("hello")
+        centre.marks.clear()
+        one.outbox.add_event(GapEvent(EVENTS, GapCause.SHED, 0, 1, 1))  # anything that is answered
+        await hears(centre, "hello", hellos + 1)
+        await until(lambda: one.backhaul.figures().welcomed)
+    head = next(one for one in centre.hellos[-1].streams if one.stream is ORDINARY)
+    assert (head.floor, head.mark) == (11, 10)
 
 
 async def test_presence_is_retained_and_the_broker_says_it_when_the_cabinet_cannot(

@@ -307,3 +307,15 @@ def test_a_word_that_says_nothing_new_advances_nothing() -> None:
     assert not window.advances([StreamMark(ORDINARY, 2), StreamMark(BULK, 0)])
     assert not window.advances([StreamMark(ORDINARY, 1)])
     assert window.advances([StreamMark(BULK, 0), StreamMark(ORDINARY, 3)])
+
+
+def test_a_centre_that_has_less_than_it_said_has_gone_back() -> None:
+    window = Window(SILENCE_S)
+    window.committed([batch(ORDINARY, number) for number in range(1, 10)])
+    window.acknowledged([StreamMark(ORDINARY, 5)], 0.0, anew=True)
+    assert not window.went_back([StreamMark(ORDINARY, 5), StreamMark(BULK, 0)])
+    assert window.went_back([StreamMark(ORDINARY, 4)])
+    window.gone({ORDINARY: 9})
+    assert not window.went_back([StreamMark(ORDINARY, 5)]), "what was shed it cannot have"
+    window.acknowledged([StreamMark(ORDINARY, 3)], 0.0, anew=True)
+    assert not window.went_back([StreamMark(ORDINARY, 3)])
