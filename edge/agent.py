@@ -406,8 +406,8 @@ class Agent:
         )
 
     def _policy_came(self, signed: SignedPolicy) -> None:
-        if not self._background.begin(partial(self._policies.receive, signed), "policy", MAX_POLICIES_COMING):
-            log.warning("policy_passed_over")  # the next hello brings it again
+        # one that is passed over comes again with the next hello
+        self._background.begin(partial(self._policies.receive, signed), "policy", MAX_POLICIES_COMING)
 
     def _command_came(self, message: CommandMessage) -> None:
         self._commands.hear(message.command)

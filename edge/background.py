@@ -15,6 +15,7 @@ class Background:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[object]] = set()
+        self._full: set[str] = set()
 
     def spawn(self, work: Coroutine[object, object, T], name: str) -> asyncio.Task[T]:
         """Begin something; whoever wants its result may await the task."""
@@ -26,9 +27,17 @@ class Background:
     def begin(
         self, work: Callable[[], Coroutine[object, object, object]], name: str, most: int
     ) -> asyncio.Task[object] | None:
-        """Begin something, unless so many of that name are under way; for what others may send without end."""
+        """Begin something, unless so many of that name are under way; for what others may send without end.
+
+        That something is passed over is said once, until one of that name is begun again: a flood must not fill the
+        log either.
+        """
         if sum(task.get_name() == name for task in self._tasks) >= most:
+            if name not in self._full:
+                log.warning("passed_over", task=name, under_way=most)
+            self._full.add(name)
             return None
+        self._full.discard(name)
         return self.spawn(work(), name)
 
     async def close(self, patience_s: float = 0.0) -> None:

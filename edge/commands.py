@@ -125,8 +125,7 @@ class Commands:
 
     def hear(self, command: Command) -> None:
         """Take a command of the centre; one too many is passed over, for it comes again until it is answered."""
-        if not self._background.begin(partial(self._hear, command), "command heard", MAX_WAITING):
-            log.warning("command_passed_over", id=command.id)
+        self._background.begin(partial(self._hear, command), "command heard", MAX_WAITING)
 
     async def _hear(self, command: Command) -> None:
         try:

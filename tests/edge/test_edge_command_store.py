@@ -158,7 +158,9 @@ async def test_no_more_of_a_name_are_begun_than_may_be_under_way() -> None:
     async def wait() -> None:
         await go.wait()
 
-    assert [background.begin(wait, "a", 3) is not None for _ in range(5)] == [True] * 3 + [False] * 2
+    with structlog.testing.capture_logs() as logs:
+        assert [background.begin(wait, "a", 3) is not None for _ in range(9)] == [True] * 3 + [False] * 6
+    assert [(one["event"], one["task"]) for one in logs] == [("passed_over", "a")]
     assert background.begin(wait, "b", 1) is not None
     go.set()
     await until(lambda: background.begin(wait, "a", 1) is not None)
