@@ -516,7 +516,7 @@ class OutboxStore:
         gap = GapEvent(
             state.stream,
             GapCause.SHED,
-            now_ms,
+            _taken_from_ms(batch, now_ms),
             now_ms,
             readings,
             first=batch.number,
@@ -791,7 +791,11 @@ class OutboxStore:
             (state.epoch, state.stream, last),
         ).fetchone()[0]
         self._again += self._reports_in(state, last)
+        row = read_batch(self.db, state.epoch, state.stream, first)
+        oldest = None if row is None else believed(row, self._cabinet, state.epoch, state.stream)
         batches, readings, from_ms = self._drop(state, last)
+        if oldest is not None:
+            from_ms = _taken_from_ms(oldest[1], from_ms)
         write_stream(self.db, state)
         log.warning("shed", stream=state.stream.name.lower(), batches=batches, readings=readings)
         from_ms, to_ms = sorted(map(self._ages.best_ms, (from_ms, to_ms)))
@@ -875,6 +879,13 @@ def _pages_of(size: int, page_bytes: int) -> int:
 def _bounded(gaps: list[GapEvent]) -> list[GapEvent]:
     """Return the reports as they were, so that the centre knows those that came already; too many are joined."""
     return gaps if len(gaps) <= REPORTS_KEPT else joined(gaps)
+
+
+def _taken_from_ms(batch: Batch, sealed_ms: int) -> int:
+    """Return when the first of a batch's readings was taken: a gap begins there, and not when they were sealed."""
+    if batch.utc_offset_ms is None:
+        return sealed_ms
+    return max(0, min(sealed_ms, batch.base_monotonic_ms + batch.utc_offset_ms))
 
 
 def _gaps_in(sealed: bytes) -> list[GapEvent]:

@@ -247,6 +247,17 @@ class TestBound:
         (gap,) = gaps_in(held(tmp_path / "outbox.db"))
         assert (gap.count, gap.first, gap.last, gap.from_ms) == (3, 1, 3, NOON_MS)
 
+    def test_the_gap_begins_when_the_first_of_the_readings_was_taken(self, tmp_path: Path) -> None:
+        """A reading may have waited for the whole sealing interval, and longer for a disk that refused."""
+        clock = HandClock()
+        store = open_store(tmp_path, clock, max_age_days=1)
+        clock.advance(30)
+        fill(store, ORDINARY, 3)
+        clock.advance(2 * DAY_S)
+        store.commit([gathered(ORDINARY, [4])], [])
+        (gap,) = gaps_in(held(tmp_path / "outbox.db"))
+        assert (gap.from_ms, gap.to_ms) == (NOON_MS, NOON_MS + 30_000)
+
     def test_a_clock_that_is_set_after_a_cold_start_does_not_age_what_was_taken_before(
         self, tmp_path: Path
     ) -> None:
