@@ -275,6 +275,8 @@ class Judge:
                 held = any(
                     gap.holds(asked) if books.trusted else gap.stream == asked.stream for gap in crashes
                 )
+                # A commit that its process did not live to hear of may have been durable, and shed it at once.
+                held = held or any(gap.cause == "shed" and gap.holds(asked) for gap in gaps)
                 if not held and not self._excused(books, place, gaps):
                     unexplained.add(value)
             else:
